@@ -1,0 +1,184 @@
+"""The record of one tool call. Every signal is a pure function of `ToolCall`, so signals cannot disagree.
+
+Units: `*_ns` integer nanoseconds since the Unix epoch, `*_ms` milliseconds, `*_bytes` bytes of the HTTP or
+JSON-RPC body as the client sent or received it.
+"""
+
+from collections.abc import Iterator
+from enum import StrEnum
+from typing import Final, Literal, NamedTuple
+
+from msgspec import Struct
+
+Status = Literal["success", "error"]
+
+UNKNOWN: Final = "_unknown"
+"""The server or tool of a call whose name is in no catalogue: label values never come from a request."""
+
+
+class ErrorType(StrEnum):
+    """Why a call failed: the same word in span, metric, log record, ledger and API."""
+
+    TOOL_ERROR = "tool_error"
+    JSONRPC_ERROR = "jsonrpc_error"
+    UPSTREAM_TIMEOUT = "upstream_timeout"
+    UPSTREAM_UNREACHABLE = "upstream_unreachable"
+    UPSTREAM_HTTP_ERROR = "upstream_http_error"
+    UPSTREAM_PROTOCOL_ERROR = "upstream_protocol_error"
+    CANCELLED = "cancelled"
+    UNKNOWN_TOOL = "unknown_tool"
+    RATE_LIMITED = "rate_limited"
+    QUOTA_EXCEEDED = "quota_exceeded"
+    GATEWAY_ERROR = "gateway_error"
+
+
+class Phases(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Milliseconds of each phase. They follow one another, so a phase starts where the one before it ends."""
+
+    authenticate: float = 0.0
+    route: float = 0.0
+    acquire: float = 0.0
+    send: float = 0.0
+    wait: float = 0.0
+    receive: float = 0.0
+    respond: float = 0.0
+
+
+class Phase(NamedTuple):
+    """One bar of the waterfall; `start_ms` counts from the call's timestamp."""
+
+    phase: str
+    start_ms: float
+    duration_ms: float
+
+
+PHASES: Final[tuple[str, ...]] = Phases.__struct_fields__
+UPSTREAM_PHASES: Final = frozenset({"acquire", "send", "wait", "receive"})
+
+
+class CallIdentity(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What is known when a call starts; the fields that its start line and its record share."""
+
+    call_id: str
+    timestamp_ns: int
+    workspace_id: str
+    token_id: str
+    server_slug: str
+    tool_name: str
+    trace_id: str
+    span_id: str
+    """The SERVER span's id; `upstream_span_id` is the CLIENT span's, which goes upstream."""
+    upstream_span_id: str
+    parent_span_id: str | None = None
+    link_trace_id: str | None = None
+    link_span_id: str | None = None
+    trace_flags: int = 1
+    request_bytes: int = 0
+    transport: Literal["http", "stdio"] = "http"
+    """How the upstream is reached: Streamable HTTP (OTel `tcp`) or stdio (OTel `pipe`)."""
+    upstream_address: str | None = None
+    """`host:port` of a Streamable HTTP upstream."""
+    protocol_version: str | None = None
+    client_name: str | None = None
+    client_version: str | None = None
+    session_id: str | None = None
+    jsonrpc_id: str | None = None
+    replica: str = ""
+
+
+class CallStart(CallIdentity, frozen=True, kw_only=True, omit_defaults=True, tag_field="event", tag="start"):
+    """The journal line written before a call goes upstream."""
+
+
+class ToolCall(CallIdentity, frozen=True, kw_only=True, omit_defaults=True, tag_field="event", tag="end"):
+    """One finished call, and the journal line that records it.
+
+    `duration_ms` is the upstream's time, `total_ms` the client's, and the difference is the gateway's own.
+    """
+
+    status: Status
+    duration_ms: float
+    total_ms: float
+    error_type: ErrorType | None = None
+    error_message: str | None = None
+    upstream_response: str | None = None
+    """A failed call's answer: redacted and capped."""
+    response_bytes: int = 0
+    jsonrpc_code: int | None = None
+    http_status: int | None = None
+    """The upstream's HTTP status."""
+    phases: Phases = Phases()
+
+    @property
+    def gateway_ms(self) -> float:
+        """Milliseconds that the gateway itself took."""
+        return max(self.total_ms - self.duration_ms, 0.0)
+
+    def waterfall(self) -> Iterator[Phase]:
+        """The phases that took place, in order."""
+        start = 0.0
+        for name in PHASES:
+            duration: float = getattr(self.phases, name)
+            if duration > 0:
+                yield Phase(name, start, duration)
+            start += duration
+
+
+def abandoned(start: CallStart, *, now_ns: int) -> ToolCall:
+    """The record of a call whose relay died before it ended: a `gateway_error`, as long as it was known to run."""
+    elapsed_ms = max(now_ns - start.timestamp_ns, 0) / 1e6
+    identity = {name: getattr(start, name) for name in CallIdentity.__struct_fields__}
+    return ToolCall(
+        **identity,
+        status="error",
+        error_type=ErrorType.GATEWAY_ERROR,
+        error_message="the relay process ended before this call did; its client got no answer",
+        duration_ms=0.0,
+        total_ms=elapsed_ms,
+    )
+
+
+class Operation(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="event", tag="operation"):
+    """One finished MCP request that is no tool call (`initialize`, `tools/list`, …), inbound or to an upstream."""
+
+    side: Literal["server", "client"]
+    """`server`: a client asked the gateway; `client`: the gateway asked an upstream."""
+    method: str
+    timestamp_ns: int
+    duration_ms: float
+    workspace_id: str
+    token_id: str | None = None
+    server_slug: str | None = None
+    error_type: str | None = None
+    transport: Literal["http", "stdio"] = "http"
+
+
+class UpstreamState(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One upstream as a relay sees it."""
+
+    workspace_id: str
+    server_slug: str
+    up: bool | None = None
+    """None until the first contact."""
+    last_success_ns: int = 0
+    in_flight: int = 0
+    tools: int = 0
+    tools_list_bytes: int = 0
+
+
+class Heartbeat(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="event", tag="heartbeat"):
+    """A relay's state that is no finished call, once a second."""
+
+    timestamp_ns: int
+    replica: str
+    pid: int
+    upstreams: list[UpstreamState] = []
+    rejected: dict[str, int] = {}
+    """Requests rejected before they became a call, by reason, since the heartbeat before."""
+    dropped: int = 0
+    """Journal lines that the disk refused for good, since the heartbeat before."""
+    event_loop_lag_ms: float = 0.0
+    """The worst lag of the event loop since the heartbeat before."""
+
+
+Event = CallStart | ToolCall | Operation | Heartbeat

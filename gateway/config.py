@@ -1,0 +1,401 @@
+"""The configuration file: load, validate, watch. The only place that reads the environment.
+
+`load` raises one `ConfigError` with every mistake in it. Relative paths are relative to the file's folder.
+"""
+
+import os
+import re
+from collections.abc import AsyncIterator, Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, Self
+
+import limits
+import watchfiles
+import yaml
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    HttpUrl,
+    Tag,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
+
+from gateway.errors import ConfigError, Mistake
+
+SLUG: Final = re.compile(r"[A-Za-z0-9]+(?:[_-][A-Za-z0-9]+)*")
+MAX_SLUG: Final = 64
+_VARIABLE: Final = re.compile(r"\$\$|\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+
+
+def _slug(value: str) -> str:
+    if not SLUG.fullmatch(value) or len(value) > MAX_SLUG:
+        raise ValueError(
+            f"is no slug: letters and digits, joined by single '-' or '_', at most {MAX_SLUG} characters "
+            "('__' separates the server from the tool)"
+        )
+    return value
+
+
+def _rate(value: str) -> str:
+    try:
+        limits.parse(value)
+    except ValueError as error:
+        raise ValueError("is no rate: write it as '120/minute' or '10/second', or null for none") from error
+    return value
+
+
+def _url(value: str) -> str:
+    TypeAdapter(HttpUrl).validate_python(value)
+    return value
+
+
+def _pattern(value: str) -> str:
+    try:
+        re.compile(value)
+    except re.error as error:
+        raise ValueError(f"is no regular expression: {error}") from error
+    return value
+
+
+def _utc(value: datetime) -> datetime:
+    return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class Address(BaseModel):
+    """A TCP address to listen on; port 0 takes a free one."""
+
+    model_config = ConfigDict(frozen=True)
+    host: str
+    port: Annotated[int, Field(ge=0, le=65535)]
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def _address(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    host, _, port = value.rpartition(":")
+    if not host or not port.isdigit():
+        raise ValueError("is no address: write host:port, for instance 127.0.0.1:8080")
+    return {"host": host.removeprefix("[").removesuffix("]"), "port": int(port)}
+
+
+Slug = Annotated[str, AfterValidator(_slug)]
+Rate = Annotated[str, AfterValidator(_rate)]
+Url = Annotated[str, AfterValidator(_url)]
+Pattern = Annotated[str, AfterValidator(_pattern)]
+Listen = Annotated[Address, BeforeValidator(_address)]
+Timestamp = Annotated[datetime, AfterValidator(_utc)]
+Seconds = Annotated[float, Field(gt=0)]
+
+
+class Model(BaseModel):
+    """A section of the file: unknown keys are mistakes, and nothing changes after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+class HttpServer(Model):
+    """An upstream MCP server over Streamable HTTP."""
+
+    url: Url
+    headers: dict[str, str] = Field(default={}, repr=False)
+    timeout: Seconds = 30.0
+    """Seconds that one call may take, whatever progress it reports."""
+    enabled: bool = True
+
+
+class StdioServer(Model):
+    """An upstream MCP server that the relay starts and talks to over its standard streams."""
+
+    command: Annotated[str, Field(min_length=1)]
+    args: list[str] = []
+    env: dict[str, str] = Field(default={}, repr=False)
+    cwd: Path | None = None
+    timeout: Seconds = 30.0
+    enabled: bool = True
+
+
+def _transport(value: Any) -> str | None:
+    keys = set(value) if isinstance(value, dict) else set()
+    if ("url" in keys) == ("command" in keys):
+        return None
+    return "http" if "url" in keys else "stdio"
+
+
+Server = Annotated[
+    Annotated[HttpServer, Tag("http")] | Annotated[StdioServer, Tag("stdio")],
+    Discriminator(
+        _transport,
+        custom_error_type="server",
+        custom_error_message="a server has either 'url' (Streamable HTTP) or 'command' (stdio)",
+    ),
+]
+
+
+class Token(Model):
+    """A member's or an integration's credential; only the SHA-256 of the secret is kept."""
+
+    id: Slug
+    name: Annotated[str, Field(min_length=1, max_length=200)]
+    kind: Literal["member", "bot"] = "member"
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", repr=False)]
+    expires_at: Timestamp | None = None
+    rate_limit: Rate | None = None
+
+
+class Workspace(Model):
+    """One URL, its servers and the tokens that may use it."""
+
+    name: str = ""
+    plan: str = "free"
+    rate_limit: Rate | None = "120/minute"
+    servers: dict[Slug, Server] = {}
+    tokens: list[Token] = []
+
+    def rate_of(self, token: Token) -> str | None:
+        """The limit that holds for `token`: its own if it names one (null included), else the workspace's."""
+        return token.rate_limit if "rate_limit" in token.model_fields_set else self.rate_limit
+
+    @model_validator(mode="after")
+    def _token_ids_are_unique(self) -> Self:
+        seen: set[str] = set()
+        for token in self.tokens:
+            if token.id in seen:
+                raise ValueError(f"two tokens have the id {token.id!r}: an id names one token of its workspace")
+            seen.add(token.id)
+        return self
+
+
+class Plan(Model):
+    """What a workspace may use; null is unlimited."""
+
+    retention_days: Annotated[int, Field(ge=1)] | None = None
+    calls_per_month: Annotated[int, Field(ge=0)] | None = None
+
+
+PLANS: Final[Mapping[str, Plan]] = {
+    "free": Plan(retention_days=7, calls_per_month=5_000),
+    "starter": Plan(retention_days=30, calls_per_month=50_000),
+    "pro": Plan(retention_days=90, calls_per_month=500_000),
+    "business": Plan(retention_days=365, calls_per_month=5_000_000),
+    "enterprise": Plan(),
+}
+
+
+class Jwt(Model):
+    """How the analytics API verifies its bearers: a shared secret (HS256), or a key set (RS256, ES256)."""
+
+    secret: Annotated[str, Field(min_length=1)] | None = Field(default=None, repr=False)
+    jwks_url: Url | None = None
+    issuer: str | None = None
+    audience: str | None = None
+
+    @model_validator(mode="after")
+    def _one_key_source(self) -> Self:
+        if (self.secret is None) == (self.jwks_url is None):
+            raise ValueError("set exactly one of 'secret' and 'jwks_url'")
+        return self
+
+
+class Api(Model):
+    """The analytics API."""
+
+    jwt: Jwt
+
+
+class Otlp(Model):
+    """Where spans and log records go: an OTLP/HTTP endpoint, without the /v1/… path."""
+
+    endpoint: Url
+    headers: dict[str, str] = Field(default={}, repr=False)
+    timeout: Seconds = 10.0
+
+
+class Observer(Model):
+    """The telemetry plane."""
+
+    listen: Listen = Address(host="127.0.0.1", port=9464)
+
+
+class Journal(Model):
+    """The append-only log between the planes."""
+
+    fsync: Literal["interval", "always", "never"] = "interval"
+    fsync_interval: Seconds = 1.0
+    segment_bytes: Annotated[int, Field(ge=4096)] = 64 * 2**20
+    segment_age: Seconds = 3600.0
+    max_bytes: Annotated[int, Field(ge=8192)] = 4 * 2**30
+    """Of all segments together: over it the oldest goes, counted as dropped for each sink that had not read it."""
+
+
+class Metrics(Model):
+    """The exposition."""
+
+    birth_interval: Annotated[float, Field(ge=0)] = 10.0
+    """Seconds for which a new series is exposed as 0."""
+    max_series: Annotated[int, Field(ge=1)] = 10_000
+    """Per metric; the duration histogram has `max_duration_label_sets` label sets of 17 series each."""
+    max_duration_label_sets: Annotated[int, Field(ge=1)] = 600
+
+
+class Requests(Model):
+    """What the relay accepts."""
+
+    max_bytes: Annotated[int, Field(ge=1024)] = 4 * 2**20
+    allowed_origins: list[str] = []
+    """Values of `Origin` that a browser may call from; requests without `Origin` are not from a browser."""
+
+
+class Redaction(Model):
+    """What never reaches a signal, beside tokens, `Authorization` and keys."""
+
+    patterns: list[Pattern] = []
+    max_bytes: Annotated[int, Field(ge=64)] = 4096
+    """The cap of an error message and of an upstream response."""
+
+
+class Config(Model):
+    """The whole file."""
+
+    listen: Listen = Address(host="127.0.0.1", port=8080)
+    observer: Observer = Observer()
+    data_dir: Path = Path("./data")
+    api: Api | None = None
+    otlp: Otlp | None = None
+    journal: Journal = Journal()
+    metrics: Metrics = Metrics()
+    requests: Requests = Requests()
+    redaction: Redaction = Redaction()
+    plans: dict[str, Plan] = {}
+    workspaces: dict[Slug, Workspace] = {}
+
+    def plan_of(self, workspace: Workspace) -> Plan:
+        """The plan's limits; the file's own plans go before the defaults."""
+        return self.plans.get(workspace.plan) or PLANS[workspace.plan]
+
+    @model_validator(mode="after")
+    def _names_resolve(self) -> Self:
+        known = {**PLANS, **self.plans}
+        owners: dict[str, str] = {}
+        for slug, workspace in self.workspaces.items():
+            if workspace.plan not in known:
+                raise ValueError(f"workspaces.{slug}.plan: {workspace.plan!r} is none of {', '.join(sorted(known))}")
+            for token in workspace.tokens:
+                owner = f"{slug}/{token.id}"
+                if token.sha256 in owners:
+                    raise ValueError(f"the tokens {owners[token.sha256]} and {owner} have the same sha256")
+                owners[token.sha256] = owner
+        return self
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """YAML's last-one-wins for a repeated key would drop a whole workspace without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002 - PyYAML's signature
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            if key_node.value in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key_node.value!r} stands twice", key_node.start_mark
+                )
+            seen.add(key_node.value)
+        return super().construct_mapping(node, deep=deep)
+
+
+def _expand(value: Any, environ: Mapping[str, str], path: str, mistakes: list[Mistake]) -> Any:
+    """Replace `${NAME}` in every string; `$$` stands for one dollar sign."""
+
+    def replace(match: re.Match[str]) -> str:
+        name = match[1]
+        if name is None:
+            return "$"
+        if name not in environ:
+            mistakes.append(Mistake(path, f"the environment variable {name} is not set: set it, or write a value"))
+        return environ.get(name, "")
+
+    match value:
+        case str():
+            return _VARIABLE.sub(replace, value)
+        case dict():
+            return {k: _expand(v, environ, f"{path}.{k}" if path else str(k), mistakes) for k, v in value.items()}
+        case list():
+            return [_expand(v, environ, f"{path}[{i}]", mistakes) for i, v in enumerate(value)]
+        case _:
+            return value
+
+
+def _path(location: tuple[int | str, ...]) -> str:
+    """`workspaces.engineering.tokens[0].sha256`, without the names of union members that pydantic puts in."""
+    path = ""
+    for i, part in enumerate(location):
+        if part in ("http", "stdio") and i >= 2 and location[i - 2] == "servers":  # noqa: PLR2004 - servers.<slug>.<tag>
+            continue
+        path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else str(part)
+    return path
+
+
+def _mistakes(error: ValidationError) -> Iterator[Mistake]:
+    for detail in error.errors(include_url=False, include_input=False):
+        message = detail["msg"].removeprefix("Value error, ")
+        if detail["type"] == "extra_forbidden":
+            message = "is no setting here: see docs/configuration.md for the ones that exist"
+        elif detail["type"] == "missing":
+            message = "is missing"
+        elif detail["type"] == "string_pattern_mismatch" and detail["loc"][-1] == "sha256":
+            message = "is no SHA-256: 64 lower-case hex digits, as `callscope token` prints them"
+        yield Mistake(_path(detail["loc"]), message)
+
+
+def load(path: Path, environ: Mapping[str, str] | None = None) -> Config:
+    """Read and validate the file at `path`.
+
+    Raises:
+        ConfigError: with every mistake that was found.
+    """
+    environ = os.environ if environ is None else environ
+    mistakes: list[Mistake] = []
+    try:
+        tree = yaml.load(path.read_bytes(), _UniqueKeyLoader)  # noqa: S506 - a SafeLoader
+    except OSError as error:
+        raise ConfigError(str(path), [Mistake("", f"cannot be read: {error.strerror}")]) from error
+    except yaml.YAMLError as error:
+        raise ConfigError(str(path), [Mistake("", f"is no YAML: {' '.join(str(error).split())}")]) from error
+    if not isinstance(tree, dict):
+        raise ConfigError(str(path), [Mistake("", "must be a mapping with 'workspaces' in it")])
+    tree = _expand(tree, environ, "", mistakes)
+    if mistakes:
+        raise ConfigError(str(path), mistakes)
+    try:
+        config = Config.model_validate(tree)
+    except ValidationError as error:
+        raise ConfigError(str(path), list(_mistakes(error))) from error
+    return config.model_copy(update={"data_dir": (path.parent / config.data_dir).resolve()})
+
+
+async def changes(path: Path) -> AsyncIterator[Config | ConfigError]:
+    """Yield the configuration, or why it is refused, each time the file's content changes.
+
+    The folder is watched, not the file: editors and ConfigMaps replace the file by a new one.
+    """
+    content = path.read_bytes()
+    async for _ in watchfiles.awatch(path.parent, debounce=200, step=50, recursive=False, rust_timeout=1000):
+        try:
+            changed = path.read_bytes()
+        except OSError:
+            continue
+        if changed == content:
+            continue
+        content = changed
+        try:
+            yield load(path)
+        except ConfigError as error:
+            yield error

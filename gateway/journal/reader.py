@@ -1,0 +1,132 @@
+"""The observer's end of the journal: whole lines from a position on, decoded. A reader keeps no state on disk."""
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import msgspec
+
+from gateway.calls import CallStart, Event, Heartbeat, Operation, ToolCall
+from gateway.journal.segments import Segment, list_segments, list_writers
+
+Positions = dict[str, int]
+"""The offset of the next byte to read, by writer id."""
+
+Kind = type[CallStart] | type[ToolCall] | type[Operation] | type[Heartbeat]
+
+_PREFIX: Final[Mapping[Kind, bytes]] = {
+    kind: f'{{"event":"{kind.__struct_config__.tag}"'.encode() for kind in (CallStart, ToolCall, Operation, Heartbeat)
+}
+_decode: Final = msgspec.json.Decoder(Event).decode
+
+
+class Entry(NamedTuple):
+    """One event and the position right after it."""
+
+    event: Event
+    writer: str
+    offset: int
+
+
+class Batch(NamedTuple):
+    """What one read found, and where the next one goes on."""
+
+    entries: list[Entry]
+    positions: Positions
+    corrupt: int
+    """Lines that are no event: passed over, and counted."""
+    lag_bytes: int
+    """What stood in the journal behind `positions` when the batch was read."""
+
+    @property
+    def events(self) -> list[Event]:
+        """The events alone."""
+        return [entry.event for entry in self.entries]
+
+
+class Reader:
+    """Reads events of some kinds. A position in a segment that is gone goes on at the oldest that is left."""
+
+    def __init__(self, root: Path, *kinds: Kind) -> None:
+        self._root = root
+        self._prefixes = tuple(_PREFIX[kind] for kind in kinds or _PREFIX)
+
+    def read(self, positions: Mapping[str, int], max_bytes: int = 2**20) -> Batch:
+        """Read at most about `max_bytes` of whole lines, the oldest writer first.
+
+        Writers that are gone are not in the new positions.
+        """
+        entries: list[Entry] = []
+        behind: Positions = {}
+        corrupt = lag = 0
+        for folder in list_writers(self._root):
+            segments = list_segments(folder)
+            if not segments:
+                continue
+            writer = folder.name
+            position = max(positions.get(writer, 0), segments[0].base)
+            for i, segment in enumerate(segments):
+                if max_bytes <= 0:
+                    break
+                last = i == len(segments) - 1
+                if position < segment.end:
+                    data = _whole_lines(segment, position, max_bytes)
+                    corrupt += self._decode_into(entries, data, writer, position)
+                    position += len(data)
+                    max_bytes -= len(data)
+                    if position < segment.end and not last:
+                        if data:
+                            break
+                        corrupt += 1  # the segment ends in the middle of a line
+                if not last:
+                    position = max(position, segments[i + 1].base)
+            behind[writer] = position
+            lag += max(segments[-1].end - position, 0)
+        return Batch(entries, behind, corrupt, lag)
+
+    def _decode_into(self, entries: list[Entry], data: bytes, writer: str, offset: int) -> int:
+        corrupt = 0
+        for line in data.splitlines(keepends=True):
+            offset += len(line)
+            if not line.startswith(self._prefixes):
+                corrupt += not line.startswith(b'{"event":"')
+                continue
+            try:
+                entries.append(Entry(_decode(line), writer, offset))
+            except msgspec.MsgspecError:
+                corrupt += 1
+        return corrupt
+
+
+def decode_lines(data: bytes) -> Iterator[Event]:
+    """Every event in `data`; what is none is passed over."""
+    for line in data.splitlines():
+        with contextlib.suppress(msgspec.MsgspecError):
+            yield _decode(line)
+
+
+def _whole_lines(segment: Segment, position: int, max_bytes: int) -> bytes:
+    """Bytes of `segment` from `position` to a newline; one line at least, if there is a whole one."""
+    try:
+        with segment.path.open("rb") as file:
+            file.seek(position - segment.base)
+            data = file.read(max_bytes)
+            end = data.rfind(b"\n") + 1
+            if end == 0 and len(data) == max_bytes:
+                data += file.readline()
+                end = len(data) if data.endswith(b"\n") else 0
+            return data[:end]
+    except FileNotFoundError:  # the janitor was faster: the next read goes on behind it
+        return b""
+
+
+def end_positions(root: Path) -> Positions:
+    """Where each writer's last whole line ends now: the position of a reader that wants only what is still to come."""
+    ends: Positions = {}
+    for folder in list_writers(root):
+        segments: Sequence[Segment] = list_segments(folder)
+        if segments:
+            last = segments[-1]
+            ends[folder.name] = last.base + len(_whole_lines(last, last.base, max(last.size, 1)))
+    return ends

@@ -1,0 +1,65 @@
+"""What the journal looks like on disk: names, listing, locks. Nothing here reads or writes a line."""
+
+import fcntl
+import os
+from pathlib import Path
+from typing import Final, NamedTuple
+
+SUFFIX: Final = ".jsonl"
+CLOSED: Final = "closed"
+"""The file that says that a writer will append no more."""
+
+
+class Segment(NamedTuple):
+    """One file of a writer; `base` is the offset of its first byte, `size` its length when it was listed."""
+
+    base: int
+    size: int
+    path: Path
+
+    @property
+    def end(self) -> int:
+        """The offset after its last byte."""
+        return self.base + self.size
+
+
+def segment_path(folder: Path, base: int) -> Path:
+    """The file of the segment that begins at `base`."""
+    return folder / f"{base:020d}{SUFFIX}"
+
+
+def list_writers(root: Path) -> list[Path]:
+    """The folders of all writers, the oldest first."""
+    try:
+        with os.scandir(root) as entries:
+            return sorted(Path(entry.path) for entry in entries if not entry.name.startswith("."))
+    except FileNotFoundError:
+        return []
+
+
+def list_segments(folder: Path) -> list[Segment]:
+    """The segments of one writer, the oldest first; none if the folder has just been removed."""
+    segments = []
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                base, dot, suffix = entry.name.partition(".")
+                if dot + suffix == SUFFIX and base.isdigit():
+                    segments.append(Segment(int(base), entry.stat().st_size, Path(entry.path)))
+    except FileNotFoundError:
+        return []
+    return sorted(segments)
+
+
+def try_lock(folder: Path) -> int | None:
+    """Take a writer's lock: the descriptor that holds it, or None while its process lives.
+
+    The kernel lets go of it when the process ends, however it ends.
+    """
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    return descriptor

@@ -1,0 +1,179 @@
+"""The relay's end of the journal. Appending is one `write(2)`; nothing else happens on a call's way."""
+
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Final, Literal
+
+import msgspec
+
+from gateway.calls import CallStart, Event, Heartbeat, Operation, ToolCall, abandoned
+from gateway.errors import JournalError
+from gateway.journal.segments import CLOSED, segment_path, try_lock
+
+Fsync = Literal["interval", "always", "never"]
+
+MAX_BACKLOG: Final = 10_000
+"""Lines kept in memory while the disk refuses them; one more drops the oldest, counted."""
+
+
+class Writer:
+    """Appends events to segments of its own folder, which it locks for as long as it lives.
+
+    A disk that refuses a line does not fail the call: the line waits in memory, in order, and `take_dropped` counts
+    those for which there was no room. Not thread-safe, but for `sync`.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        name: str,
+        *,
+        segment_bytes: int = 64 * 2**20,
+        segment_age: float = 3600.0,
+        fsync: Fsync = "interval",
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._clock = clock
+        self._segment_bytes = segment_bytes
+        self._segment_age = segment_age
+        self._fsync = fsync
+        self._encoder = msgspec.json.Encoder()
+        self._buffer = bytearray()
+        self._open: dict[str, CallStart] = {}
+        self._backlog: deque[bytes] = deque()
+        self._dropped = 0
+        self._offset = 0
+        self._base = 0
+        self._began = 0.0
+        self._descriptor = -1
+        self.writer_id = f"{int(clock() * 1000):013d}-{name}-{os.getpid()}"
+        self._folder = self._make_folder(root)
+        self._open_segment()
+
+    def _make_folder(self, root: Path) -> Path:
+        """Lock the folder before it can be seen, or a janitor would take it for a dead writer's."""
+        root.mkdir(parents=True, exist_ok=True)
+        hidden = root / f".{self.writer_id}"
+        hidden.mkdir()
+        lock = try_lock(hidden)
+        if lock is None:
+            raise JournalError(f"{hidden}: locked by another process, though this process has just made it")
+        self._lock = lock
+        return hidden.rename(root / self.writer_id)
+
+    @property
+    def open_calls(self) -> Mapping[str, CallStart]:
+        """The calls that have started and not ended, by call id."""
+        return self._open
+
+    @property
+    def offset(self) -> int:
+        """The bytes written so far."""
+        return self._offset
+
+    def start(self, call: CallStart) -> None:
+        """Write that a call starts."""
+        self._open[call.call_id] = call
+        self._append(call)
+
+    def end(self, call: ToolCall) -> None:
+        """Write a call's record; only then may its answer be completed."""
+        self._open.pop(call.call_id, None)
+        self._append(call)
+        if self._fsync == "always":
+            os.fdatasync(self._descriptor)
+
+    def append(self, event: Operation | Heartbeat) -> None:
+        """Write what is no tool call."""
+        self._append(event)
+
+    def take_dropped(self) -> int:
+        """How many lines were lost to a full disk since this was last asked."""
+        dropped, self._dropped = self._dropped, 0
+        return dropped
+
+    def rotate_if_old(self) -> None:
+        """Begin a new segment if this one has reached its age; by size it is begun on the way."""
+        if self._offset > self._base and self._clock() - self._began >= self._segment_age:
+            self._rotate()
+
+    def sync(self) -> None:
+        """Bring what was written to the disk; for another thread, as it may take long."""
+        if self._fsync == "never" or self._descriptor < 0:
+            return
+        descriptor = os.dup(self._descriptor)
+        try:
+            os.fdatasync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def close(self) -> None:
+        """End the calls that are still open as abandoned, and say that no more will come. Idempotent."""
+        if self._descriptor < 0:
+            return
+        now_ns = time.time_ns()
+        for call in list(self._open.values()):
+            self.end(abandoned(call, now_ns=now_ns))
+        os.fsync(self._descriptor)
+        os.close(self._descriptor)
+        self._descriptor = -1
+        (self._folder / CLOSED).touch()
+        os.close(self._lock)
+
+    def _append(self, event: Event) -> None:
+        self._encoder.encode_into(event, self._buffer)
+        self._buffer += b"\n"
+        if self._backlog or not self._write(self._buffer):
+            self._retry_later(bytes(self._buffer))
+        if self._offset - self._base >= self._segment_bytes:
+            self._rotate()
+
+    def _write(self, line: bytes | bytearray) -> bool:
+        """Whether the line is in the file whole; a part of it is taken back."""
+        try:
+            written = os.write(self._descriptor, line)
+        except OSError:
+            return False
+        if written != len(line):
+            os.ftruncate(self._descriptor, self._offset - self._base)
+            return False
+        self._offset += written
+        return True
+
+    def _retry_later(self, line: bytes) -> None:
+        self._backlog.append(line)
+        while self._backlog and self._write(self._backlog[0]):
+            self._backlog.popleft()
+        if len(self._backlog) > MAX_BACKLOG:
+            self._backlog.popleft()
+            self._dropped += 1
+
+    def _rotate(self) -> None:
+        previous, base = self._descriptor, self._base
+        try:
+            self._base = self._offset
+            self._open_segment()
+        except OSError:  # the old segment goes on; the next line tries again
+            self._base = base
+            return
+        os.close(previous)
+
+    def _open_segment(self) -> None:
+        """Make the segment at `_base`; it gets its name only when the open calls' start lines are in it."""
+        carried = b"".join(self._encoder.encode(call) + b"\n" for call in self._open.values())
+        final = segment_path(self._folder, self._base)
+        draft = final.with_suffix(".draft")
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o640)
+        try:
+            if carried and os.write(descriptor, carried) != len(carried):
+                raise OSError(f"{draft}: no room for the open calls' start lines")
+            draft.rename(final)
+        except OSError:
+            os.close(descriptor)
+            raise
+        self._descriptor = descriptor
+        self._offset = self._base + len(carried)
+        self._began = self._clock()

@@ -1,0 +1,90 @@
+"""Sinks: what becomes of the journal. Each reads on its own, at its own speed, from its own durable position."""
+
+import logging
+import threading
+import time
+from collections.abc import Mapping
+from typing import Final, Protocol
+
+from gateway.journal import Batch, Reader
+from gateway.journal.reader import Positions
+
+logger = logging.getLogger(__name__)
+
+MAX_BACKOFF_S: Final = 30.0
+
+
+class Sink(Protocol):
+    """Takes batches, in order, each exactly once as far as `durable` says.
+
+    A sink that raises gets the same batch again, later; it must not have kept anything of it.
+    """
+
+    name: str
+
+    @property
+    def durable(self) -> Mapping[str, int]:
+        """The positions up to which nothing can be lost by `kill -9`: where reading begins after a start."""
+
+    def absorb(self, batch: Batch) -> None:
+        """Take the batch; called from the sink's own thread, also with an empty batch each time nothing was new."""
+
+
+class Pump(threading.Thread):
+    """Moves batches from the journal into one sink until it is stopped; no failure of the sink ends it."""
+
+    def __init__(self, sink: Sink, reader: Reader, *, interval: float, max_bytes: int = 2**20) -> None:
+        super().__init__(name=f"pump-{sink.name}", daemon=True)
+        self.sink = sink
+        self.failures = 0
+        """Batches that the sink refused; each was tried again."""
+        self.failures_in_a_row = 0
+        self.corrupt_lines = 0
+        self.lag_bytes = 0
+        self._reader = reader
+        self._interval = interval
+        self._max_bytes = max_bytes
+        self._positions: Positions = dict(sink.durable)
+        self._caught_up = time.monotonic()
+        self._stopping = threading.Event()
+        self._draining = threading.Event()
+
+    @property
+    def lag_seconds(self) -> float:
+        """How long ago the sink had taken everything that was there; 0 if it has it now."""
+        return 0.0 if self.lag_bytes == 0 and self.failures_in_a_row == 0 else time.monotonic() - self._caught_up
+
+    def run(self) -> None:
+        """Read, absorb, repeat; after a failure, the same batch again with a growing pause."""
+        while not self._stopping.is_set():
+            batch = self._reader.read(self._positions, self._max_bytes)
+            self.lag_bytes = batch.lag_bytes
+            if not self._absorb(batch):
+                continue
+            self._positions = batch.positions
+            self.corrupt_lines += batch.corrupt
+            if batch.lag_bytes == 0:
+                self._caught_up = time.monotonic()
+                if self._draining.is_set() and not batch.entries:
+                    return
+                self._stopping.wait(self._interval)
+
+    def stop(self, *, drain_seconds: float) -> None:
+        """Let the sink take what is there, for at most `drain_seconds`; what it has not taken waits in the journal."""
+        self._draining.set()
+        self.join(drain_seconds)
+        self._stopping.set()
+        self.join(MAX_BACKOFF_S)
+
+    def _absorb(self, batch: Batch) -> bool:
+        try:
+            self.sink.absorb(batch)
+        except Exception:
+            self.failures += 1
+            self.failures_in_a_row += 1
+            pause = min(0.1 * 2**self.failures_in_a_row, MAX_BACKOFF_S)
+            logger.exception("the %s sink refused a batch; the same again in %.1f s", self.sink.name, pause)
+            self._stopping.wait(pause)
+            return False
+        self.failures_in_a_row = 0
+        return True
