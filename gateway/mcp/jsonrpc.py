@@ -1,0 +1,124 @@
+"""JSON-RPC 2.0 envelopes. What the gateway does not need to understand stays `Raw`: bytes in, the same bytes out."""
+
+from typing import Any, Final
+
+import msgspec
+from mcp.shared.inbound import ERROR_CODE_HTTP_STATUS
+from mcp_types.jsonrpc import INTERNAL_ERROR, INVALID_PARAMS, INVALID_REQUEST, METHOD_NOT_FOUND, PARSE_ERROR
+from msgspec import UNSET, Raw, Struct, UnsetType
+
+from gateway.mcp.revisions import Era
+
+Id = int | str
+Params = dict[str, Raw]
+
+EMPTY_OBJECT: Final = Raw(b"{}")
+
+
+class Message(Struct, frozen=True):
+    """Any JSON-RPC message, decoded as far as it is routed by."""
+
+    jsonrpc: str = ""
+    method: str | UnsetType = UNSET
+    id: Id | None | UnsetType = UNSET
+    params: Params | UnsetType = UNSET
+    result: Raw | UnsetType = UNSET
+    error: Raw | UnsetType = UNSET
+
+
+class ErrorObject(Struct, frozen=True):
+    """The `error` member; fields beyond these stay in its raw bytes."""
+
+    code: int
+    message: str = ""
+
+
+class _Result(Struct, frozen=True):
+    id: Id | None
+    result: Raw
+    jsonrpc: str = "2.0"
+
+
+class _Error(Struct, frozen=True):
+    id: Id | None
+    error: Raw
+    jsonrpc: str = "2.0"
+
+
+_encode: Final = msgspec.json.Encoder().encode
+decode_message: Final = msgspec.json.Decoder(Message).decode
+decode_params: Final = msgspec.json.Decoder(Params).decode
+decode_string: Final = msgspec.json.Decoder(str).decode
+decode_error: Final = msgspec.json.Decoder(ErrorObject).decode
+
+
+def encode(value: Any) -> bytes:
+    """JSON bytes of any value, `Raw` parts as they are."""
+    return _encode(value)
+
+
+def raw(value: Any) -> Raw:
+    """The value as JSON that is put into another value unchanged."""
+    return Raw(_encode(value))
+
+
+def request(id: Id, method: str, params: Params) -> bytes:  # noqa: A002 - the member's name in JSON-RPC
+    """A request's bytes."""
+    return _encode({"jsonrpc": "2.0", "id": id, "method": method, "params": params})
+
+
+def notification(method: str, params: Params | None = None) -> bytes:
+    """A notification's bytes."""
+    message: dict[str, Any] = {"jsonrpc": "2.0", "method": method}
+    if params is not None:
+        message["params"] = params
+    return _encode(message)
+
+
+def result(id: Id | None, value: Raw) -> bytes:  # noqa: A002 - the member's name in JSON-RPC
+    """A successful response's bytes; `value` passes through untouched."""
+    return _encode(_Result(id, value))
+
+
+def error(id: Id | None, value: Raw) -> bytes:  # noqa: A002 - the member's name in JSON-RPC
+    """A failed response's bytes; `value` passes through untouched."""
+    return _encode(_Error(id, value))
+
+
+def error_object(code: int, message: str, data: Any = None) -> Raw:
+    """The `error` member of a response that the gateway makes itself."""
+    value: dict[str, Any] = {"code": code, "message": message}
+    if data is not None:
+        value["data"] = data
+    return Raw(_encode(value))
+
+
+def http_status(era: Era, code: int) -> int:
+    """The HTTP status of an error response: by the code in the modern era, 200 in the legacy one."""
+    return ERROR_CODE_HTTP_STATUS.get(code, 200) if era is Era.MODERN else 200
+
+
+__all__ = [
+    "EMPTY_OBJECT",
+    "INTERNAL_ERROR",
+    "INVALID_PARAMS",
+    "INVALID_REQUEST",
+    "METHOD_NOT_FOUND",
+    "PARSE_ERROR",
+    "ErrorObject",
+    "Id",
+    "Message",
+    "Params",
+    "decode_error",
+    "decode_message",
+    "decode_params",
+    "decode_string",
+    "encode",
+    "error",
+    "error_object",
+    "http_status",
+    "notification",
+    "raw",
+    "request",
+    "result",
+]

@@ -1,0 +1,86 @@
+"""Server-Sent Events, incrementally (WHATWG HTML, section 9.2.6): bytes in, whole events out."""
+
+from typing import Final, NamedTuple
+
+from gateway.errors import CallscopeError
+
+MAX_EVENT_BYTES: Final = 64 * 2**20
+
+
+class EventTooLargeError(CallscopeError):
+    """A stream sent an event that is larger than the gateway holds in memory."""
+
+
+class ServerSentEvent(NamedTuple):
+    """One dispatched event; `data` joined by newlines."""
+
+    data: bytes
+    event: str = "message"
+    id: str | None = None
+
+
+class Parser:
+    """Feed it chunks as they come; it returns the events that they completed."""
+
+    def __init__(self) -> None:
+        self._rest = bytearray()
+        self._data: list[bytes] = []
+        self._size = 0
+        self._event = "message"
+        self._id: str | None = None
+        self._first = True
+
+    def feed(self, chunk: bytes) -> list[ServerSentEvent]:
+        """Take a chunk; the events that it completed, in order.
+
+        Raises:
+            EventTooLargeError: the stream cannot be followed any more.
+        """
+        self._rest += chunk
+        if self._first and len(self._rest) >= 3:  # noqa: PLR2004 - the length of a byte-order mark
+            self._first = False
+            if self._rest.startswith(b"\xef\xbb\xbf"):
+                del self._rest[:3]
+        if b"\n" not in chunk and b"\r" not in chunk and len(self._rest) <= MAX_EVENT_BYTES:
+            return []  # a large event in many chunks is looked at once, not once a chunk
+        events = []
+        for line in self._take_lines():
+            event = self._line(line)
+            if event is not None:
+                events.append(event)
+        if self._size + len(self._rest) > MAX_EVENT_BYTES:
+            raise EventTooLargeError(f"an event of the stream has more than {MAX_EVENT_BYTES} bytes")
+        return events
+
+    def _take_lines(self) -> list[bytes]:
+        """Lines end with CRLF, LF or CR; a CR at the very end waits for the LF that may follow."""
+        data = bytes(self._rest)
+        held = b"\r" if data.endswith(b"\r") else b""
+        whole = data[: len(data) - len(held)]
+        lines = whole.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
+        self._rest = bytearray(lines.pop() + held)
+        return lines
+
+    def _line(self, line: bytes) -> ServerSentEvent | None:
+        if not line:
+            return self._dispatch()
+        field, _, value = line.partition(b":")
+        value = value.removeprefix(b" ")
+        if field == b"data":
+            self._data.append(value)
+            self._size += len(value)
+        elif field == b"event":
+            self._event = value.decode("utf-8", "replace")
+        elif field == b"id" and b"\0" not in value:
+            self._id = value.decode("utf-8", "replace")
+        return None
+
+    def _dispatch(self) -> ServerSentEvent | None:
+        data, event = self._data, self._event
+        self._data, self._size, self._event = [], 0, "message"
+        return ServerSentEvent(b"\n".join(data), event, self._id) if data else None
+
+
+def encode(data: bytes, event: str = "message") -> bytes:
+    """An event's bytes; `data` must not contain a newline, as compact JSON does not."""
+    return b"event: %b\r\ndata: %b\r\n\r\n" % (event.encode(), data)

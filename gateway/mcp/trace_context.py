@@ -1,0 +1,79 @@
+"""W3C trace context as MCP carries it: in `params._meta` first (SEP-414), in the HTTP header second."""
+
+import random
+import re
+from collections.abc import Mapping
+from typing import Final, NamedTuple
+
+import msgspec
+from msgspec import Raw
+
+from gateway.mcp.jsonrpc import decode_string
+
+KEYS: Final = ("traceparent", "tracestate", "baggage")
+"""The unprefixed `_meta` keys of SEP-414. `baggage` is not forwarded."""
+
+_TRACEPARENT: Final = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(?:-.*)?")
+
+
+class SpanContext(NamedTuple):
+    """A remote span: ids in lower-case hex, flags as an integer, `tracestate` as it came."""
+
+    trace_id: str
+    span_id: str
+    flags: int
+    tracestate: str | None = None
+
+
+class Trace(NamedTuple):
+    """Where a call stands in its trace: its own two spans, its parent, and a second context to link."""
+
+    trace_id: str
+    span_id: str
+    upstream_span_id: str
+    flags: int
+    tracestate: str | None
+    parent_span_id: str | None
+    link: SpanContext | None
+
+    @property
+    def upstream_traceparent(self) -> str:
+        """The CLIENT span's context, for the upstream."""
+        return f"00-{self.trace_id}-{self.upstream_span_id}-{self.flags:02x}"
+
+
+def parse(traceparent: str, tracestate: str | None = None) -> SpanContext | None:
+    """The context of a valid `traceparent`, else None (W3C Trace Context, section 3.2)."""
+    match = _TRACEPARENT.fullmatch(traceparent)
+    if match is None:
+        return None
+    version, trace_id, span_id, flags = match.groups()
+    if version == "ff" or not trace_id.strip("0") or not span_id.strip("0"):
+        return None
+    if version == "00" and len(traceparent) != 55:  # noqa: PLR2004 - the length that version 00 fixes
+        return None
+    return SpanContext(trace_id, span_id, int(flags, 16), tracestate)
+
+
+def _text(value: Raw | None) -> str | None:
+    if value is None:
+        return None
+    try:
+        return decode_string(value)
+    except msgspec.MsgspecError:
+        return None
+
+
+def begin(meta: Mapping[str, Raw], header: str | None, header_state: str | None = None) -> Trace:
+    """Join the trace that the client is in, or begin one. New ids are random; the client's sampled flag is kept."""
+    in_meta = _text(meta.get("traceparent")) if "traceparent" in meta else None
+    parent = parse(in_meta, _text(meta.get("tracestate"))) if in_meta else None
+    ambient = parse(header, header_state) if header else None
+    link = ambient if parent and ambient and ambient[:2] != parent[:2] else None
+    parent = parent or ambient
+    bits = random.getrandbits(128) | 1  # noqa: S311 - ids, not secrets
+    span_id, upstream_span_id = f"{bits >> 64 | 1:016x}", f"{bits & (2**64 - 1):016x}"
+    if parent is None:
+        trace_id = f"{random.getrandbits(128) | 1:032x}"  # noqa: S311 - ids, not secrets
+        return Trace(trace_id, span_id, upstream_span_id, 1, None, None, None)
+    return Trace(parent.trace_id, span_id, upstream_span_id, parent.flags, parent.tracestate, parent.span_id, link)

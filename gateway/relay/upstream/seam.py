@@ -1,0 +1,107 @@
+"""What the relay knows of an upstream: it takes an `Exchange` and gives a `Reply`, or an `UpstreamError`.
+
+Cancelling the coroutine cancels the request upstream; deadlines are the caller's.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Protocol
+
+from msgspec import UNSET, Raw, Struct, UnsetType
+
+from gateway.calls import ErrorType
+from gateway.errors import CallscopeError
+from gateway.mcp.jsonrpc import Params
+from gateway.mcp.revisions import Era
+
+Notify = Callable[[bytes], Awaitable[None]]
+"""Takes one JSON-RPC notification that belongs to the request, as bytes, its progress token the client's own."""
+
+
+class UpstreamError(CallscopeError):
+    """No answer that is MCP came from an upstream."""
+
+    def __init__(
+        self, error_type: ErrorType, message: str, *, http_status: int | None = None, response: bytes | None = None
+    ) -> None:
+        super().__init__(message)
+        self.error_type = error_type
+        self.http_status = http_status
+        self.response = response
+
+
+class Exchange:
+    """One request to an upstream, and when each of its phases ended (`perf_counter_ns`; 0: it was not reached)."""
+
+    __slots__ = (
+        "acquired_ns",
+        "done_ns",
+        "first_byte_ns",
+        "http_status",
+        "meta",
+        "method",
+        "name",
+        "notify",
+        "params",
+        "repeatable",
+        "sent_ns",
+        "traceparent",
+        "tracestate",
+    )
+
+    def __init__(
+        self,
+        method: str,
+        params: Params,
+        *,
+        meta: Mapping[str, Raw] | None = None,
+        name: str | None = None,
+        traceparent: str | None = None,
+        tracestate: str | None = None,
+        notify: Notify | None = None,
+        repeatable: bool = False,
+    ) -> None:
+        self.method = method
+        self.params = params
+        """Without `_meta`, with the upstream's own names."""
+        self.meta = meta or {}
+        """The client's `_meta`, as it came."""
+        self.name = name
+        """What `Mcp-Name` says: the tool, the prompt or the URI."""
+        self.traceparent = traceparent
+        self.tracestate = tracestate
+        self.notify = notify
+        self.repeatable = repeatable
+        """Whether the upstream may be asked again when a kept connection broke before an answer."""
+        self.acquired_ns = self.sent_ns = self.first_byte_ns = self.done_ns = 0
+        self.http_status: int | None = None
+
+
+class Reply(Struct, frozen=True):
+    """An upstream's JSON-RPC response: `result` or `error`, as it came."""
+
+    result: Raw | UnsetType = UNSET
+    error: Raw | UnsetType = UNSET
+    size: int = 0
+    """Bytes of the message."""
+
+
+class Upstream(Protocol):
+    """One server of one workspace, whatever its transport."""
+
+    @property
+    def era(self) -> Era | None:
+        """Which era it speaks; None before the first contact."""
+
+    @property
+    def address(self) -> str | None:
+        """`host:port` over HTTP, None over stdio."""
+
+    async def request(self, exchange: Exchange) -> Reply:
+        """Send a request and wait for its answer.
+
+        Raises:
+            UpstreamError: `upstream_unreachable`, `upstream_http_error` or `upstream_protocol_error`.
+        """
+
+    async def close(self) -> None:
+        """End what is kept open for it; requests under way end as `upstream_unreachable`."""
