@@ -1,0 +1,213 @@
+"""What every process that the supervisor starts has in common: its options, its log, when it stops, how it serves.
+
+A process is one call of `run` with one coroutine; the application's own resources stand around `serve`:
+
+    async def main(launch: Launch) -> None:
+        async with stop_requested(launch.lifeline) as stop, open_everything() as app:
+            await serve(app, launch.socket(), stop=stop, run_file=launch.run_file)
+
+    if __name__ == "__main__":
+        run(main)
+
+It stops at SIGTERM, SIGINT, or when the supervisor is gone, which closes the pipe of which `lifeline` is the read end.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import uvicorn
+import uvloop
+from starlette.types import ASGIApp
+
+from gateway.errors import CallscopeError, StartError
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Launch:
+    """What the supervisor tells a process: `arguments` writes it, `parse` reads it."""
+
+    config: Path
+    fd: int
+    """A socket that is bound and listens already; the process inherits it."""
+    run_file: Path
+    """Where the process writes its pid once it serves, and whose stem is its name: `relay-0`, `observer`."""
+    lifeline: int
+    """The read end of a pipe whose write end only the supervisor holds."""
+
+    @property
+    def name(self) -> str:
+        """The process's name in the log."""
+        return self.run_file.stem
+
+    def arguments(self) -> list[str]:
+        """The command line's arguments; `fd` and `lifeline` must be passed on to the child (`pass_fds`)."""
+        return [
+            f"--config={self.config}",
+            f"--fd={self.fd}",
+            f"--run-file={self.run_file}",
+            f"--lifeline={self.lifeline}",
+        ]
+
+    @classmethod
+    def parse(cls, arguments: Sequence[str]) -> Self:
+        """Read the command line; a mistake ends the process with status 2, as argparse does."""
+        parser = argparse.ArgumentParser(description="A process of Callscope; `callscope serve` starts it.")
+        parser.add_argument("--config", type=Path, required=True, help="the configuration file")
+        parser.add_argument("--fd", type=int, required=True, help="an inherited socket that listens")
+        parser.add_argument("--run-file", type=Path, required=True, help="where to write the pid when ready")
+        parser.add_argument("--lifeline", type=int, required=True, help="the read end of the supervisor's pipe")
+        return cls(**vars(parser.parse_args(arguments)))
+
+    def socket(self) -> socket.socket:
+        """The inherited socket.
+
+        Raises:
+            StartError: `fd` is none.
+        """
+        try:
+            return socket.socket(fileno=self.fd)
+        except OSError as error:
+            raise StartError(f"--fd {self.fd} is no inherited socket: {error.strerror}") from error
+
+
+def run(main: Callable[[Launch], Coroutine[Any, Any, None]]) -> None:
+    """The whole life of a process: status 0 if it was asked to stop, 1 if it cannot start, with the reason logged."""
+    launch = Launch.parse(sys.argv[1:])
+    log_to_stderr(launch.name)
+    try:
+        uvloop.run(main(launch))
+    except CallscopeError as error:
+        for line in str(error).splitlines():
+            logger.error("%s", line)  # noqa: TRY400 - a person reads it; where it was raised says nothing more
+        sys.exit(1)
+
+
+def log_to_stderr(name: str) -> None:
+    """One line a record, with the process's name; libraries speak from WARNING on."""
+    logging.basicConfig(
+        level=logging.INFO,
+        format=f"%(asctime)s %(levelname)s {name.replace('%', '%%')} %(name)s: %(message)s",
+        stream=sys.stderr,
+    )
+    for library in ("uvicorn", "httpx", "watchfiles"):
+        logging.getLogger(library).setLevel(logging.WARNING)
+
+
+@contextlib.asynccontextmanager
+async def stop_requested(lifeline: int | None = None) -> AsyncIterator[asyncio.Event]:
+    """An event that is set at SIGTERM, SIGINT or the end of the supervisor. Signals are this context's while it lasts.
+
+    Without a `lifeline` (tests, or a process without a supervisor) signals alone count.
+    """
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def request(why: str) -> None:
+        if not stop.is_set():
+            logger.info("stopping: %s", why)
+            stop.set()
+
+    def read_lifeline(descriptor: int) -> None:
+        if not os.read(descriptor, 1):
+            loop.remove_reader(descriptor)
+            request("the supervisor is gone")
+
+    signals = (signal.SIGTERM, signal.SIGINT)
+    for number in signals:
+        loop.add_signal_handler(number, request, number.name)
+    if lifeline is not None:
+        loop.add_reader(lifeline, read_lifeline, lifeline)
+    try:
+        yield stop
+    finally:
+        if lifeline is not None:
+            loop.remove_reader(lifeline)
+        for number in signals:
+            loop.remove_signal_handler(number)
+
+
+async def serve(
+    app: ASGIApp,
+    sock: socket.socket,
+    *,
+    stop: asyncio.Event,
+    run_file: Path | None = None,
+    grace_seconds: int = 10,
+    keep_alive_seconds: int = 75,
+) -> None:
+    """Serve `app` over HTTP/1.1 on `sock`, which listens already, until `stop` is set.
+
+    Then no connection is accepted any more, and answers in the making have `grace_seconds` to end before they are
+    cancelled; what streams without end must watch `stop` itself. The ASGI lifespan is not run: open what the
+    application needs around this call. `run_file` holds the pid from the first accepted connection to the clean end.
+    """
+    config = uvicorn.Config(
+        app,
+        http="httptools",
+        ws="none",
+        lifespan="off",
+        interface="asgi3",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=keep_alive_seconds,
+        timeout_graceful_shutdown=grace_seconds,
+    )
+    server = _Server(config, run_file)
+
+    async def pass_on() -> None:
+        await stop.wait()
+        server.should_exit = True
+
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            watching = tasks.create_task(pass_on())
+            await server.serve(sockets=[sock])
+            watching.cancel()
+    finally:
+        if run_file is not None:
+            _remove_run_file(run_file)
+
+
+class _Server(uvicorn.Server):
+    """Leaves signals to `stop_requested` (uvicorn would raise them again at the end), and says when it serves."""
+
+    def __init__(self, config: uvicorn.Config, run_file: Path | None) -> None:
+        super().__init__(config)
+        self._run_file = run_file
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self._run_file is not None:
+            _write_run_file(self._run_file)
+
+
+def _write_run_file(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft.write_text(f"{os.getpid()}\n")
+    draft.replace(path)
+
+
+def _remove_run_file(path: Path) -> None:
+    """A successor's file stays."""
+    with contextlib.suppress(FileNotFoundError):
+        if path.read_text().strip() == str(os.getpid()):
+            path.unlink()
