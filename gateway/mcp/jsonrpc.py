@@ -20,7 +20,7 @@ class Message(Struct, frozen=True):
 
     jsonrpc: str = ""
     method: str | UnsetType = UNSET
-    id: Id | None | UnsetType = UNSET
+    id: Id | UnsetType | None = UNSET
     params: Params | UnsetType = UNSET
     result: Raw | UnsetType = UNSET
     error: Raw | UnsetType = UNSET

@@ -1,4 +1,4 @@
-"""Protocol revisions and the two eras: `modern` is stateless, a version on each request; `legacy` begins with `initialize`.
+"""Protocol revisions and the two eras: `modern` has the version on each request, `legacy` begins with `initialize`.
 
 Source: modelcontextprotocol, specification 2026-07-28, basic/versioning and basic/transports/streamable-http.
 """

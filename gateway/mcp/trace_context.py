@@ -71,9 +71,9 @@ def begin(meta: Mapping[str, Raw], header: str | None, header_state: str | None 
     ambient = parse(header, header_state) if header else None
     link = ambient if parent and ambient and ambient[:2] != parent[:2] else None
     parent = parent or ambient
-    bits = random.getrandbits(128) | 1  # noqa: S311 - ids, not secrets
+    bits = random.getrandbits(128) | 1
     span_id, upstream_span_id = f"{bits >> 64 | 1:016x}", f"{bits & (2**64 - 1):016x}"
     if parent is None:
-        trace_id = f"{random.getrandbits(128) | 1:032x}"  # noqa: S311 - ids, not secrets
+        trace_id = f"{random.getrandbits(128) | 1:032x}"
         return Trace(trace_id, span_id, upstream_span_id, 1, None, None, None)
     return Trace(parent.trace_id, span_id, upstream_span_id, parent.flags, parent.tracestate, parent.span_id, link)
