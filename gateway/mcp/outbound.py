@@ -4,11 +4,12 @@ Source: specification 2026-07-28, basic/index "_meta" and streamable-http "Stand
 """
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
+import msgspec
 from mcp.shared.inbound import NAME_BEARING_METHODS, encode_header_value
 from mcp_types import CLIENT_CAPABILITIES_META_KEY, CLIENT_INFO_META_KEY, PROTOCOL_VERSION_META_KEY
-from msgspec import Raw
+from msgspec import Raw, Struct
 
 from gateway import __version__
 from gateway.mcp.jsonrpc import EMPTY_OBJECT, Params, encode, raw
@@ -96,12 +97,25 @@ def result(client_era: Era, upstream_era: Era, value: Raw) -> Raw:
     return Raw(b'{"resultType":"complete"' + (b"" if rest.startswith(b"}") else b",") + rest)
 
 
-def discover_params() -> Params:
-    """The `params` of `server/discover`."""
-    return {"_meta": Raw(encode(_MODERN_META))}
+class _Discovered(Struct):
+    supportedVersions: list[str] = []  # noqa: N815 - the member's name in MCP
 
 
-def supported_versions(discover_result: Mapping[str, Any]) -> list[str]:
+class _Initialized(Struct):
+    protocolVersion: str | None = None  # noqa: N815 - the member's name in MCP
+
+
+def supported_versions(discover_result: Raw) -> list[str]:
     """The versions that a `server/discover` result names; none if it is not one."""
-    versions = discover_result.get("supportedVersions")
-    return [v for v in versions if isinstance(v, str)] if isinstance(versions, list) else []
+    try:
+        return msgspec.json.decode(discover_result, type=_Discovered).supportedVersions
+    except msgspec.MsgspecError:
+        return []
+
+
+def negotiated_version(initialize_result: Raw) -> str | None:
+    """The revision that an `initialize` result settles; None if it is not one."""
+    try:
+        return msgspec.json.decode(initialize_result, type=_Initialized).protocolVersion
+    except msgspec.MsgspecError:
+        return None

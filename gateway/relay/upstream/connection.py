@@ -1,0 +1,365 @@
+"""A small HTTP/1.1 client on httptools, for what the relay does all day: POST, and read one answer.
+
+Its laws: a connection carries one exchange at a time; whatever was not clean (cut, malformed, more than was asked for)
+closes it; nothing is ever sent twice here. Why it is our own: docs/adr/0002-upstream-http-client.md.
+"""
+
+import asyncio
+import select
+import ssl
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from typing import Final
+
+import httptools
+
+from gateway.errors import CallscopeError
+
+MAX_ANSWER_BYTES: Final = 64 * 2**20
+"""Of an answer that is read whole; a stream is bounded by its parser."""
+MAX_IDLE_S: Final = 15.0
+"""A kept connection older than this is not taken: servers close theirs, and a request must not meet that."""
+LINGER_S: Final = 1.0
+"""How long a stream may take to end after its last message; then its connection is closed."""
+MAX_BUFFERED_BYTES: Final = 2**20
+"""Of a stream whose reader is slower than the upstream: then reading pauses."""
+MAX_CONNECTIONS: Final = 512
+CONNECT_TIMEOUT_S: Final = 10.0
+_FINAL: Final = 200
+"""Statuses below it announce another answer (RFC 9110, section 15.2)."""
+_WITHOUT_BODY: Final = frozenset({204, 304})
+
+
+class ConnectError(CallscopeError):
+    """No connection could be made: the name, the address, the port, or TLS."""
+
+
+class ConnectionLostError(CallscopeError):
+    """The upstream closed the connection before its answer was whole; `began` says whether any of it had come."""
+
+    def __init__(self, message: str, *, began: bool) -> None:
+        super().__init__(message)
+        self.began = began
+
+
+class MalformedAnswerError(CallscopeError):
+    """The upstream sent what is no HTTP/1.1 answer, or one that is too large."""
+
+
+class Response:
+    """An answer's head; `body` is whole unless `streaming`, when the connection's `stream()` gives it."""
+
+    __slots__ = ("body", "headers", "status", "streaming")
+
+    def __init__(self, status: int, headers: dict[bytes, bytes], body: bytes, *, streaming: bool) -> None:
+        self.status = status
+        self.headers = headers
+        """Names in lower case; of a repeated one the last."""
+        self.body = body
+        self.streaming = streaming
+
+    @property
+    def content_type(self) -> bytes:
+        """The media type without its parameters, in lower case."""
+        return self.headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+
+
+class Connection(asyncio.Protocol):
+    """One TCP or TLS connection; the parser is httptools', in C, and calls the `on_…` methods."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, closed: Callable[["Connection"], None]) -> None:
+        self._loop = loop
+        self._on_closed = closed
+        self._parser = httptools.HttpResponseParser(self)
+        self._waiter: asyncio.Future[Response] | None = None
+        self._poll = select.poll()
+        self._streaming = self._paused = self._complete = False
+        self._until_eof = False
+        self._headers: dict[bytes, bytes] = {}
+        self._chunks: deque[bytes] = deque()
+        self._received = 0
+        self._more: asyncio.Future[None] | None = None
+        self._failure: CallscopeError | None = None
+        self._idle_since = 0.0
+        self._after: Callable[[Connection], None] | None = None
+        self._lingering: asyncio.TimerHandle | None = None
+        self._max_idle = MAX_IDLE_S
+        self.closed = False
+        self.used = False
+        """Whether it has carried an exchange before the present one."""
+        self.first_byte_ns = 0
+
+    # -- what the pool and the caller use
+
+    def send(self, request: bytes) -> asyncio.Future[Response]:
+        """Write a whole request; the future is its answer, or the answer's head if it streams."""
+        self._streaming = self._complete = self._until_eof = False
+        self._headers, self._received, self.first_byte_ns = {}, 0, 0
+        self._waiter = self._loop.create_future()
+        self._transport.write(request)
+        return self._waiter
+
+    async def stream(self) -> AsyncIterator[bytes]:
+        """The chunks of a streaming answer's body, to its end.
+
+        Raises:
+            ConnectionLostError, MalformedAnswerError: the stream ended in the middle.
+        """
+        while True:
+            while self._chunks:
+                chunk = self._chunks.popleft()
+                self._received -= len(chunk)
+                if self._paused and self._received < MAX_BUFFERED_BYTES // 2:
+                    self._paused = False
+                    self._transport.resume_reading()
+                yield chunk
+            if self._complete:
+                return
+            if self._failure is not None:
+                raise self._failure
+            self._more = self._loop.create_future()
+            try:
+                await self._more
+            finally:
+                self._more = None
+
+    @property
+    def reusable(self) -> bool:
+        """Whether the last exchange ended cleanly and the upstream keeps the connection."""
+        return self._complete and not self.closed and not self._until_eof and self._parser.should_keep_alive()
+
+    def linger(self, done: Callable[["Connection"], None]) -> None:
+        """Let a stream that has said what matters come to its end, and call `done` then; for a moment only."""
+        self._after = done
+        self._lingering = self._loop.call_later(LINGER_S, self.abort)
+        self._chunks.clear()
+        if self._paused:
+            self._paused = False
+            self._transport.resume_reading()
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether it carries a stream that has not ended."""
+        return self._streaming and not self._complete and not self.closed
+
+    def rest(self) -> None:
+        """Put it down, for another exchange."""
+        self._idle_since = self._loop.time()
+        self.used = True
+        self._waiter = None
+        self._chunks.clear()
+
+    def is_fresh(self) -> bool:
+        """Whether it can be taken up again: not too old, and the upstream has neither closed it nor sent anything."""
+        return not self.closed and self._loop.time() - self._idle_since < self._max_idle and not self._poll.poll(0)
+
+    def abort(self) -> None:
+        """Close at once; over HTTP that is how a request is cancelled."""
+        self.closed = True
+        self._transport.abort()
+
+    # -- asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the transport, and watch its socket for an upstream that closes."""
+        assert isinstance(transport, asyncio.Transport) or hasattr(transport, "write")  # noqa: S101 - uvloop's is its own class
+        self._transport: asyncio.Transport = transport  # type: ignore[assignment]  # the line above
+        self._poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN | select.POLLRDHUP)
+
+    def data_received(self, data: bytes) -> None:
+        """Feed the parser; anything that nobody asked for closes the connection."""
+        if self._waiter is None:
+            self.abort()
+            return
+        if self.first_byte_ns == 0:
+            self.first_byte_ns = time.perf_counter_ns()
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            self._fail(MalformedAnswerError(f"answered what is no HTTP/1.1: {error}"))
+            self.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """An answer that has no length ends here (RFC 9112, section 6.3); any other is cut."""
+        self.closed = True
+        if self._until_eof and exc is None and not self._complete:
+            self.on_message_complete()
+        began = self.first_byte_ns != 0
+        how = "in the middle of its answer" if began else "before it answered"
+        self._fail(ConnectionLostError(f"closed the connection {how}", began=began))
+        self._on_closed(self)
+
+    # -- httptools
+
+    def on_message_begin(self) -> None:
+        """Begin an answer; a second one to one request poisons the connection."""
+        if self._complete:
+            self.abort()
+        self._headers = {}
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Collect a header."""
+        self._headers[name.lower()] = value
+
+    def on_headers_complete(self) -> None:
+        """From here on an event stream is handed over as it comes."""
+        status = self._parser.get_status_code()
+        if status < _FINAL:
+            return
+        self._until_eof = (
+            status not in _WITHOUT_BODY
+            and b"content-length" not in self._headers
+            and b"transfer-encoding" not in self._headers
+        )
+        keep_alive = self._headers.get(b"keep-alive", b"")
+        if b"timeout=" in keep_alive:
+            seconds = keep_alive.partition(b"timeout=")[2].partition(b",")[0].strip()
+            self._max_idle = min(MAX_IDLE_S, float(seconds) - 1 if seconds.isdigit() else MAX_IDLE_S)
+        if self._headers.get(b"content-type", b"").lower().startswith(b"text/event-stream"):
+            self._streaming = True
+            self._answer(Response(status, self._headers, b"", streaming=True))
+
+    def on_body(self, body: bytes) -> None:
+        """Collect a piece of the body, or hand it to the stream's reader."""
+        if self._complete or self._after is not None:
+            return
+        self._chunks.append(body)
+        self._received += len(body)
+        if self._streaming:
+            if self._received > MAX_BUFFERED_BYTES and not self._paused:
+                self._paused = True
+                self._transport.pause_reading()
+            self._wake()
+        elif self._received > MAX_ANSWER_BYTES:
+            self._fail(MalformedAnswerError(f"answered with more than {MAX_ANSWER_BYTES} bytes"))
+            self.abort()
+
+    def on_message_complete(self) -> None:
+        """The answer is whole."""
+        status = self._parser.get_status_code()
+        if self._complete or status < _FINAL:
+            return
+        self._complete = True
+        if self._lingering is not None and self._after is not None:
+            self._lingering.cancel()
+            done, self._after, self._lingering = self._after, None, None
+            done(self)
+            return
+        if self._streaming:
+            self._wake()
+            return
+        body = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
+        self._chunks.clear()
+        self._answer(Response(status, self._headers, body, streaming=False))
+
+    def _answer(self, response: Response) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(response)
+
+    def _fail(self, failure: CallscopeError) -> None:
+        self._failure = failure
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_exception(failure)
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._more is not None and not self._more.done():
+            self._more.set_result(None)
+
+
+class Pool:
+    """Connections to one origin; the warmest is taken first."""
+
+    def __init__(
+        self, host: str, port: int, tls: ssl.SSLContext | None, *, max_connections: int = MAX_CONNECTIONS
+    ) -> None:
+        self.host = host
+        self.port = port
+        self._tls = tls
+        self._max = max_connections
+        self._count = 0
+        self._idle: list[Connection] = []
+        self._open: set[Connection] = set()
+        self._waiters: deque[asyncio.Future[None]] = deque()
+
+    async def acquire(self, *, fresh: bool = False) -> Connection:
+        """A connection that nobody else uses; with `fresh`, one that has carried nothing.
+
+        Raises:
+            ConnectError: it says what failed, for a person.
+        """
+        while True:
+            while self._idle and not fresh:
+                connection = self._idle.pop()
+                if connection.is_fresh():
+                    return connection
+                connection.abort()
+            if self._count < self._max:
+                return await self._connect()
+            waiter = asyncio.get_running_loop().create_future()
+            self._waiters.append(waiter)
+            try:
+                await waiter
+            except asyncio.CancelledError:
+                if not waiter.cancelled():  # it was this one's turn: the next one takes it
+                    self._wake()
+                raise
+
+    def release(self, connection: Connection) -> None:
+        """Give back what `acquire` gave; a connection that is not reusable is closed."""
+        if connection.unfinished:
+            connection.linger(self.release)
+            return
+        if not connection.reusable:
+            connection.abort()
+            return
+        connection.rest()
+        self._idle.append(connection)
+        self._wake()
+
+    def close(self) -> None:
+        """Close every connection, also those in use."""
+        for connection in list(self._open):
+            connection.abort()
+        self._idle.clear()
+
+    async def _connect(self) -> Connection:
+        loop = asyncio.get_running_loop()
+        self._count += 1
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                _, connection = await loop.create_connection(
+                    lambda: Connection(loop, self._closed),
+                    self.host,
+                    self.port,
+                    ssl=self._tls,
+                    server_hostname=self.host if self._tls else None,
+                )
+        except BaseException as error:
+            self._count -= 1
+            self._wake()
+            where = f"{self.host}:{self.port}"
+            if isinstance(error, TimeoutError):
+                raise ConnectError(f"no connection to {where} within {CONNECT_TIMEOUT_S:g} s") from error
+            if isinstance(error, ssl.SSLError):
+                reason = getattr(error, "verify_message", None) or error.reason
+                raise ConnectError(f"TLS with {where} failed: {reason}") from error
+            if isinstance(error, OSError):
+                raise ConnectError(f"no connection to {where}: {error.strerror or error}") from error
+            raise
+        self._open.add(connection)
+        return connection
+
+    def _closed(self, connection: Connection) -> None:
+        if connection in self._open:
+            self._open.remove(connection)
+            self._count -= 1
+            self._wake()
+
+    def _wake(self) -> None:
+        while self._waiters:
+            waiter = self._waiters.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+                return

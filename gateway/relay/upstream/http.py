@@ -1,0 +1,315 @@
+"""MCP over Streamable HTTP, both eras: negotiation, sessions, and what an answer means.
+
+Source: specification 2026-07-28 and 2025-11-25, basic/transports/streamable-http; versioning, "Era detection".
+"""
+
+import asyncio
+import itertools
+import logging
+import time
+from collections.abc import Callable
+from typing import Final, NamedTuple
+from urllib.parse import urlsplit
+
+import msgspec
+from mcp_types.jsonrpc import HEADER_MISMATCH, MISSING_REQUIRED_CLIENT_CAPABILITY
+from mcp_types.version import MODERN_PROTOCOL_VERSIONS
+from msgspec import UNSET
+
+from gateway.calls import ErrorType
+from gateway.config import HttpServer
+from gateway.mcp import jsonrpc, outbound, sse
+from gateway.mcp.revisions import LATEST_MODERN_VERSION, Era
+from gateway.relay.upstream.connection import (
+    ConnectError,
+    Connection,
+    ConnectionLostError,
+    MalformedAnswerError,
+    Pool,
+    Response,
+)
+from gateway.relay.upstream.seam import Exchange, Reply, UpstreamError
+
+logger = logging.getLogger(__name__)
+
+NEGOTIATION_TIMEOUT_S: Final = 10.0
+_MODERN_CODES: Final = frozenset({MISSING_REQUIRED_CLIENT_CAPABILITY, HEADER_MISMATCH})
+"""JSON-RPC codes that only a modern server answers."""
+_OK: Final = 200
+_REDIRECT: Final = range(300, 400)
+_BAD_REQUEST: Final = 400
+_NOT_FOUND: Final = 404
+_HTTP_ERROR: Final = ErrorType.UPSTREAM_HTTP_ERROR
+_SHOWN_BYTES: Final = 65536
+
+PoolOf = Callable[[str, int, bool], Pool]
+"""The process's pool for an origin: host, port, whether TLS."""
+
+
+class _Session(NamedTuple):
+    """What negotiation settled: the era, the legacy session, and the head of every request."""
+
+    era: Era
+    session_id: bytes | None
+    head: bytes
+
+
+class HttpUpstream:
+    """An upstream behind a URL. Any number of requests may be under way; one negotiation at a time."""
+
+    def __init__(self, slug: str, server: HttpServer, pool_of: PoolOf) -> None:
+        self.slug = slug
+        url = urlsplit(server.url)
+        tls = url.scheme == "https"
+        host = url.hostname or ""
+        port = url.port or (443 if tls else 80)
+        self._pool = pool_of(host, port, tls)
+        self.address: str | None = f"{host}:{port}"
+        path = (url.path or "/") + (f"?{url.query}" if url.query else "")
+        default_port = 443 if tls else 80
+        authority = host if port == default_port else f"{host}:{port}"
+        lines = [f"POST {path} HTTP/1.1", f"host: {authority}"]
+        lines += [f"{name.lower()}: {value}" for name, value in server.headers.items()]
+        lines += ["content-type: application/json", "accept: application/json, text/event-stream", ""]
+        self._base_head = "\r\n".join(lines).encode()
+        self._ids = itertools.count(1)
+        self._session: _Session | None = None
+        self._negotiating: asyncio.Task[_Session] | None = None
+        self._background: set[asyncio.Task[None]] = set()
+
+    @property
+    def era(self) -> Era | None:
+        """Which era the server speaks; None before the first contact."""
+        return self._session.era if self._session else None
+
+    async def request(self, exchange: Exchange) -> Reply:
+        """Send a request and wait for its answer; a legacy session that is gone is begun anew, once.
+
+        Raises:
+            UpstreamError: see `Upstream.request`.
+        """
+        session = self._session or await self._negotiated()
+        try:
+            reply, _ = await self._attempt(session, exchange)
+            return reply
+        except UpstreamError as error:
+            if error.http_status != _NOT_FOUND or session.session_id is None:
+                raise
+        if self._session is session:
+            self._session = None
+        reply, _ = await self._attempt(await self._negotiated(), exchange)
+        return reply
+
+    async def close(self) -> None:
+        """Stop what runs for this server; its connections belong to the process."""
+        tasks = [*self._background, *([self._negotiating] if self._negotiating else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    # -- one exchange
+
+    async def _attempt(self, session: _Session, exchange: Exchange) -> tuple[Reply, Response]:
+        """Send it over a kept connection or a new one.
+
+        A kept connection may have been closed by the upstream in the very moment of sending. Whether the upstream ran
+        the request then, nobody can tell: only what is repeatable is sent again.
+        """
+        try:
+            try:
+                return await self._over(await self._pool.acquire(), session, exchange)
+            except ConnectionLostError as error:
+                if error.began or not exchange.repeatable:
+                    raise
+                return await self._over(await self._pool.acquire(fresh=True), session, exchange)
+        except ConnectError as error:
+            raise UpstreamError(ErrorType.UPSTREAM_UNREACHABLE, str(error)) from error
+        except ConnectionLostError as error:
+            kind = ErrorType.UPSTREAM_PROTOCOL_ERROR if error.began else ErrorType.UPSTREAM_UNREACHABLE
+            raise UpstreamError(kind, str(error), http_status=exchange.http_status) from error
+        except (MalformedAnswerError, sse.EventTooLargeError) as error:
+            raise UpstreamError(
+                ErrorType.UPSTREAM_PROTOCOL_ERROR, str(error), http_status=exchange.http_status
+            ) from error
+
+    async def _over(self, connection: Connection, session: _Session, exchange: Exchange) -> tuple[Reply, Response]:
+        exchange.acquired_ns = time.perf_counter_ns()
+        request_id = next(self._ids)
+        params = outbound.params(session.era, exchange.params, exchange.meta, exchange.traceparent, exchange.tracestate)
+        body = jsonrpc.request(request_id, exchange.method, params)
+        head = session.head + outbound.headers(
+            session.era, exchange.method, exchange.name, exchange.traceparent, exchange.tracestate
+        )
+        try:
+            answer = connection.send(b"%bcontent-length: %d\r\n\r\n%b" % (head, len(body), body))
+            exchange.sent_ns = time.perf_counter_ns()
+            response = await answer
+            exchange.http_status = response.status
+            if response.streaming and response.status == _OK:
+                reply = await self._follow(connection, session, exchange, request_id)
+            else:
+                reply = _read(response, request_id)
+            exchange.first_byte_ns = connection.first_byte_ns
+            exchange.done_ns = time.perf_counter_ns()
+        except UpstreamError:
+            exchange.first_byte_ns = connection.first_byte_ns
+            self._pool.release(connection)
+            raise
+        except BaseException:
+            exchange.first_byte_ns = connection.first_byte_ns
+            connection.abort()
+            raise
+        self._pool.release(connection)
+        return reply, response
+
+    async def _follow(self, connection: Connection, session: _Session, exchange: Exchange, request_id: int) -> Reply:
+        """Read an event stream up to the response; what comes before it belongs to the request."""
+        parser = sse.Parser()
+        reply: Reply | None = None
+        async for chunk in connection.stream():
+            for event in parser.feed(chunk):
+                message = _decode(event.data)
+                if message.method is UNSET:
+                    reply = _reply(message, len(event.data), request_id)
+                elif message.id is not UNSET:
+                    self._answer_server(session, message)
+                elif exchange.notify is not None and reply is None:
+                    await exchange.notify(event.data)
+            if reply is not None:
+                return reply
+        raise UpstreamError(
+            ErrorType.UPSTREAM_PROTOCOL_ERROR, "ended its event stream without an answer", http_status=_OK
+        )
+
+    def _answer_server(self, session: _Session, message: jsonrpc.Message) -> None:
+        """A legacy server may ask its client: `ping` is answered, all else refused, as no capability was declared."""
+        if message.id is UNSET:
+            return
+        if message.method == "ping":
+            body = jsonrpc.result(message.id, jsonrpc.EMPTY_OBJECT)
+        else:
+            refusal = jsonrpc.error_object(jsonrpc.METHOD_NOT_FOUND, f"the gateway does not serve {message.method}")
+            body = jsonrpc.error(message.id, refusal)
+        task = asyncio.create_task(self._post(session, body))
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    async def _post(self, session: _Session, body: bytes) -> None:
+        """Send what gets no answer; it is a courtesy, so that a failure is only logged."""
+        try:
+            async with asyncio.timeout(NEGOTIATION_TIMEOUT_S):
+                connection = await self._pool.acquire()
+                try:
+                    await connection.send(b"%bcontent-length: %d\r\n\r\n%b" % (session.head, len(body), body))
+                finally:
+                    self._pool.release(connection)
+        except (ConnectError, ConnectionLostError, MalformedAnswerError, TimeoutError) as error:
+            logger.warning("upstream %s took no message from the gateway: %s", self.slug, error)
+
+    # -- negotiation
+
+    async def _negotiated(self) -> _Session:
+        """The session, negotiated by one task however many wait; a cancelled waiter leaves it running."""
+        if self._session is not None:
+            return self._session
+        if self._negotiating is None:
+            self._negotiating = asyncio.create_task(self._negotiate())
+            self._negotiating.add_done_callback(self._settled)
+        return await asyncio.shield(self._negotiating)
+
+    def _settled(self, task: asyncio.Task[_Session]) -> None:
+        self._negotiating = None
+        if not task.cancelled() and task.exception() is None:
+            self._session = task.result()
+
+    async def _negotiate(self) -> _Session:
+        try:
+            async with asyncio.timeout(NEGOTIATION_TIMEOUT_S):
+                return await self._discover() or await self._initialize()
+        except TimeoutError as error:
+            raise UpstreamError(
+                ErrorType.UPSTREAM_TIMEOUT, f"did not finish its handshake within {NEGOTIATION_TIMEOUT_S:g} s"
+            ) from error
+
+    async def _discover(self) -> _Session | None:
+        """Probe for the modern era; None is the verdict `legacy`. A server that cannot be reached has none."""
+        head = self._base_head + b"mcp-protocol-version: %b\r\n" % LATEST_MODERN_VERSION.encode()
+        modern = _Session(Era.MODERN, None, head)
+        try:
+            reply, _ = await self._attempt(modern, Exchange("server/discover", {}, repeatable=True))
+        except UpstreamError as error:
+            if error.http_status is None:
+                raise
+            return None
+        if reply.error is not UNSET:
+            return modern if jsonrpc.decode_error(reply.error).code in _MODERN_CODES else None
+        versions = outbound.supported_versions(reply.result) if reply.result is not UNSET else []
+        return modern if set(versions) & set(MODERN_PROTOCOL_VERSIONS) else None
+
+    async def _initialize(self) -> _Session:
+        """The legacy handshake; the session is the gateway's own, shared by all who call this server."""
+        opening = _Session(Era.LEGACY, None, self._base_head)
+        reply, response = await self._attempt(
+            opening, Exchange("initialize", outbound.INITIALIZE_PARAMS, repeatable=True)
+        )
+        if reply.result is UNSET or reply.error is not UNSET:
+            refusal = bytes(reply.error) if reply.error is not UNSET else b""
+            raise UpstreamError(
+                ErrorType.UPSTREAM_PROTOCOL_ERROR,
+                "answered neither server/discover nor initialize with a result: is this the URL of an MCP server?",
+                http_status=response.status,
+                response=refusal,
+            )
+        head = self._base_head
+        version = outbound.negotiated_version(reply.result)
+        if version is not None:
+            head += b"mcp-protocol-version: %b\r\n" % version.encode()
+        session_id = response.headers.get(b"mcp-session-id")
+        if session_id is not None:
+            head += b"mcp-session-id: %b\r\n" % session_id
+        session = _Session(Era.LEGACY, session_id, head)
+        await self._post(session, jsonrpc.notification("notifications/initialized"))
+        return session
+
+
+def _decode(data: bytes) -> jsonrpc.Message:
+    try:
+        return jsonrpc.decode_message(data)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise UpstreamError(
+            ErrorType.UPSTREAM_PROTOCOL_ERROR, f"answered what is no JSON-RPC: {error}", response=data[:_SHOWN_BYTES]
+        ) from error
+
+
+def _reply(message: jsonrpc.Message, size: int, request_id: int) -> Reply:
+    """The response in a message, if it is the one to our request; an error may have come before the id was read."""
+    if message.error is not UNSET and message.id in (request_id, None):
+        return Reply(error=message.error, size=size)
+    if message.result is not UNSET and message.id == request_id:
+        return Reply(result=message.result, size=size)
+    raise UpstreamError(
+        ErrorType.UPSTREAM_PROTOCOL_ERROR, "answered with a JSON-RPC message that is no response to the request"
+    )
+
+
+def _read(response: Response, request_id: int) -> Reply:
+    """What an answer that came whole means. A JSON-RPC error counts whatever the HTTP status is."""
+    status = response.status
+    try:
+        reply = _reply(_decode(response.body), len(response.body), request_id)
+    except UpstreamError as error:
+        if status in _REDIRECT:
+            target = response.headers.get(b"location", b"").decode("latin-1")
+            message, kind = f"redirects (HTTP {status}) to {target!r}: name that URL instead", _HTTP_ERROR
+        elif status >= _BAD_REQUEST:
+            message, kind = f"answered HTTP {status}", _HTTP_ERROR
+        elif not response.body:
+            message, kind = f"answered HTTP {status} without a JSON-RPC response", error.error_type
+        else:
+            message, kind = str(error), error.error_type
+        raise UpstreamError(kind, message, http_status=status, response=response.body[:_SHOWN_BYTES]) from error
+    if status >= _BAD_REQUEST and reply.error is UNSET:
+        raise UpstreamError(
+            _HTTP_ERROR, f"answered HTTP {status}", http_status=status, response=response.body[:_SHOWN_BYTES]
+        )
+    return reply
