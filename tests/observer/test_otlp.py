@@ -1,0 +1,391 @@
+"""The OTLP sink against a small collector: real HTTP, real protobuf, and a script of how it answers."""
+
+import gzip
+import logging
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+import pytest
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest, ExportLogsServiceResponse
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+    ExportTraceServiceRequest,
+    ExportTraceServiceResponse,
+)
+
+from gateway.calls import Heartbeat, Phases, ToolCall
+from gateway.config import Config, Otlp, Workspace
+from gateway.journal import Reader, Writer
+from gateway.observer.otlp import MAX_CALLS, CollectorAwayError, OtlpSink
+from gateway.observer.sinks import Pump
+
+
+class Answer(NamedTuple):
+    status: int = 200
+    retry_after: str | None = None
+    rejected: int = 0
+    die: bool = False
+    """Hang up without an answer."""
+
+
+class Collector:
+    """Takes exports; `script` has the next answers of a path, 200 follows."""
+
+    def __init__(self) -> None:
+        self.script: dict[str, list[Answer]] = {"/v1/traces": [], "/v1/logs": []}
+        self.headers: list[dict[str, str]] = []
+        self.traces: list[ExportTraceServiceRequest] = []
+        """Acknowledged ones."""
+        self.logs: list[ExportLogsServiceRequest] = []
+        self.requests: Counter[str] = Counter()
+        collector = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self) -> None:
+                body = gzip.decompress(self.rfile.read(int(self.headers["content-length"])))
+                collector.headers.append({name.lower(): value for name, value in self.headers.items()})
+                collector.requests[self.path] += 1
+                script = collector.script[self.path]
+                answer = script.pop(0) if script else Answer()
+                if answer.die:
+                    self.close_connection = True
+                    return
+                content = b""
+                if answer.status == 200:
+                    content = collector.take(self.path, body, answer.rejected)
+                self.send_response(answer.status)
+                if answer.retry_after is not None:
+                    self.send_header("retry-after", answer.retry_after)
+                self.send_header("content-length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
+
+            def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
+
+    def take(self, path: str, body: bytes, rejected: int) -> bytes:
+        if path == "/v1/traces":
+            self.traces.append(ExportTraceServiceRequest.FromString(body))
+            traces = ExportTraceServiceResponse()
+            if rejected:
+                traces.partial_success.rejected_spans = rejected
+                traces.partial_success.error_message = "too old"
+            return bytes(traces.SerializeToString())
+        self.logs.append(ExportLogsServiceRequest.FromString(body))
+        logs = ExportLogsServiceResponse()
+        if rejected:
+            logs.partial_success.rejected_log_records = rejected
+        return bytes(logs.SerializeToString())
+
+    def traced(self) -> list[str]:
+        """Call ids of the acknowledged SERVER spans."""
+        spans = [
+            s for r in self.traces for group in r.resource_spans for scope in group.scope_spans for s in scope.spans
+        ]
+        return [_call_id(span) for span in spans if span.name == "tools/call github__create_issue"]
+
+    def logged(self) -> list[str]:
+        """Call ids of the acknowledged log records."""
+        records = [
+            x for r in self.logs for group in r.resource_logs for scope in group.scope_logs for x in scope.log_records
+        ]
+        return [_call_id(record) for record in records]
+
+
+def _call_id(item: Any) -> str:
+    return next(str(a.value.string_value) for a in item.attributes if a.key == "mcp.call.id")
+
+
+@pytest.fixture
+def collector() -> Iterator[Collector]:
+    collector = Collector()
+    thread = threading.Thread(target=collector.server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield collector
+    collector.server.shutdown()
+    collector.server.server_close()
+    thread.join()
+
+
+def call(number: int) -> ToolCall:
+    return ToolCall(
+        call_id=f"c{number}",
+        timestamp_ns=1_700_000_000_000_000_000 + number,
+        workspace_id="engineering",
+        token_id="alice",
+        server_slug="github",
+        tool_name="create_issue",
+        trace_id=f"{number + 1:032x}",
+        span_id=f"{2 * number + 1:016x}",
+        upstream_span_id=f"{2 * number + 2:016x}",
+        status="success",
+        duration_ms=30.0,
+        total_ms=31.0,
+        phases=Phases(authenticate=0.5, wait=30.0, respond=0.5),
+    )
+
+
+class Bench:
+    """A journal, and sinks that start where the one before was killed."""
+
+    def __init__(self, folder: Path, url: str) -> None:
+        self.root = folder / "journal"
+        self.writer = Writer(self.root, "relay-0")
+        self.reader = Reader(self.root, ToolCall)
+        self.position = folder / "otlp.position"
+        self.now = 1000.0
+        self.url = url
+        self.sinks: list[OtlpSink] = []
+
+    def sink(self) -> OtlpSink:
+        sink = OtlpSink(
+            self.position,
+            Otlp(endpoint=self.url, headers={"x-scope-orgid": "one"}, timeout=5.0),
+            instance="replica-1",
+            version="1.2.3",
+            clock=lambda: self.now,
+        )
+        self.sinks.append(sink)
+        return sink
+
+    def write(self, *numbers: int) -> None:
+        for number in numbers:
+            self.writer.end(call(number))
+
+    def feed(self, sink: OtlpSink) -> None:
+        sink.absorb(self.reader.read(sink.durable))
+
+    def saved(self) -> dict[str, int]:
+        if not self.position.exists():
+            return {}
+        return msgspec.json.decode(self.position.read_bytes(), type=dict[str, int])
+
+    def close(self) -> None:
+        self.writer.close()
+        for sink in self.sinks:
+            sink.close()
+
+
+@pytest.fixture
+def bench(tmp_path: Path, collector: Collector) -> Iterator[Bench]:
+    bench = Bench(tmp_path, collector.url)
+    yield bench
+    bench.close()
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 10.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "the condition did not come true"
+        threading.Event().wait(0.01)
+
+
+def test_spans_and_log_records_arrive_and_then_the_position_is_written(bench: Bench, collector: Collector) -> None:
+    sink = bench.sink()
+    sink.configure(Config(workspaces={"engineering": Workspace(plan="pro")}))
+    bench.write(0, 1)
+
+    bench.feed(sink)
+
+    assert collector.traced() == collector.logged() == ["c0", "c1"]
+    assert bench.saved() == dict(sink.durable) == {bench.writer.writer_id: bench.writer.offset}
+    traces, logs = collector.traces[0].resource_spans[0], collector.logs[0].resource_logs[0]
+    expected = {"service.name": "callscope", "service.version": "1.2.3", "service.instance.id": "replica-1"}
+    assert {a.key: a.value.string_value for a in traces.resource.attributes} == expected
+    assert {a.key: a.value.string_value for a in logs.resource.attributes} == expected
+    assert traces.scope_spans[0].scope.name == "callscope"
+    assert {a.key: a.value.string_value for a in logs.scope_logs[0].log_records[0].attributes}["mcp.retention"] == "90d"
+    assert [h["content-type"] for h in collector.headers] == ["application/x-protobuf"] * 2
+    assert [h["content-encoding"] for h in collector.headers] == ["gzip"] * 2
+    assert [h["x-scope-orgid"] for h in collector.headers] == ["one"] * 2
+
+
+@pytest.mark.parametrize("path", ["/v1/traces", "/v1/logs"])
+@pytest.mark.parametrize("answer", [Answer(429), Answer(502), Answer(503), Answer(504), Answer(die=True)])
+def test_a_collector_that_is_away_moves_no_position_and_gets_the_calls_later(
+    bench: Bench, collector: Collector, path: str, answer: Answer
+) -> None:
+    sink = bench.sink()
+    bench.write(0)
+    collector.script[path] = [answer]
+
+    with pytest.raises(CollectorAwayError):
+        bench.feed(sink)
+
+    assert bench.saved() == {}
+    assert sink.durable == {}
+    bench.feed(sink)
+    assert collector.traced() == collector.logged() == ["c0"]
+    assert not sink.dropped
+
+
+def test_a_collector_that_no_one_listens_for_moves_no_position(bench: Bench, collector: Collector) -> None:
+    bench.url = "http://127.0.0.1:1"
+    sink = bench.sink()
+    bench.write(0)
+
+    with pytest.raises(CollectorAwayError, match=r"127\.0\.0\.1:1/v1/traces does not answer"):
+        bench.feed(sink)
+
+    assert bench.saved() == {}
+    assert collector.requests == {}
+
+
+def test_a_collector_that_asks_to_be_spared_is_not_asked_before_that(bench: Bench, collector: Collector) -> None:
+    sink = bench.sink()
+    bench.write(0)
+    collector.script["/v1/traces"] = [Answer(429, retry_after="20")]
+    with pytest.raises(CollectorAwayError):
+        bench.feed(sink)
+
+    bench.now += 19
+    with pytest.raises(CollectorAwayError, match="another 1 s"):
+        bench.feed(sink)
+    assert collector.requests["/v1/traces"] == 1
+
+    bench.now += 1
+    bench.feed(sink)
+    assert collector.logged() == ["c0"]
+
+
+def test_a_collector_that_asks_for_an_hour_is_asked_again_after_a_minute(bench: Bench, collector: Collector) -> None:
+    sink = bench.sink()
+    bench.write(0)
+    collector.script["/v1/traces"] = [Answer(503, retry_after="3600")]
+    with pytest.raises(CollectorAwayError):
+        bench.feed(sink)
+
+    bench.now += 60
+    bench.feed(sink)
+
+    assert collector.logged() == ["c0"]
+
+
+@pytest.mark.parametrize("status", [400, 401, 413, 500])
+def test_a_refusal_for_good_is_counted_and_the_position_moves_on(
+    bench: Bench, collector: Collector, status: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    sink = bench.sink()
+    bench.write(0, 1)
+    collector.script["/v1/logs"] = [Answer(status)]
+
+    with caplog.at_level(logging.ERROR):
+        bench.feed(sink)
+
+    assert sink.dropped == {"rejected": 2}
+    assert collector.traced() == ["c0", "c1"]
+    assert bench.saved() == {bench.writer.writer_id: bench.writer.offset}
+    assert f"refuses an export with {status}" in caplog.text
+
+
+def test_what_a_collector_rejects_in_part_is_counted(
+    bench: Bench, collector: Collector, caplog: pytest.LogCaptureFixture
+) -> None:
+    sink = bench.sink()
+    bench.write(0, 1)
+    collector.script = {"/v1/traces": [Answer(rejected=4)], "/v1/logs": [Answer(rejected=1)]}
+
+    bench.feed(sink)
+
+    assert sink.dropped == {"rejected": 5}
+    assert bench.saved() == {bench.writer.writer_id: bench.writer.offset}
+    assert "rejected 4 spans: too old" in caplog.text
+
+
+def test_spans_are_not_sent_again_because_the_log_records_were_refused(bench: Bench, collector: Collector) -> None:
+    sink = bench.sink()
+    bench.write(0)
+    collector.script["/v1/logs"] = [Answer(503), Answer(503)]
+    for _ in range(2):
+        with pytest.raises(CollectorAwayError):
+            bench.feed(sink)
+
+    bench.feed(sink)
+
+    assert collector.requests == {"/v1/traces": 1, "/v1/logs": 3}
+
+
+def test_a_large_batch_goes_in_portions_and_an_acknowledged_one_is_not_repeated(
+    bench: Bench, collector: Collector
+) -> None:
+    sink = bench.sink()
+    total = 2 * MAX_CALLS + 1
+    bench.write(*range(total))
+    batch = bench.reader.read({}, 2**30)
+    collector.script["/v1/traces"] = [Answer(), Answer(503)]
+
+    with pytest.raises(CollectorAwayError):
+        sink.absorb(batch)
+    assert collector.logged() == [f"c{n}" for n in range(MAX_CALLS)]
+    sink.absorb(batch)
+
+    assert collector.traced() == collector.logged() == [f"c{n}" for n in range(total)]
+    assert bench.saved() == {bench.writer.writer_id: bench.writer.offset}
+
+
+def test_a_killed_sink_sends_what_was_not_acknowledged_with_the_same_ids(bench: Bench, collector: Collector) -> None:
+    bench.write(0)
+    bench.feed(bench.sink())
+    bench.write(1)
+    collector.script["/v1/logs"] = [Answer(503)]
+    killed = bench.sink()
+    with pytest.raises(CollectorAwayError):
+        bench.feed(killed)
+
+    bench.feed(bench.sink())
+
+    assert collector.logged() == ["c0", "c1"]
+    assert collector.traced() == ["c0", "c1", "c1"]
+    assert collector.traces[1] == collector.traces[2]
+
+
+def test_a_position_file_that_is_damaged_costs_repetitions_and_no_call(bench: Bench, collector: Collector) -> None:
+    bench.write(0)
+    bench.feed(bench.sink())
+    bench.position.write_bytes(b"\x00" * 40)
+
+    bench.feed(bench.sink())
+
+    assert collector.logged() == ["c0", "c0"]
+
+
+def test_heartbeats_alone_move_the_position_seldom(bench: Bench) -> None:
+    sink = bench.sink()
+    bench.write(0)
+    bench.feed(sink)
+    after_call = bench.saved()
+    bench.writer.append(Heartbeat(timestamp_ns=1, replica="r", pid=1))
+
+    bench.feed(sink)
+    assert bench.saved() == after_call
+
+    bench.now += 10
+    bench.feed(sink)
+    assert bench.saved() == {bench.writer.writer_id: bench.writer.offset}
+
+
+def test_every_call_is_delivered_through_refusals_and_hang_ups(bench: Bench, collector: Collector) -> None:
+    collector.script["/v1/traces"] = [Answer(503), Answer(), Answer(die=True)]
+    collector.script["/v1/logs"] = [Answer(die=True), Answer(429)]
+    pump = Pump(bench.sink(), bench.reader, interval=0.01, max_bytes=2**12)
+    pump.start()
+
+    for number in range(40):
+        bench.write(number)
+    wait_for(lambda: len(set(collector.logged())) == 40)
+    pump.stop(drain_seconds=5)
+
+    assert set(collector.traced()) == set(collector.logged()) == {f"c{n}" for n in range(40)}
+    assert pump.failures == 4
+    assert bench.saved() == {bench.writer.writer_id: bench.writer.offset}
