@@ -1,5 +1,6 @@
 """What the journal looks like on disk: names, listing, locks. Nothing here reads or writes a line."""
 
+import contextlib
 import fcntl
 import os
 from pathlib import Path
@@ -45,7 +46,8 @@ def list_segments(folder: Path) -> list[Segment]:
             for entry in entries:
                 base, dot, suffix = entry.name.partition(".")
                 if dot + suffix == SUFFIX and base.isdigit():
-                    segments.append(Segment(int(base), entry.stat().st_size, Path(entry.path)))
+                    with contextlib.suppress(FileNotFoundError):  # deleted since: one segment less, not none at all
+                        segments.append(Segment(int(base), entry.stat().st_size, Path(entry.path)))
     except FileNotFoundError:
         return []
     return sorted(segments)
