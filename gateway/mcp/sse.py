@@ -81,6 +81,8 @@ class Parser:
         return ServerSentEvent(b"\n".join(data), event, self._id) if data else None
 
 
-def encode(data: bytes, event: str = "message") -> bytes:
-    """An event's bytes; `data` must not contain a newline, as compact JSON does not."""
-    return b"event: %b\r\ndata: %b\r\n\r\n" % (event.encode(), data)
+def encode(data: bytes) -> bytes:
+    """A `message` event's bytes; a line break in `data`, which JSON allows between tokens, begins another line."""
+    if b"\n" in data or b"\r" in data:
+        data = b"\r\ndata: ".join(data.splitlines())
+    return b"event: message\r\ndata: %b\r\n\r\n" % data

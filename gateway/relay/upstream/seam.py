@@ -84,6 +84,11 @@ class Reply(Struct, frozen=True):
     size: int = 0
     """Bytes of the message."""
 
+    @property
+    def is_result(self) -> bool:
+        """Whether the upstream did what it was asked."""
+        return self.error is UNSET
+
 
 class Upstream(Protocol):
     """One server of one workspace, whatever its transport."""

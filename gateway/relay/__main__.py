@@ -1,0 +1,28 @@
+"""The relay's process: `python -m gateway.relay`, started by the supervisor."""
+
+from gateway.config import load
+from gateway.journal import Writer
+from gateway.process import Launch, run, serve, stop_requested
+from gateway.relay.app import Relay
+
+
+async def main(launch: Launch) -> None:
+    """Serve until asked to stop; then answer what is under way, and close the journal."""
+    config = load(launch.config)
+    journal = Writer(
+        config.data_dir / "journal",
+        launch.name,
+        segment_bytes=config.journal.segment_bytes,
+        segment_age=config.journal.segment_age,
+        fsync=config.journal.fsync,
+    )
+    try:
+        relay = Relay(config, journal)
+        async with stop_requested(launch.lifeline) as stop, relay.running(launch.config):
+            await serve(relay, launch.socket(), stop=stop, run_file=launch.run_file, grace_seconds=30)
+    finally:
+        journal.close()
+
+
+if __name__ == "__main__":
+    run(main)

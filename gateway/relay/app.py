@@ -1,0 +1,131 @@
+"""The relay, put together: configuration in, an ASGI application and its background work out."""
+
+import asyncio
+import contextlib
+import logging
+import socket
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+from starlette.types import Receive, Scope, Send
+
+from gateway.config import Config, HttpServer, changes
+from gateway.errors import ConfigError
+from gateway.journal import Writer
+from gateway.mcp import jsonrpc
+from gateway.relay.endpoint import Endpoint
+from gateway.relay.recorder import Recorder
+from gateway.relay.redaction import Redactor
+from gateway.relay.responses import send_json
+from gateway.relay.tool_calls import ToolCalls
+from gateway.relay.upstream.seam import UpstreamError
+from gateway.relay.workspaces import Directory, Pools, Server
+
+logger = logging.getLogger(__name__)
+
+PROBE_S = 30.0
+"""How often an upstream is asked for its tools without a client's asking: its health, and names for labels."""
+
+
+class Relay:
+    """The ASGI application: MCP, `/healthz` and `/readyz`."""
+
+    def __init__(self, config: Config, journal: Writer) -> None:
+        self._pools = Pools()
+        self._recorder = Recorder(journal, replica=socket.gethostname(), fsync_interval=config.journal.fsync_interval)
+        self._directory = Directory(config, self._pools, self._recorder.operation)
+        self._endpoint = Endpoint(
+            self._directory,
+            self._recorder,
+            ToolCalls(self._recorder, _redactor(config)),
+            max_bytes=config.requests.max_bytes,
+            allowed_origins=tuple(config.requests.allowed_origins),
+        )
+        self._retired: set[asyncio.Task[None]] = set()
+        self._probes: asyncio.Event = asyncio.Event()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve MCP, but for the two paths that a load balancer asks."""
+        if scope["path"] in ("/healthz", "/readyz"):
+            await send_json(send, 200, jsonrpc.encode({"status": "ok"}))
+            return
+        await self._endpoint(scope, receive, send)
+
+    def apply(self, config: Config) -> None:
+        """Take a new configuration: calls under way end on the servers on which they began."""
+        before = self._directory
+        self._directory = Directory(config, self._pools, self._recorder.operation, before)
+        self._endpoint.directory = self._directory
+        self._endpoint.max_bytes = config.requests.max_bytes
+        self._endpoint.allowed_origins = tuple(config.requests.allowed_origins)
+        self._endpoint.tool_calls.redactor = _redactor(config)
+        kept = set(self._directory.servers())
+        for server in before.servers():
+            if server not in kept:
+                task = asyncio.create_task(_retire(server))
+                self._retired.add(task)
+                task.add_done_callback(self._retired.discard)
+        self._probes.set()
+
+    @contextlib.asynccontextmanager
+    async def running(self, config_path: Path | None = None) -> AsyncIterator[None]:
+        """Beat, probe and follow the configuration file, until left; then close every upstream."""
+        tasks = [asyncio.create_task(self._recorder.beat(self._servers))]
+        tasks.append(asyncio.create_task(self._probe()))
+        if config_path is not None:
+            tasks.append(asyncio.create_task(self._follow(config_path)))
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.gather(
+                *self._retired,
+                *(server.upstream.close() for server in self._directory.servers()),
+                return_exceptions=True,
+            )
+            self._pools.close()
+
+    def _servers(self) -> Iterator[Server]:
+        """The servers that there are now; the directory may have been replaced since."""
+        return self._directory.servers()
+
+    async def _follow(self, path: Path) -> None:
+        async for change in changes(path):
+            if isinstance(change, ConfigError):
+                logger.error("the changed configuration is refused, the one before stays:\n%s", change)
+            else:
+                self.apply(change)
+                logger.info("the changed configuration is in force")
+
+    async def _probe(self) -> None:
+        """List the tools of every server over HTTP, and of those over stdio that run already, now and then."""
+        while True:
+            listings = [
+                server.catalogue.list()
+                for server in self._directory.servers()
+                if isinstance(server.settings, HttpServer) or server.upstream.era is not None
+            ]
+            for outcome in await asyncio.gather(*listings, return_exceptions=True):
+                if isinstance(outcome, BaseException) and not isinstance(outcome, UpstreamError):
+                    logger.error("an upstream could not be probed", exc_info=outcome)
+            self._probes.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(PROBE_S):
+                    await self._probes.wait()
+
+
+async def _retire(server: Server) -> None:
+    """Close a server that the configuration has no more, when the calls that it may still have are over."""
+    await asyncio.sleep(server.timeout)
+    await server.upstream.close()
+
+
+def _redactor(config: Config) -> Redactor:
+    secrets: set[str] = set()
+    for workspace in config.workspaces.values():
+        for server in workspace.servers.values():
+            values = server.headers if isinstance(server, HttpServer) else server.env
+            secrets.update(value for value in values.values() if len(value) >= 8)  # noqa: PLR2004 - shorter is no secret
+    return Redactor(config.redaction.patterns, secrets, max_bytes=config.redaction.max_bytes)

@@ -1,0 +1,142 @@
+"""The tools that one upstream offers, as the gateway offers them on: renamed, otherwise byte for byte."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, NamedTuple
+
+import msgspec
+from msgspec import UNSET, Raw, Struct
+
+from gateway.calls import ErrorType
+from gateway.mcp import jsonrpc, names
+from gateway.relay.upstream.seam import Exchange, Reply, UpstreamError
+
+MAX_PAGES: Final = 100
+LIST_TIMEOUT_S: Final = 10.0
+REFRESH_AFTER_S: Final = 5.0
+"""A name that is not in the catalogue is worth a new listing, but not more often than this."""
+
+
+Ask = Callable[[Exchange], Awaitable[Reply]]
+"""Sends a request to the upstream."""
+
+
+class Tool(NamedTuple):
+    """One tool: its listing under the gateway's name, and whether calling it twice does no harm."""
+
+    listing: Raw
+    repeatable: bool
+
+
+class _Annotations(Struct):
+    readOnlyHint: bool = False  # noqa: N815 - the member's name in MCP
+    idempotentHint: bool = False  # noqa: N815 - the member's name in MCP
+
+
+class _ToolHead(Struct):
+    name: str
+    annotations: _Annotations | None = None
+
+
+class _Page(Struct):
+    tools: list[Raw]
+    nextCursor: str | None = None  # noqa: N815 - the member's name in MCP
+
+
+_decode_page: Final = msgspec.json.Decoder(_Page).decode
+_decode_head: Final = msgspec.json.Decoder(_ToolHead).decode
+
+
+class Catalogue:
+    """The newest listing of one upstream. One listing is under way at a time, whoever asks."""
+
+    def __init__(self, slug: str, ask: Ask) -> None:
+        self._slug = slug
+        self._ask = ask
+        self._listing: asyncio.Task[dict[str, Tool]] | None = None
+        self._tried_at = float("-inf")
+        self.tools: dict[str, Tool] = {}
+        """By the upstream's own name; the last listing that succeeded."""
+        self.known = False
+        """Whether there ever was one."""
+        self.bytes = 0
+        """What the listing costs a model's context, in bytes of JSON."""
+
+    async def list(self) -> dict[str, Tool]:
+        """Ask the upstream for its tools, all pages.
+
+        Raises:
+            UpstreamError: it did not answer with a listing; `tools` is still the one before.
+        """
+        if self._listing is None:
+            self._tried_at = time.monotonic()
+            self._listing = asyncio.create_task(self._list())
+            self._listing.add_done_callback(self._listed)
+        return await asyncio.shield(self._listing)
+
+    async def find(self, tool: str) -> Tool | None:
+        """A tool by the upstream's own name; a name never seen is worth one look at the upstream.
+
+        Raises:
+            UpstreamError: the upstream did not answer, and its tools were never seen.
+        """
+        found = self.tools.get(tool)
+        if found is not None or (self.known and time.monotonic() - self._tried_at < REFRESH_AFTER_S):
+            return found
+        try:
+            return (await self.list()).get(tool)
+        except UpstreamError:
+            if self.known:
+                return None
+            raise
+
+    def _listed(self, task: asyncio.Task[dict[str, Tool]]) -> None:
+        self._listing = None
+        if not task.cancelled() and task.exception() is None:
+            self.tools, self.known = task.result(), True
+            self.bytes = sum(len(bytes(tool.listing)) for tool in self.tools.values())
+
+    async def _list(self) -> dict[str, Tool]:
+        try:
+            async with asyncio.timeout(LIST_TIMEOUT_S):
+                return await self._pages()
+        except TimeoutError as error:
+            raise UpstreamError(
+                ErrorType.UPSTREAM_TIMEOUT, f"did not list its tools within {LIST_TIMEOUT_S:g} s"
+            ) from error
+
+    async def _pages(self) -> dict[str, Tool]:
+        tools: dict[str, Tool] = {}
+        params: jsonrpc.Params = {}
+        for _ in range(MAX_PAGES):
+            page = _read_page(await self._ask(Exchange("tools/list", params, repeatable=True)))
+            for listing in page.tools:
+                head = _decode_tool(listing)
+                members: dict[str, Any] = jsonrpc.decode_params(listing)
+                members["name"] = names.join(self._slug, head.name)
+                hints = head.annotations or _Annotations()
+                tools[head.name] = Tool(jsonrpc.raw(members), hints.readOnlyHint or hints.idempotentHint)
+            if page.nextCursor is None:
+                return tools
+            params = {"cursor": jsonrpc.raw(page.nextCursor)}
+        raise UpstreamError(ErrorType.UPSTREAM_PROTOCOL_ERROR, f"lists tools on more than {MAX_PAGES} pages")
+
+
+def _read_page(reply: Reply) -> _Page:
+    if reply.error is not UNSET:
+        error = jsonrpc.decode_error(reply.error)
+        raise UpstreamError(ErrorType.JSONRPC_ERROR, f"refused tools/list: {error.message} ({error.code})")
+    try:
+        return _decode_page(b"" if reply.result is UNSET else reply.result)
+    except msgspec.MsgspecError as error:
+        raise UpstreamError(
+            ErrorType.UPSTREAM_PROTOCOL_ERROR, f"answered tools/list with no list of tools: {error}"
+        ) from error
+
+
+def _decode_tool(listing: Raw) -> _ToolHead:
+    try:
+        return _decode_head(listing)
+    except msgspec.MsgspecError as error:
+        raise UpstreamError(ErrorType.UPSTREAM_PROTOCOL_ERROR, f"lists a tool that is none: {error}") from error

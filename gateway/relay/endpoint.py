@@ -1,0 +1,204 @@
+"""The relay's one public door, a plain ASGI callable: `POST /ws/{slug}`.
+
+Who may come in is decided from the headers, before the body is read; what the body is, in `gateway.mcp.inbound`.
+"""
+
+import logging
+import time
+from typing import Final
+
+from starlette.types import Receive, Scope, Send
+
+from gateway.calls import UNKNOWN, Operation
+from gateway.mcp import inbound, jsonrpc
+from gateway.relay import operations
+from gateway.relay.limits import RateLimits
+from gateway.relay.recorder import Recorder
+from gateway.relay.responses import rate_limited, send_empty, send_error, send_json
+from gateway.relay.tool_calls import Caller, ToolCalls
+from gateway.relay.workspaces import Directory, Principal, WorkspaceView
+
+logger = logging.getLogger(__name__)
+
+_BEARER: Final = "bearer "
+_LOOPBACK_ORIGINS: Final = ("localhost", "127.0.0.1", "[::1]")
+_CHALLENGE: Final = [(b"www-authenticate", b'Bearer error="invalid_token"')]
+_ALLOW_POST: Final = [(b"allow", b"POST")]
+
+
+class Refused(Exception):  # noqa: N818 - an outcome, raised to end the way early
+    """A request that is turned away: the reason's label, and the answer."""
+
+    def __init__(
+        self, reason: str, status: int, message: str, headers: list[tuple[bytes, bytes]] | None = None
+    ) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.status = status
+        self.headers = headers
+
+
+class Endpoint:
+    """Serves MCP for the workspaces of `directory`, which may be replaced at any time."""
+
+    def __init__(
+        self,
+        directory: Directory,
+        recorder: Recorder,
+        tool_calls: ToolCalls,
+        *,
+        max_bytes: int,
+        allowed_origins: tuple[str, ...] = (),
+    ) -> None:
+        self.directory = directory
+        self.tool_calls = tool_calls
+        self.max_bytes = max_bytes
+        self.allowed_origins = allowed_origins
+        self._recorder = recorder
+        self._limits = RateLimits()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one HTTP request."""
+        try:
+            await self._serve(scope, receive, send)
+        except Refused as refused:
+            self._recorder.reject(refused.reason)
+            await send_error(send, refused.status, str(refused), headers=refused.headers)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        began = time.perf_counter_ns()
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        view, principal = self._admit(scope, headers)
+        waiting = time.perf_counter_ns()
+        body = await self._body(receive, headers)
+        began += time.perf_counter_ns() - waiting  # how long a client takes to send is not the gateway's time
+        timestamp_ns = time.time_ns()
+        message = inbound.read(body, headers)
+        match message:
+            case inbound.Rejection():
+                self._recorder.reject("bad_request")
+                error = jsonrpc.error_object(message.code, message.message, message.data)
+                await send_json(send, message.status, jsonrpc.error(message.id, error))
+            case inbound.Notification():
+                await send_empty(send, 202)
+            case inbound.Request():
+                caller = Caller(
+                    view,
+                    principal,
+                    began,
+                    timestamp_ns,
+                    len(body),
+                    headers.get("traceparent"),
+                    headers.get("tracestate"),
+                )
+                await self._request(message, caller, receive, send)
+
+    async def _request(self, request: inbound.Request, caller: Caller, receive: Receive, send: Send) -> None:
+        principal = caller.principal
+        exceeded = None
+        if principal.rate is not None:
+            exceeded = self._limits.take(principal.rate, principal.workspace_id, principal.token_id)
+        if request.method == "tools/call":
+            await self.tool_calls.serve(request, caller, receive, send, exceeded=exceeded)
+        elif exceeded is not None:
+            self._recorder.reject("rate_limited")
+            await rate_limited(send, exceeded)
+        else:
+            await self._operation(request, caller, send)
+
+    async def _operation(self, request: inbound.Request, caller: Caller, send: Send) -> None:
+        error_type: str | None = None
+        try:
+            outcome = await operations.answer(caller.view, request)
+        except Exception:
+            logger.exception("%s failed in the gateway", request.method)
+            outcome = operations.Refusal(jsonrpc.INTERNAL_ERROR, "internal error: the gateway's log has the reason")
+        if isinstance(outcome, operations.Refusal):
+            error_type = str(outcome.code)
+            status = jsonrpc.http_status(request.era, outcome.code)
+            body = jsonrpc.error(request.id, jsonrpc.error_object(outcome.code, outcome.message))
+        else:
+            status, body = 200, jsonrpc.result(request.id, outcome)
+        known = error_type != str(jsonrpc.METHOD_NOT_FOUND)
+        self._recorder.operation(
+            Operation(
+                side="server",
+                method=request.method if known else UNKNOWN,  # label values never come from a request
+                timestamp_ns=caller.timestamp_ns,
+                duration_ms=(time.perf_counter_ns() - caller.began_ns) / 1e6,
+                workspace_id=caller.view.slug,
+                token_id=caller.principal.token_id,
+                error_type=error_type,
+            )
+        )
+        await send_json(send, status, body)
+
+    # -- admission
+
+    def _admit(self, scope: Scope, headers: dict[str, str]) -> tuple[WorkspaceView, Principal]:
+        """Who calls which workspace.
+
+        Raises:
+            Refused: not found, wrong method, wrong origin, no token, or another workspace's.
+        """
+        self._check_origin(headers.get("origin"))
+        view = self.directory.paths.get(scope["path"])
+        if view is None and not scope["path"].startswith(("/ws/", "/api/gateway/ws/")):
+            raise Refused("not_found", 404, "no such path: a workspace's URL is /ws/<workspace>")
+        if scope["method"] != "POST":
+            raise Refused("method_not_allowed", 405, "send MCP messages by POST", _ALLOW_POST)
+        principal = self._principal(headers.get("authorization", ""))
+        if view is None:
+            raise Refused("unknown_workspace", 404, "no such workspace: see the configuration's 'workspaces'")
+        if principal.workspace_id != view.slug:
+            raise Refused("forbidden", 403, f"this token is not for workspace {view.slug!r}")
+        media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
+        if media_type != "application/json":
+            raise Refused("bad_request", 415, "the body must be JSON: send Content-Type: application/json")
+        return view, principal
+
+    def _principal(self, authorization: str) -> Principal:
+        if authorization[:7].lower() != _BEARER:
+            raise Refused("unauthorized", 401, "no token: send Authorization: Bearer mwt_…", _CHALLENGE)
+        principal = self.directory.principal(authorization[7:].strip().encode("latin-1"))
+        if principal is None:
+            raise Refused("unauthorized", 401, "this token is not known here, or was revoked", _CHALLENGE)
+        if principal.expires_at is not None and time.time() >= principal.expires_at:
+            raise Refused("unauthorized", 401, "this token has expired: ask for a new one", _CHALLENGE)
+        return principal
+
+    def _check_origin(self, origin: str | None) -> None:
+        """A page in a browser may only call if it is listed, or served by this machine (DNS rebinding)."""
+        if origin is None or origin in self.allowed_origins:
+            return
+        host = origin.partition("://")[2]
+        name = host if host.endswith("]") else host.rpartition(":")[0] or host
+        if name not in _LOOPBACK_ORIGINS:
+            raise Refused("forbidden_origin", 403, f"requests.allowed_origins does not have {origin!r}")
+
+    async def _body(self, receive: Receive, headers: dict[str, str]) -> bytes:
+        """The whole body.
+
+        Raises:
+            Refused: it is larger than `requests.max_bytes`, or its client went away.
+        """
+        declared = headers.get("content-length", "")
+        too_large = Refused("too_large", 413, f"the body may have at most {self.max_bytes} bytes")
+        if declared.isdigit() and int(declared) > self.max_bytes:
+            raise too_large
+        message = await receive()
+        body: bytes = message.get("body", b"")
+        if message.get("more_body", False):
+            chunks, size = [body], len(body)
+            while message.get("more_body", False):
+                message = await receive()
+                chunks.append(message.get("body", b""))
+                size += len(chunks[-1])
+                if size > self.max_bytes:
+                    raise too_large
+            body = b"".join(chunks)
+        if message["type"] == "http.disconnect":
+            raise Refused("disconnected", 400, "the client went away")
+        if len(body) > self.max_bytes:
+            raise too_large
+        return body

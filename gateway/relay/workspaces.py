@@ -1,0 +1,185 @@
+"""The configuration as the relay looks things up in it: tokens by digest, workspaces by path, servers by slug.
+
+A `Directory` never changes; a new configuration makes a new one, which keeps the servers that stayed the same, with
+their connections, sessions and processes.
+"""
+
+import hashlib
+import ssl
+import time
+from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
+from typing import Final, Literal, NamedTuple
+
+import limits
+
+from gateway.calls import ErrorType, Operation
+from gateway.config import Config, HttpServer, StdioServer, Workspace
+from gateway.relay.catalogue import Catalogue
+from gateway.relay.upstream.connection import Pool
+from gateway.relay.upstream.http import HttpUpstream, PoolOf
+from gateway.relay.upstream.seam import Exchange, Reply, Upstream, UpstreamError
+from gateway.relay.upstream.stdio import StdioUpstream
+
+PATHS: Final = ("/ws/", "/api/gateway/ws/")
+"""Where a workspace's slug stands behind."""
+
+Observe = Callable[[Operation], None]
+"""Takes the record of an operation that is no tool call."""
+
+_DOWN: Final = frozenset(
+    {ErrorType.UPSTREAM_UNREACHABLE, ErrorType.UPSTREAM_HTTP_ERROR, ErrorType.UPSTREAM_PROTOCOL_ERROR}
+)
+"""What says that a server does not work; one slow call does not."""
+
+
+class Principal(NamedTuple):
+    """Who calls: a token of one workspace."""
+
+    workspace_id: str
+    token_id: str
+    expires_at: float | None
+    """Seconds since the Unix epoch."""
+    rate: limits.RateLimitItem | None
+
+
+class Server:
+    """One upstream of one workspace, its catalogue, and what is known of its health."""
+
+    def __init__(
+        self,
+        workspace_id: str,
+        slug: str,
+        settings: HttpServer | StdioServer,
+        *,
+        pool_of: PoolOf,
+        observe: Observe,
+    ) -> None:
+        self.workspace_id = workspace_id
+        self.slug = slug
+        self.settings = settings
+        self.timeout = settings.timeout
+        self.transport: Literal["http", "stdio"] = "stdio"
+        self.upstream: Upstream
+        if isinstance(settings, HttpServer):
+            self.transport = "http"
+            self.upstream = HttpUpstream(slug, settings, pool_of)
+        else:
+            self.upstream = StdioUpstream(slug, settings)
+        self._observe = observe
+        self.catalogue = Catalogue(slug, self.ask)
+        self.up: bool | None = None
+        self.last_success_ns = 0
+
+    async def request(self, exchange: Exchange) -> Reply:
+        """Send a request upstream, and learn from it whether the server works.
+
+        Raises:
+            UpstreamError: see `Upstream.request`.
+        """
+        try:
+            reply = await self.upstream.request(exchange)
+        except UpstreamError as error:
+            if error.error_type in _DOWN:
+                self.up = False
+            raise
+        self.up = True
+        self.last_success_ns = time.time_ns()
+        return reply
+
+    async def ask(self, exchange: Exchange) -> Reply:
+        """Send a request that is no tool call, recorded as an operation of the gateway as client."""
+        began, began_ns = time.perf_counter_ns(), time.time_ns()
+        error_type: str | None = None
+        try:
+            reply = await self.request(exchange)
+            error_type = None if reply.is_result else ErrorType.JSONRPC_ERROR
+        except UpstreamError as error:
+            error_type = error.error_type
+            raise
+        except BaseException:
+            error_type = ErrorType.CANCELLED
+            raise
+        finally:
+            self._observe(
+                Operation(
+                    side="client",
+                    method=exchange.method,
+                    timestamp_ns=began_ns,
+                    duration_ms=(time.perf_counter_ns() - began) / 1e6,
+                    workspace_id=self.workspace_id,
+                    server_slug=self.slug,
+                    error_type=error_type,
+                    transport=self.transport,
+                )
+            )
+        return reply
+
+
+class WorkspaceView(NamedTuple):
+    """One workspace and its servers that are enabled, in the file's order."""
+
+    slug: str
+    settings: Workspace
+    servers: Mapping[str, Server]
+
+
+class Pools:
+    """The process's connections, by origin, and its one TLS context: making one takes 40 ms of CPU."""
+
+    def __init__(self) -> None:
+        self._pools: dict[tuple[str, int, bool], Pool] = {}
+        self._context = lru_cache(maxsize=1)(ssl.create_default_context)
+
+    def of(self, host: str, port: int, tls: bool) -> Pool:  # noqa: FBT001 - a part of the key
+        """The pool of an origin."""
+        key = (host, port, tls)
+        if key not in self._pools:
+            self._pools[key] = Pool(host, port, self._context() if tls else None)
+        return self._pools[key]
+
+    def close(self) -> None:
+        """Close every connection."""
+        for pool in self._pools.values():
+            pool.close()
+
+
+class Directory:
+    """Everything that a request is looked up in."""
+
+    def __init__(self, config: Config, pools: Pools, observe: Observe, before: "Directory | None" = None) -> None:
+        kept = {(server.workspace_id, server.slug): server for server in before.servers()} if before else {}
+        self.tokens: dict[bytes, Principal] = {}
+        self.workspaces: dict[str, WorkspaceView] = {}
+        self.paths: dict[str, WorkspaceView] = {}
+        for slug, workspace in config.workspaces.items():
+            servers = {}
+            for server_slug, settings in workspace.servers.items():
+                if not settings.enabled:
+                    continue
+                known = kept.get((slug, server_slug))
+                servers[server_slug] = (
+                    known
+                    if known is not None and known.settings == settings
+                    else Server(slug, server_slug, settings, pool_of=pools.of, observe=observe)
+                )
+            view = WorkspaceView(slug, workspace, servers)
+            self.workspaces[slug] = view
+            self.paths.update({prefix + slug + end: view for prefix in PATHS for end in ("", "/")})
+            for token in workspace.tokens:
+                rate = workspace.rate_of(token)
+                self.tokens[bytes.fromhex(token.sha256)] = Principal(
+                    slug,
+                    token.id,
+                    token.expires_at.timestamp() if token.expires_at else None,
+                    limits.parse(rate) if rate else None,
+                )
+
+    def servers(self) -> Iterator[Server]:
+        """Every server of every workspace."""
+        for view in self.workspaces.values():
+            yield from view.servers.values()
+
+    def principal(self, secret: bytes) -> Principal | None:
+        """Whose token this is: found by its digest, so that no secret is ever compared."""
+        return self.tokens.get(hashlib.sha256(secret).digest())
