@@ -1,0 +1,489 @@
+"""The live stream over real HTTP: uvicorn on a free port, httpx as the client, a real journal behind it."""
+
+import asyncio
+import contextlib
+import json
+import socket
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import httpx
+import pytest
+from starlette.applications import Starlette
+from starlette.types import Message
+
+from gateway.analytics.auth import Authorizer, issue
+from gateway.calls import ErrorType, ToolCall
+from gateway.config import Api, Config, Jwt, Workspace
+from gateway.journal import Janitor, Writer
+from gateway.observer import cursor
+from gateway.observer.live import LiveSettings, LiveStream
+from gateway.process import serve
+
+JWT = Jwt(secret="a secret of the tests that is long enough")
+CONFIG = Config(api=Api(jwt=JWT), workspaces={"engineering": Workspace(), "sales": Workspace()})
+PATH = "/api/community/mcp/workspaces/engineering/logs/stream"
+QUICK = LiveSettings(poll=0.01)
+BEGIN = 1_700_000_000_000_000_000
+
+
+def call(number: int, **changes: Any) -> ToolCall:
+    fields: dict[str, Any] = {
+        "call_id": f"c{number}",
+        "timestamp_ns": BEGIN + number * 1_000_000_000,
+        "workspace_id": "engineering",
+        "token_id": "alice",
+        "server_slug": "github",
+        "tool_name": "create_issue",
+        "trace_id": "0af7651916cd43dd8448eb211c80319c",
+        "span_id": "00f067aa0ba902b7",
+        "upstream_span_id": "b7ad6b7169203331",
+        "status": "success",
+        "duration_ms": 33.5,
+        "total_ms": 34.2,
+        **changes,
+    }
+    return ToolCall(**fields)
+
+
+FAILED = {"status": "error", "error_type": ErrorType.TOOL_ERROR, "error_message": "no such repository"}
+
+
+class Block(NamedTuple):
+    """One block of the stream."""
+
+    event: str
+    data: Any
+    id: str | None
+    comment: str | None
+
+
+class Client:
+    """Reads a stream block by block."""
+
+    def __init__(self, response: httpx.Response) -> None:
+        self.last_event_id: str | None = None
+        self._lines = response.aiter_lines()
+
+    async def block(self) -> Block | None:
+        """The next one; None at the end of the stream."""
+        fields: dict[str, str] = {}
+        async with asyncio.timeout(10):
+            async for line in self._lines:
+                if line:
+                    name, _, value = line.partition(": ")
+                    fields[name or ":"] = value if name else line.removeprefix(": ")
+                elif "id" in fields or "event" in fields or ":" in fields:
+                    self.last_event_id = fields.get("id", self.last_event_id)
+                    data = json.loads(fields["data"]) if "data" in fields else None
+                    return Block(fields.get("event", ""), data, fields.get("id"), fields.get(":"))
+                else:
+                    fields = {}
+        return None
+
+    async def event(self) -> Block:
+        """The next block with an event in it."""
+        while (block := await self.block()) is not None:
+            if block.event:
+                return block
+        raise AssertionError("the stream ended")
+
+    async def calls(self, count: int) -> list[str]:
+        """The ids of the next calls."""
+        found = []
+        for _ in range(count):
+            event = await self.event()
+            assert event.event == "call"
+            found.append(event.data["call_id"])
+        return found
+
+    def place(self) -> dict[str, int]:
+        """Up to where the client has been told that it knows everything."""
+        return cursor.decode(self.last_event_id or "", [])
+
+    async def ready(self) -> None:
+        """Wait until the stream has told its place: what is written after this comes."""
+        assert await self.block() is not None
+
+
+class Server:
+    """One life of an observer's live stream."""
+
+    def __init__(self, root: Path, settings: LiveSettings) -> None:
+        self.stop = asyncio.Event()
+        self.live = LiveStream(root, Authorizer(lambda: CONFIG), stop=self.stop, settings=settings)
+        self.socket = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self.socket.getsockname()[1]}"
+        self.http = httpx.AsyncClient(base_url=self.url, headers=authorization())
+
+    @contextlib.asynccontextmanager
+    async def connect(
+        self, query: str = "", *, last_event_id: str | None = None, token: str | None = None
+    ) -> AsyncIterator[Client]:
+        headers = authorization(token)
+        if last_event_id is not None:
+            headers["last-event-id"] = last_event_id
+        async with self.http.stream("GET", f"{PATH}?{query}", headers=headers) as response:
+            assert response.status_code == 200, await response.aread()
+            assert response.headers["content-type"].startswith("text/event-stream")
+            yield Client(response)
+
+
+def authorization(token: str | None = None) -> dict[str, str]:
+    return {"authorization": f"Bearer {issue(JWT, ['engineering'], 600, time.time(), token=token)}"}
+
+
+@contextlib.asynccontextmanager
+async def serving(root: Path, settings: LiveSettings = QUICK) -> AsyncIterator[Server]:
+    server = Server(root, settings)
+    async with asyncio.TaskGroup() as tasks, server.http:
+        app = Starlette(routes=server.live.routes())
+        tasks.create_task(serve(app, server.socket, stop=server.stop, grace_seconds=5))
+        try:
+            yield server
+        finally:
+            server.stop.set()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110 - the condition is another process's or thread's
+            await asyncio.sleep(0.005)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "journal"
+
+
+@pytest.fixture
+def writer(root: Path) -> Any:
+    writer = Writer(root, "relay-0")
+    yield writer
+    writer.close()
+
+
+async def test_calls_come_as_they_happen_in_order_and_with_the_apis_shape(root: Path, writer: Writer) -> None:
+    writer.end(call(0))
+    async with serving(root) as server, server.connect() as client:
+        await client.ready()
+        writer.end(call(1, **FAILED))
+        writer.end(call(2))
+
+        first = await client.event()
+        assert await client.calls(1) == ["c2"]
+
+    assert first.event == "call"
+    assert first.data["call_id"] == "c1"
+    assert first.data["tool_name"] == "create_issue"
+    assert first.data["error_type"] == "tool_error"
+    assert first.data["error_message"] == "no such repository"
+    assert first.data["timestamp"] == "2023-11-14T22:13:21.000Z"
+
+
+async def test_another_workspaces_calls_never_come(root: Path, writer: Writer) -> None:
+    async with serving(root) as server, server.connect("last=10") as client:
+        await client.ready()
+        writer.end(call(1, workspace_id="sales"))
+        writer.end(call(2))
+
+        assert await client.calls(1) == ["c2"]
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("server=github", ["c0", "c1", "c3"]),
+        ("server=github&server=jira", ["c0", "c1", "c2", "c3"]),
+        ("tool=search", ["c1", "c2"]),
+        ("tool=search&server=jira", ["c2"]),
+        ("token=bob", ["c3"]),
+        ("status=error", ["c3", "c4"]),
+        ("error_type=rate_limited", ["c4"]),
+    ],
+)
+async def test_filters_choose_calls(root: Path, writer: Writer, query: str, expected: list[str]) -> None:
+    settings = LiveSettings(poll=0.01, keep_alive=0.02)
+    async with serving(root, settings) as server, server.connect(query) as client:
+        await client.ready()
+        writer.end(call(0))
+        writer.end(call(1, tool_name="search"))
+        writer.end(call(2, tool_name="search", server_slug="jira"))
+        writer.end(call(3, token_id="bob", **FAILED))
+        writer.end(call(4, server_slug="x", status="error", error_type=ErrorType.RATE_LIMITED))
+
+        found = []
+        while client.place() != {writer.writer_id: writer.offset}:
+            block = await client.block()
+            assert block is not None
+            if block.event:
+                found.append(block.data["call_id"])
+
+    assert found == expected
+
+
+async def test_a_members_token_limits_the_stream_to_the_members_calls(root: Path, writer: Writer) -> None:
+    async with serving(root) as server, server.connect("last=10", token="bob") as client:
+        await client.ready()
+        writer.end(call(1))
+        writer.end(call(2, token_id="bob"))
+
+        assert await client.calls(1) == ["c2"]
+
+
+@pytest.mark.parametrize(
+    ("query", "parameter"),
+    [
+        ("period=7d", "period"),
+        ("nonsense=1", "nonsense"),
+        ("status=failed", "status"),
+        ("last=1001", "last"),
+        ("last=-1", "last"),
+        ("last=ten", "last"),
+    ],
+)
+async def test_a_mistake_in_a_parameter_is_400_and_named(
+    root: Path, writer: Writer, query: str, parameter: str
+) -> None:
+    writer.end(call(0))
+    async with serving(root) as server:
+        response = await server.http.get(f"{PATH}?{query}")
+
+    assert response.status_code == 400
+    assert response.json()["parameter"] == parameter
+
+
+async def test_a_stream_needs_a_token_that_names_the_workspace(root: Path) -> None:
+    async with serving(root) as server:
+        none = await server.http.get(PATH, headers={"authorization": ""})
+        other = await server.http.get(PATH.replace("engineering", "sales"))
+
+    assert (none.status_code, other.status_code) == (401, 403)
+    assert server.live.streams == 0
+
+
+async def test_last_replays_the_newest_that_match_and_goes_on_from_there(root: Path, writer: Writer) -> None:
+    for number in range(6):
+        writer.end(call(number, token_id="bob" if number % 2 else "alice"))
+
+    async with serving(root) as server, server.connect("last=2&token=bob") as client:
+        assert await client.calls(2) == ["c3", "c5"]
+        writer.end(call(7, token_id="bob"))
+        assert await client.calls(1) == ["c7"]
+
+
+async def test_last_looks_further_back_when_the_end_of_the_journal_has_too_few(root: Path, writer: Writer) -> None:
+    writer.end(call(0, token_id="bob"))
+    for number in range(1, 300):
+        writer.end(call(number, upstream_response="x" * 4096))
+
+    async with serving(root) as server, server.connect("last=1&token=bob") as client:
+        assert await client.calls(1) == ["c0"]
+
+
+async def test_calls_of_several_relays_come_in_the_order_in_which_they_ended(root: Path, writer: Writer) -> None:
+    second = Writer(root, "relay-1")
+    for number in range(0, 10, 2):
+        writer.end(call(number))
+    for number in range(1, 10, 2):
+        second.end(call(number))
+
+    async with serving(root) as server, server.connect("last=7") as client:
+        assert await client.calls(7) == [f"c{n}" for n in range(3, 10)]
+    second.close()
+
+
+async def test_a_client_that_comes_back_to_a_restarted_observer_misses_nothing_and_gets_nothing_twice(
+    root: Path, writer: Writer
+) -> None:
+    second = Writer(root, "relay-1")
+    received: list[str] = []
+    last_event_id: str | None = None
+    for life in range(4):
+        async with serving(root) as server, server.connect("last=100", last_event_id=last_event_id) as client:
+            if last_event_id is None:
+                await client.ready()
+            for number in range(life * 10, life * 10 + 10):
+                (writer, second)[number % 2].end(call(number))
+            received += await client.calls(5)
+            last_event_id = client.last_event_id
+    async with serving(root) as server, server.connect(last_event_id=last_event_id) as client:
+        received += await client.calls(20)
+        writer.end(call(100))
+        received += await client.calls(1)
+
+    assert sorted(received) == sorted([f"c{n}" for n in range(40)] + ["c100"])
+    second.close()
+
+
+async def test_a_client_that_leaves_in_the_middle_of_a_replay_goes_on_in_the_middle(root: Path, writer: Writer) -> None:
+    second = Writer(root, "relay-1")
+    for number in range(10):
+        (writer, second)[number % 2].end(call(number))
+
+    async with serving(root) as server:
+        async with server.connect("last=6") as client:
+            assert await client.calls(2) == ["c4", "c5"]
+            left_at = client.last_event_id
+        async with server.connect("last=6", last_event_id=left_at) as client:
+            assert await client.calls(4) == ["c6", "c7", "c8", "c9"]
+            writer.end(call(10))
+            assert await client.calls(1) == ["c10"]
+    second.close()
+
+
+async def test_a_client_that_has_seen_no_event_yet_still_goes_on_where_it_was(root: Path, writer: Writer) -> None:
+    writer.end(call(0))
+    async with serving(root) as server, server.connect() as client:
+        await client.ready()
+        place = client.last_event_id
+    writer.end(call(1))
+
+    async with serving(root) as server, server.connect(last_event_id=place) as client:
+        assert await client.calls(1) == ["c1"]
+
+
+async def test_calls_that_are_gone_from_the_journal_are_a_lag_event(root: Path) -> None:
+    writer = Writer(root, "relay-0", segment_bytes=4096)
+    async with serving(root) as server:
+        async with server.connect() as client:
+            await client.ready()
+            place = client.last_event_id
+        for number in range(40):
+            writer.end(call(number))
+        Janitor(root, retain_seconds=0).collect({})
+        writer.end(call(40))
+
+        async with server.connect(last_event_id=place) as client:
+            assert (await client.event())[:2] == ("lag", {"skipped": None})
+            found = await client.event()
+            while found.data["call_id"] != "c40":
+                found = await client.event()
+                assert found.event == "call"
+    writer.close()
+
+
+async def test_the_folder_of_a_writer_that_was_read_to_its_end_is_not_missed(root: Path, writer: Writer) -> None:
+    ended = Writer(root, "relay-1")
+    ended.end(call(0))
+    ended.close()
+    writer.end(call(1))
+    async with serving(root) as server:
+        async with server.connect("last=10") as client:
+            await client.calls(2)
+            await client.ready()
+            place = client.last_event_id
+        Janitor(root, retain_seconds=0).collect({})
+        assert [folder.name for folder in root.iterdir()] == [writer.writer_id]
+
+        async with server.connect(last_event_id=place) as client:
+            await client.ready()
+            writer.end(call(2))
+            assert await client.calls(1) == ["c2"]
+
+
+@pytest.mark.parametrize("place", ["nonsense!", "e30=e30", "eyJhIjoieCJ9", "x" * 9000])
+async def test_a_place_that_is_none_is_400(root: Path, place: str) -> None:
+    async with serving(root) as server:
+        response = await server.http.get(PATH, headers={"last-event-id": place})
+
+    assert response.status_code == 400
+    assert response.json()["parameter"] == "Last-Event-ID"
+
+
+async def test_a_quiet_stream_says_that_it_lives_and_where_it_is(root: Path, writer: Writer) -> None:
+    settings = LiveSettings(poll=0.01, keep_alive=0.02)
+    async with serving(root, settings) as server, server.connect("token=bob") as client:
+        await client.ready()
+        writer.end(call(1))
+        comments = []
+        while client.place() != {writer.writer_id: writer.offset}:
+            block = await client.block()
+            assert block is not None
+            comments.append(block.comment)
+
+    assert comments == ["keep-alive"] * len(comments)
+
+
+async def test_an_open_stream_ends_when_the_observer_stops(root: Path, writer: Writer) -> None:
+    async with serving(root) as server, server.connect() as client:
+        await client.ready()
+        writer.end(call(1))
+        await client.calls(1)
+        server.stop.set()
+
+        assert await client.block() is None
+
+
+async def test_a_stream_that_is_too_old_ends_and_can_be_taken_up_again(root: Path, writer: Writer) -> None:
+    async with serving(root, LiveSettings(poll=0.01, longest=0.05)) as server:
+        async with server.connect() as client:
+            await client.ready()
+            assert await client.block() is None
+        writer.end(call(1))
+        async with server.connect(last_event_id=client.last_event_id) as client:
+            assert await client.calls(1) == ["c1"]
+
+
+async def test_one_stream_too_many_is_503_until_another_client_has_gone(root: Path) -> None:
+    async with serving(root, LiveSettings(poll=0.01, max_streams=1)) as server:
+        async with server.connect() as client:
+            await client.ready()
+            refused = await server.http.get(PATH)
+            assert server.live.streams == 1
+        await until(lambda: server.live.streams == 0)
+        async with server.connect() as client:
+            await client.ready()
+
+    assert refused.status_code == 503
+    assert refused.headers["retry-after"] == "5"
+
+
+async def test_a_client_that_reads_too_slowly_is_told_how_many_calls_it_missed(root: Path, writer: Writer) -> None:
+    stop = asyncio.Event()
+    settings = LiveSettings(poll=0.01, max_behind=300_000)
+    live = LiveStream(root, Authorizer(lambda: CONFIG), stop=stop, settings=settings)
+    app = Starlette(routes=live.routes())
+    sent: list[bytes] = []
+    blocked, go_on = asyncio.Event(), asyncio.Event()
+
+    async def send(message: Message) -> None:
+        sent.append(message.get("body", b""))
+        if b'"c0"' in sent[-1]:
+            blocked.set()
+            await go_on.wait()
+
+    async def receive() -> Message:
+        await stop.wait()
+        return {"type": "http.disconnect"}
+
+    token = authorization()["authorization"].encode()
+    scope = {
+        "type": "http",
+        "method": "GET",
+        "path": PATH,
+        "query_string": b"",
+        "headers": [(b"authorization", token)],
+    }
+    async with asyncio.timeout(20), asyncio.TaskGroup() as tasks:
+        tasks.create_task(app(scope, receive, send))
+        await until(lambda: any(b"id: " in body for body in sent))
+        await until(lambda: live.streams == 1)
+        writer.end(call(0))
+        await blocked.wait()
+        for number in range(1, 1001):
+            writer.end(call(number, upstream_response="x" * 1000))
+        go_on.set()
+        await until(lambda: any(b"event: lag" in body for body in sent))
+        writer.end(call(1001))
+        await until(lambda: b'"c1001"' in sent[-1] or b'"c1001"' in sent[-2])
+        stop.set()
+
+    text = b"".join(sent).decode()
+    shown = [f'"c{number}"' in text for number in range(1002)]
+    skipped = json.loads(text.partition("event: lag\ndata: ")[2].partition("\n")[0])["skipped"]
+    assert skipped == shown.count(False) > 0
+    assert shown[0]
+    assert shown[1001]
