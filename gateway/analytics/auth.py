@@ -1,0 +1,133 @@
+"""Who may read which workspace: JSON Web Tokens, verified by a shared secret (HS256) or by a key set (RS256, ES256).
+
+Claims: `workspaces`, a list of slugs or `["*"]`; optionally `token`, the id of the only member whose calls the bearer
+may see; `exp` and `nbf` hold where they are given; `iss` and `aud` where the configuration names them (RFC 7519).
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import anyio.to_thread
+import jwt
+
+from gateway import config
+from gateway.analytics.refusals import RefusedError, unauthorized, unavailable
+
+ALL_WORKSPACES: Final = "*"
+LEEWAY_S: Final = 10.0
+JWKS_TIMEOUT_S: Final = 5.0
+_BLOCK_BYTES: Final = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Access:
+    """What a verified bearer may see: one workspace, and of that everything or one member's calls."""
+
+    workspace_id: str
+    workspace: config.Workspace
+    plan: config.Plan
+    member: str | None
+
+
+class Authorizer:
+    """Decides who may read a workspace; a changed configuration holds at once. Key sets are cached by address."""
+
+    def __init__(self, current: Callable[[], config.Config]) -> None:
+        self._config = current
+        self._key_sets: dict[str, jwt.PyJWKClient] = {}
+
+    async def authorize(self, authorization: str | None, workspace_id: str) -> Access:
+        """Check the `Authorization` header's value.
+
+        Raises:
+            RefusedError: 401, 403, 404, or 503 if the key set cannot be fetched.
+        """
+        current = self._config()
+        claims = await self._verify(current, authorization)
+        workspaces, member = _names(claims)
+        may_see_all = ALL_WORKSPACES in workspaces
+        workspace = current.workspaces.get(workspace_id)
+        if workspace is None and may_see_all:
+            raise RefusedError(404, f"there is no workspace {workspace_id!r}")
+        if workspace is None or not (may_see_all or workspace_id in workspaces):
+            raise RefusedError(403, f"this token does not name the workspace {workspace_id!r}")
+        return Access(workspace_id=workspace_id, workspace=workspace, plan=current.plan_of(workspace), member=member)
+
+    async def _verify(self, current: config.Config, authorization: str | None) -> dict[str, Any]:
+        if current.api is None:
+            raise unauthorized(
+                "the analytics API has no key to verify tokens with: "
+                "set api.jwt.secret or api.jwt.jwks_url in the configuration"
+            )
+        scheme, _, bearer = (authorization or "").partition(" ")
+        if scheme.lower() != "bearer" or not bearer.strip():
+            raise unauthorized("a token is missing: send 'Authorization: Bearer <JWT>'")
+        try:
+            return await self._decode(current.api.jwt, bearer.strip())
+        except jwt.PyJWKClientConnectionError as error:
+            raise unavailable("the key set that verifies tokens cannot be fetched: see api.jwt.jwks_url") from error
+        except (jwt.PyJWTError, ValueError, TypeError) as error:  # the latter: claims of types that no token has
+            raise unauthorized(f"the token is not valid: {error}") from error
+
+    async def _decode(self, settings: config.Jwt, bearer: str) -> dict[str, Any]:
+        if settings.jwks_url is None:
+            return _claims(bearer, _hmac_key(settings.secret or ""), ["HS256"], settings)
+        keys = self._key_sets.get(settings.jwks_url)
+        if keys is None:
+            keys = jwt.PyJWKClient(settings.jwks_url, timeout=JWKS_TIMEOUT_S)
+            self._key_sets[settings.jwks_url] = keys
+        key = await anyio.to_thread.run_sync(_signing_key, keys, bearer)
+        return _claims(bearer, key, ["RS256", "ES256"], settings)
+
+
+def _signing_key(keys: jwt.PyJWKClient, bearer: str) -> jwt.PyJWK:
+    try:
+        return keys.get_signing_key_from_jwt(bearer)
+    except jwt.PyJWTError:
+        raise
+    except (OSError, ValueError) as error:  # the address answers what is no JSON
+        raise jwt.PyJWKClientConnectionError(str(error)) from error
+
+
+def _claims(bearer: str, key: Any, algorithms: Sequence[str], settings: config.Jwt) -> dict[str, Any]:
+    return jwt.decode(
+        bearer,
+        key,
+        algorithms=algorithms,
+        issuer=settings.issuer,
+        audience=settings.audience,
+        leeway=LEEWAY_S,
+        options={
+            "verify_aud": settings.audience is not None,
+            "require": [claim for claim, set_ in (("iss", settings.issuer), ("aud", settings.audience)) if set_],
+        },
+    )
+
+
+def _names(claims: Mapping[str, Any]) -> tuple[list[str], str | None]:
+    workspaces, member = claims.get("workspaces", []), claims.get("token")
+    if not isinstance(workspaces, list) or not all(isinstance(slug, str) for slug in workspaces):
+        raise unauthorized('the token is not valid: its claim "workspaces" must be a list of slugs, or ["*"]')
+    if member is not None and not isinstance(member, str):
+        raise unauthorized('the token is not valid: its claim "token" must be the id of a member')
+    return workspaces, member
+
+
+def _hmac_key(secret: str) -> bytes:
+    """The secret, padded as HMAC pads it (RFC 2104): no signature changes, and PyJWT does not warn on each request."""
+    return secret.encode().ljust(_BLOCK_BYTES, b"\0")
+
+
+def issue(settings: config.Jwt, workspaces: Sequence[str], ttl_s: float, now: float, token: str | None = None) -> str:
+    """A token for `workspaces`, valid from `now` (seconds since the epoch) for `ttl_s`; `token` narrows it to a member.
+
+    Raises:
+        RefusedError: the configuration verifies by a key set, whose private key is not here.
+    """
+    if settings.secret is None:
+        raise RefusedError(400, "tokens are issued by whoever holds the keys of api.jwt.jwks_url: set api.jwt.secret")
+    claims: dict[str, Any] = {"workspaces": list(workspaces), "iat": int(now), "exp": int(now + ttl_s)}
+    named = {"token": token, "iss": settings.issuer, "aud": settings.audience}
+    claims |= {claim: value for claim, value in named.items() if value is not None}
+    return jwt.encode(claims, _hmac_key(settings.secret), algorithm="HS256")

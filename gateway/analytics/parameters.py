@@ -1,0 +1,187 @@
+"""A query string, read strictly: what is unknown, repeated, empty or out of bounds is a mistake with a name."""
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, tzinfo
+from typing import Final
+from zoneinfo import ZoneInfo
+
+from gateway.analytics.periods import NS, length_s, moment_ns, period_start
+from gateway.analytics.refusals import ParameterError
+from gateway.calls import ErrorType
+from gateway.ledger.queries import COLUMN_OF, Dimension
+
+COMMON: Final = ("period", "from", "to", "tz", *COLUMN_OF, "limit")
+"""The parameters that every read takes."""
+
+DEFAULT_PERIOD: Final = "7d"
+DEFAULT_LIMIT: Final = 50
+MAX_LIMIT: Final = 10_000
+MAX_STEP_S: Final = 366 * 86_400
+PERIODS: Final = ("today", "week", "month", "1h", "24h", "7d", "30d", "90d")
+STATUSES: Final = ("success", "error")
+_MOMENTS: Final = ("2026-11-01T00:00:00Z", "1793491200")
+
+
+class Fields:
+    """The query's names and values, all of them known names.
+
+    Raises:
+        ParameterError: a name that is not in `known`.
+    """
+
+    def __init__(self, items: Iterable[tuple[str, str]], known: Collection[str]) -> None:
+        self._values: dict[str, list[str]] = {}
+        for name, value in items:
+            if name not in known:
+                raise ParameterError(name, "is no parameter here", sorted(known))
+            self._values.setdefault(name, []).append(value)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._values
+
+    def one(self, name: str, allowed: Collection[str] = ()) -> str | None:
+        """The value, None if the parameter is not there.
+
+        Raises:
+            ParameterError: it is there twice, or empty.
+        """
+        values = self._values.get(name, [])
+        if len(values) > 1:
+            raise ParameterError(name, f"stands there {len(values)} times, and takes one value", list(allowed))
+        if values == [""]:
+            raise ParameterError(name, "has no value: give one, or leave it out", list(allowed))
+        return values[0] if values else None
+
+    def many(self, name: str) -> tuple[str, ...]:
+        """Every value, each once."""
+        return tuple(dict.fromkeys(self._values.get(name, [])))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parameters:
+    """What every read takes. The range is [`from_ns`, `to_ns`), as asked for; `limit` is None where none was given."""
+
+    from_ns: int
+    to_ns: int
+    tz: str
+    zone: tzinfo
+    filters: Mapping[Dimension, tuple[str, ...]]
+    limit: int | None
+
+    @property
+    def top(self) -> int:
+        """How long a list may be."""
+        return DEFAULT_LIMIT if self.limit is None else self.limit
+
+
+def parse(fields: Fields, *, now_ns: int, max_limit: int = MAX_LIMIT) -> Parameters:
+    """The parameters that every read takes, and their defaults.
+
+    Raises:
+        ParameterError: the first mistake.
+    """
+    tz, zone = _zone(fields)
+    from_ns, to_ns = _range(fields, now_ns, zone)
+    return Parameters(
+        from_ns=from_ns,
+        to_ns=to_ns,
+        tz=tz,
+        zone=zone,
+        filters={dimension: _filter(fields, dimension) for dimension in COLUMN_OF},
+        limit=_limit(fields, max_limit),
+    )
+
+
+def _zone(fields: Fields) -> tuple[str, tzinfo]:
+    examples = ("UTC", "Europe/Berlin", "America/New_York")
+    name = fields.one("tz", examples) or "UTC"
+    try:
+        return name, UTC if name == "UTC" else ZoneInfo(name)  # UTC needs no time zone database
+    except (KeyError, ValueError, OSError) as error:  # unknown; no path; a folder of zones
+        raise ParameterError("tz", f"{name!r} is no IANA time zone", examples) from error
+
+
+def _range(fields: Fields, now_ns: int, zone: tzinfo) -> tuple[int, int]:
+    explicit = [name for name in ("from", "to") if name in fields]
+    if not explicit:
+        period = fields.one("period", PERIODS) or DEFAULT_PERIOD
+        start = period_start(period, now_ns, zone)
+        if start is None:
+            raise ParameterError("period", f"{period!r} is no period: a name, or a length like 12h", PERIODS)
+        return start, now_ns
+    if "period" in fields:
+        raise ParameterError("period", "excludes from and to: give one or the other", explicit)
+    if "from" not in fields:
+        raise ParameterError("from", "is missing: to alone names no range", _MOMENTS)
+    from_ns, to_ns = _moment(fields, "from"), _moment(fields, "to") if "to" in fields else now_ns
+    if from_ns >= to_ns:
+        raise ParameterError("from", "must be before to, which is now if it is not given", _MOMENTS)
+    return from_ns, to_ns
+
+
+def _moment(fields: Fields, name: str) -> int:
+    text = fields.one(name, _MOMENTS) or ""
+    ns = moment_ns(text)
+    if ns is None:
+        hint = " (a '+' in a query string is written %2B)" if " " in text else ""
+        raise ParameterError(name, f"{text!r} is neither an RFC 3339 time nor seconds since 1970{hint}", _MOMENTS)
+    return ns
+
+
+def _filter(fields: Fields, dimension: Dimension) -> tuple[str, ...]:
+    values = fields.many(dimension)
+    closed: Mapping[Dimension, tuple[str, ...]] = {"status": STATUSES, "error_type": tuple(ErrorType)}
+    allowed = [str(value) for value in closed.get(dimension, ())]
+    for value in values:
+        if not value:
+            raise ParameterError(dimension, "has no value: give one, or leave it out", allowed)
+        if allowed and value not in allowed:
+            raise ParameterError(dimension, f"{value!r} is none", allowed)
+    return values
+
+
+def _limit(fields: Fields, most: int) -> int | None:
+    allowed = f"1..{most}"
+    text = fields.one("limit", [allowed])
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) <= len(str(most)) and 1 <= int(text) <= most):
+        raise ParameterError("limit", f"{text!r} is no whole number from 1 to {most}", [allowed])
+    return int(text)
+
+
+def parse_by(fields: Fields) -> tuple[Dimension, ...]:
+    """What `by` groups by: names of dimensions, joined by commas; empty for none.
+
+    Raises:
+        ParameterError: it is missing, or names what is none, or one twice.
+    """
+    allowed = list(COLUMN_OF)
+    values = fields.many("by")
+    if not values:
+        raise ParameterError("by", "is missing: name what to group by, joined by commas", allowed)
+    names = [name.strip() for name in ",".join(values).split(",")] if any(values) else []
+    known: dict[str, Dimension] = {str(dimension): dimension for dimension in COLUMN_OF}
+    for i, name in enumerate(names):
+        if name not in known:
+            raise ParameterError("by", f"{name!r} is nothing to group by", allowed)
+        if name in names[:i]:
+            raise ParameterError("by", f"{name!r} stands there twice", allowed)
+    return tuple(known[name] for name in names)
+
+
+def parse_step(fields: Fields) -> int | None:
+    """The nanoseconds of `step`; None if it is not given.
+
+    Raises:
+        ParameterError: it is no length.
+    """
+    allowed = ("1m", "5m", "1h", "6h", "1d")
+    text = fields.one("step", allowed)
+    if text is None:
+        return None
+    length = length_s(f"{text}s" if text.isdigit() else text)
+    if length is None or length > MAX_STEP_S:
+        raise ParameterError("step", f"{text!r} is no length of time up to a year", allowed)
+    return length * NS

@@ -1,0 +1,106 @@
+"""When: the ranges that a request means, as nanoseconds since the Unix epoch. Pure; the clock is an argument."""
+
+import re
+from datetime import UTC, datetime, timedelta, tzinfo
+from typing import Final, NamedTuple
+
+NS: Final = 10**9
+MAX_NS: Final = 2**63 - 1
+"""The year 2262: the last that the ledger's integers can hold."""
+_UNIT_S: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+_LENGTH: Final = re.compile(r"([0-9]{1,9})([smhdw])")
+_RFC3339: Final = re.compile(r"(\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
+_EPOCH: Final = re.compile(r"(\d{1,10})(?:\.(\d{1,9}))?", re.ASCII)
+
+
+class Starts(NamedTuple):
+    """When the day, the week (on Monday) and the month of a moment began in a zone."""
+
+    today_ns: int
+    week_ns: int
+    month_ns: int
+
+
+class Range(NamedTuple):
+    """A half-open range, and whether a plan has cut it."""
+
+    from_ns: int
+    to_ns: int
+    clamped: bool
+
+
+class Month(NamedTuple):
+    """A calendar month in UTC: the period of a plan's limit."""
+
+    label: str
+    start_ns: int
+    end_ns: int
+
+
+def epoch_ns(moment: datetime) -> int:
+    """Exact nanoseconds of an aware time."""
+    return (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1) * 1000
+
+
+def starts(now_ns: int, zone: tzinfo) -> Starts:
+    """The beginnings at `now_ns`.
+
+    A day begins at its first instant: where clocks skip midnight, at the skip; where midnight comes twice, at the
+    first one. Both are what `fold=0` means (PEP 495).
+    """
+    midnight = datetime.fromtimestamp(now_ns // NS, zone).replace(hour=0, minute=0, second=0, microsecond=0, fold=0)
+    days = (midnight, midnight - timedelta(days=midnight.weekday()), midnight.replace(day=1))
+    return Starts(*(epoch_ns(day.astimezone(UTC)) for day in days))
+
+
+def month_of(now_ns: int) -> Month:
+    """The month of `now_ns`."""
+    first = datetime.fromtimestamp(now_ns // NS, UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+    following = (first + timedelta(days=31)).replace(day=1)
+    return Month(first.strftime("%Y-%m"), epoch_ns(first), epoch_ns(following))
+
+
+def clamp(from_ns: int, to_ns: int, *, now_ns: int, retention_days: int | None) -> Range:
+    """The part of a range that a plan retains."""
+    oldest_ns = 0 if retention_days is None else now_ns - retention_days * _UNIT_S["d"] * NS
+    return Range(max(from_ns, oldest_ns), max(to_ns, oldest_ns), clamped=from_ns < oldest_ns)
+
+
+def length_s(text: str) -> int | None:
+    """The seconds of `90s`, `5m`, `1h`, `7d`, `2w`; None if it is no length, or of 0."""
+    match = _LENGTH.fullmatch(text)
+    return int(match[1]) * _UNIT_S[match[2]] or None if match else None
+
+
+def period_start(period: str, now_ns: int, zone: tzinfo) -> int | None:
+    """When the period that ends now began; None if there is no such period."""
+    begun = starts(now_ns, zone)
+    named = {"today": begun.today_ns, "week": begun.week_ns, "month": begun.month_ns}
+    if period in named:
+        return named[period]
+    length = length_s(period)
+    return max(now_ns - length * NS, 0) if length else None
+
+
+def moment_ns(text: str) -> int | None:
+    """The nanoseconds of an RFC 3339 time or of seconds since the epoch; None if it is neither, or out of range."""
+    if match := _EPOCH.fullmatch(text):
+        ns = int(match[1]) * NS + _fraction(match[2])
+    elif match := _RFC3339.fullmatch(text):
+        try:
+            ns = epoch_ns(datetime.fromisoformat(match[1].upper() + match[3].upper())) + _fraction(match[2])
+        except (ValueError, OverflowError):
+            return None
+    else:
+        return None
+    return ns if 0 <= ns <= MAX_NS else None
+
+
+def _fraction(digits: str | None) -> int:
+    return int((digits or "").ljust(9, "0"))
+
+
+def rfc3339(ns: int) -> str:
+    """In UTC, with milliseconds; what is finer is cut off."""
+    moment = datetime.fromtimestamp(ns // NS, UTC)
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{ns % NS // 10**6:03d}Z"

@@ -1,0 +1,203 @@
+"""The ledger in DuckDB: one file, one process, many reading threads. All that is DuckDB's own is here."""
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final, get_args
+
+import duckdb
+import msgspec
+
+from gateway.calls import PHASES, ToolCall
+from gateway.errors import LedgerUnavailableError, StartError
+from gateway.ledger.queries import Query
+from gateway.ledger.rows import COLUMNS, FIELDS, to_call
+from gateway.ledger.schema import migrate
+
+QUERY_SECONDS: Final = 30.0
+"""A snapshot that is open for longer is interrupted."""
+
+
+def _json_type(annotation: object) -> str:
+    members = {annotation, *get_args(annotation)}
+    return "DOUBLE" if float in members else "BIGINT" if int in members else "VARCHAR"
+
+
+def _json_structure() -> str:
+    fields = [f'"{field.name}":"{_json_type(field.type)}"' for field in FIELDS]
+    phases = [f'"{phase}":"DOUBLE"' for phase in PHASES]
+    return f'{{{",".join(fields)},"phases":{{{",".join(phases)}}}}}'
+
+
+def _insert_statement() -> str:
+    """Rows travel as JSON, as the journal writes them: a third of the cost of one list for each column.
+
+    A field that stands at its default is not in the JSON.
+    """
+    fields = [
+        f"coalesce(c.{field.name}, {_literal(field.default)})"
+        if field.default not in (None, msgspec.NODEFAULT)
+        else f"c.{field.name}"
+        for field in FIELDS
+    ]
+    phases = [f"coalesce(c.phases.{phase}, 0.0)" for phase in PHASES]
+    return (
+        f"insert into calls ({', '.join(COLUMNS)}) select {', '.join([*fields, *phases])} "  # noqa: S608 - constants
+        f"from (select from_json(unnest($rows), '{_json_structure()}') as c)"
+    )
+
+
+def _literal(default: object) -> str:
+    return f"'{default}'" if isinstance(default, str) else str(default)
+
+
+_INSERT: Final = _insert_statement()
+
+_OUTAGES: Final = (
+    duckdb.OperationalError,
+    duckdb.InternalError,
+    duckdb.FatalException,
+    duckdb.InterruptException,
+    duckdb.PermissionException,
+)
+"""What the file, the disk or the memory does; every other error of DuckDB's is a mistake of ours, and says so."""
+
+
+class Snapshot:
+    """Reads, all of the same state of the ledger."""
+
+    def __init__(self, cursor: duckdb.DuckDBPyConnection) -> None:
+        self._cursor = cursor
+
+    def rows(self, query: Query) -> list[tuple[Any, ...]]:
+        """The rows of `query`.
+
+        Raises:
+            LedgerUnavailableError: it was interrupted, or the file cannot be read.
+        """
+        try:
+            return self._cursor.execute(query.sql, dict(query.parameters)).fetchall()
+        except _OUTAGES as error:
+            raise _unavailable(error) from error
+
+    def calls(self, query: Query) -> list[ToolCall]:
+        """The records of a query whose rows are `COLUMNS`."""
+        return [to_call(row) for row in self.rows(query)]
+
+
+class Transaction(Snapshot):
+    """Reads and writes that happen together or not at all."""
+
+    def execute(self, query: Query) -> None:
+        """Run one statement.
+
+        Raises:
+            LedgerUnavailableError: it failed.
+        """
+        self.rows(query)
+
+    def insert(self, calls: Sequence[ToolCall]) -> None:
+        """Add a row for each call.
+
+        Raises:
+            LedgerUnavailableError: it failed.
+        """
+        if calls:
+            encode = msgspec.json.Encoder().encode
+            self.rows(Query(_INSERT, {"rows": [encode(call).decode() for call in calls]}))
+
+
+class Ledger:
+    """The open file. Snapshots may be taken from any thread while one other thread writes."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection, *, query_seconds: float = QUERY_SECONDS) -> None:
+        self._connection = connection
+        self._query_seconds = query_seconds
+        self.fresh_as_of_ns: int | None = None
+        """The ledger has every call whose record was in the journal at this time; None while that is unknown."""
+
+    @classmethod
+    def open(
+        cls, path: Path, *, query_seconds: float = QUERY_SECONDS, clock: Callable[[], int] = time.time_ns
+    ) -> "Ledger":
+        """Open the file, or make it; replay what a killed process left in its write-ahead log; migrate.
+
+        Raises:
+            StartError: another process has it open, it is no ledger, or a newer Callscope wrote it.
+        """
+        path.parent.mkdir(parents=True, exist_ok=True)
+        offline: dict[str, str | bool | int | float | list[str]] = {
+            "autoinstall_known_extensions": False,
+            "autoload_known_extensions": False,
+        }
+        try:
+            ledger = cls(duckdb.connect(str(path), config=offline), query_seconds=query_seconds)
+        except duckdb.Error as error:
+            raise StartError(
+                f"{path}: cannot be opened as the ledger: {error}; one process at a time may have it, "
+                "so end the other one, or set another data_dir"
+            ) from error
+        try:
+            with ledger.transaction() as transaction:
+                migrate(transaction, now_ns=clock())
+        except (StartError, LedgerUnavailableError) as error:
+            ledger.close()
+            raise StartError(f"{path}: {error}") from error
+        return ledger
+
+    @contextlib.contextmanager
+    def snapshot(self) -> Iterator[Snapshot]:
+        """Read one state of the ledger, whatever is written meanwhile.
+
+        Raises:
+            LedgerUnavailableError: the ledger is closed.
+        """
+        with self._transaction() as cursor:
+            watchdog = threading.Timer(self._query_seconds, cursor.interrupt)
+            watchdog.daemon = True
+            watchdog.start()
+            try:
+                yield Snapshot(cursor)
+            finally:
+                watchdog.cancel()
+                watchdog.join()
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[Transaction]:
+        """Write: committed at the end of the block, and nothing of it if the block raises.
+
+        Raises:
+            LedgerUnavailableError: the ledger is closed, or the commit failed. It may have happened all the same.
+        """
+        with self._transaction() as cursor:
+            yield Transaction(cursor)
+            try:
+                cursor.commit()
+            except _OUTAGES as error:
+                raise _unavailable(error) from error
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        try:
+            cursor = self._connection.cursor()
+            cursor.begin()
+        except _OUTAGES as error:
+            raise _unavailable(error) from error
+        try:
+            yield cursor
+        finally:
+            cursor.close()
+
+    def close(self) -> None:
+        """Let go of the file, once the last snapshot has ended. Idempotent."""
+        self._connection.close()
+
+
+def _unavailable(error: duckdb.Error) -> LedgerUnavailableError:
+    if isinstance(error, duckdb.InterruptException):
+        return LedgerUnavailableError(
+            "the ledger took too long for this question and was interrupted: ask for a shorter range"
+        )
+    return LedgerUnavailableError(f"the ledger does not answer: {error}")

@@ -1,0 +1,209 @@
+"""The ledger's questions as SQL: pure functions, in the dialect that DuckDB and PostgreSQL share.
+
+Every query is bound to one workspace. Values are parameters, written `$name`; only names of columns, which come from
+the tables below, are part of a text.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal, NamedTuple
+
+from gateway.calls import ErrorType
+from gateway.ledger.rows import COLUMNS
+
+Dimension = Literal["server", "tool", "token", "status", "error_type"]
+
+COLUMN_OF: Final[Mapping[Dimension, str]] = {
+    "server": "server_slug",
+    "tool": "tool_name",
+    "token": "token_id",
+    "status": "status",
+    "error_type": "error_type",
+}
+"""What calls can be filtered and grouped by, and the column that holds it."""
+
+REFUSED_BY_LIMITS: Final = (ErrorType.RATE_LIMITED.value, ErrorType.QUOTA_EXCEEDED.value)
+"""Failures that use nothing up: a call that a limit refused must not bring the limit nearer."""
+
+_MEASURES: Final = """
+    count(*),
+    count(*) filter (where status = 'error'),
+    avg(duration_ms),
+    percentile_cont(0.5) within group (order by duration_ms),
+    percentile_cont(0.95) within group (order by duration_ms),
+    percentile_cont(0.99) within group (order by duration_ms),
+    max(timestamp_ns)"""
+
+
+class Query(NamedTuple):
+    """SQL and the values of its `$name` parameters."""
+
+    sql: str
+    parameters: Mapping[str, object]
+
+
+class Measures(NamedTuple):
+    """What is measured of a set of calls; the milliseconds are None if it is empty."""
+
+    calls: int
+    errors: int
+    avg_ms: float | None
+    p50_ms: float | None
+    p95_ms: float | None
+    p99_ms: float | None
+    last_ns: int | None
+
+    @classmethod
+    def of(cls, row: Sequence[Any]) -> "Measures":
+        """The last columns of a row of `totals` or `groups`."""
+        return cls(*row[-len(cls._fields) :])
+
+
+NO_CALLS: Final = Measures(0, 0, None, None, None, None, None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scope:
+    """The calls of one workspace in [`from_ns`, `to_ns`) that have, for each filter, one of its values."""
+
+    workspace_id: str
+    from_ns: int
+    to_ns: int
+    filters: Mapping[Dimension, tuple[str, ...]]
+
+
+def _where(scope: Scope) -> Query:
+    conditions = ["workspace_id = $workspace_id", "timestamp_ns >= $from_ns", "timestamp_ns < $to_ns"]
+    parameters: dict[str, object] = {
+        "workspace_id": scope.workspace_id,
+        "from_ns": scope.from_ns,
+        "to_ns": scope.to_ns,
+    }
+    for dimension, values in scope.filters.items():
+        if values:
+            conditions.append(f"{COLUMN_OF[dimension]} = any($only_{dimension})")
+            parameters[f"only_{dimension}"] = list(values)
+    return Query(" and ".join(conditions), parameters)
+
+
+def totals(scope: Scope) -> Query:
+    """One row: the distinct tokens, then `Measures`."""
+    where, parameters = _where(scope)
+    return Query(f"select count(distinct token_id), {_MEASURES} from calls where {where}", parameters)  # noqa: S608 - constants
+
+
+def counts_since(scope: Scope, starts: Sequence[int]) -> Query:
+    """One row: the calls of the scope at or after each of `starts`, in their order."""
+    where, parameters = _where(scope)
+    counts = ", ".join(f"count(*) filter (where timestamp_ns >= $start_{i})" for i in range(len(starts)))
+    values = {f"start_{i}": start for i, start in enumerate(starts)}
+    return Query(f"select {counts} from calls where {where}", {**parameters, **values})  # noqa: S608 - constants
+
+
+def groups(scope: Scope, by: Sequence[Dimension]) -> Query:
+    """A row for each combination that occurs: the values of `by`, then `Measures`. Without `by`, the row of all."""
+    where, parameters = _where(scope)
+    keys = ", ".join(COLUMN_OF[dimension] for dimension in by)
+    selected = f"{keys}, " if by else ""
+    grouped = f"group by {keys}" if by else ""
+    return Query(f"select {selected}{_MEASURES} from calls where {where} {grouped}", parameters)  # noqa: S608 - constants
+
+
+def top_tools(scope: Scope, most: int) -> Query:
+    """The `most` called tools of each token, the first first: token, server, tool, calls."""
+    where, parameters = _where(scope)
+    return Query(
+        f"""
+        select token_id, server_slug, tool_name, calls from (
+            select token_id, server_slug, tool_name, count(*) as calls,
+                row_number() over (
+                    partition by token_id order by count(*) desc, server_slug, tool_name
+                ) as place
+            from calls where {where} group by token_id, server_slug, tool_name
+        ) as ranked
+        where place <= $most order by token_id, place
+        """,  # noqa: S608 - constants
+        {**parameters, "most": most},
+    )
+
+
+def timeline(scope: Scope, by: Dimension | None, *, origin_ns: int, step_ns: int) -> Query:
+    """A row for each bucket and value of `by` that occurs: nanoseconds from the origin, value, calls, errors.
+
+    `origin_ns` is not after the scope's begin.
+    """
+    where, parameters = _where(scope)
+    value = COLUMN_OF[by] if by else "''"
+    return Query(
+        f"""
+        select since_origin - mod(since_origin, $step_ns), value, count(*), count(*) filter (where status = 'error')
+        from (select timestamp_ns - $origin_ns as since_origin, {value} as value, status from calls where {where}) as c
+        group by 1, 2
+        """,  # noqa: S608 - constants
+        {**parameters, "origin_ns": origin_ns, "step_ns": step_ns},
+    )
+
+
+class Place(NamedTuple):
+    """A call's place in the order of pages: by timestamp, then by call id."""
+
+    timestamp_ns: int
+    call_id: str
+
+
+def page(scope: Scope, *, after: Place | None, limit: int) -> Query:
+    """The newest calls of the scope, or those that come after `after` in that order; rows as `COLUMNS`."""
+    where, parameters = _where(scope)
+    if after is not None:
+        where += " and (timestamp_ns < $after_ns or (timestamp_ns = $after_ns and call_id < $after_id))"
+        parameters = {**parameters, "after_ns": after.timestamp_ns, "after_id": after.call_id}
+    return Query(
+        f"select {', '.join(COLUMNS)} from calls where {where} order by timestamp_ns desc, call_id desc limit $limit",  # noqa: S608 - constants
+        {**parameters, "limit": limit},
+    )
+
+
+def call(scope: Scope, call_id: str) -> Query:
+    """The call of this id, if it is in the scope: a row as `COLUMNS`."""
+    where, parameters = _where(scope)
+    return Query(
+        f"select {', '.join(COLUMNS)} from calls where {where} and call_id = $call_id limit 1",  # noqa: S608 - constants
+        {**parameters, "call_id": call_id},
+    )
+
+
+def seen_tools(scope: Scope) -> Query:
+    """Each server and tool that occurs."""
+    where, parameters = _where(scope)
+    return Query(f"select distinct server_slug, tool_name from calls where {where}", parameters)  # noqa: S608 - constants
+
+
+def seen(scope: Scope, dimension: Dimension, values: Sequence[str]) -> Query:
+    """Those of `values` that occur."""
+    where, parameters = _where(scope)
+    column = COLUMN_OF[dimension]
+    return Query(
+        f"select distinct {column} from calls where {where} and {column} = any($values)",  # noqa: S608 - constants
+        {**parameters, "values": list(values)},
+    )
+
+
+def used(scope: Scope) -> Query:
+    """One row: the calls that count against the plan's limit."""
+    where, parameters = _where(scope)
+    return Query(
+        f"select count(*) from calls where {where} and (error_type is null or error_type <> all($refused))",  # noqa: S608 - constants
+        {**parameters, "refused": list(REFUSED_BY_LIMITS)},
+    )
+
+
+def nth_used(scope: Scope, n: int) -> Query:
+    """One row, if there are so many: the timestamp of the `n`th call, from 1, that counts against the limit."""
+    where, parameters = _where(scope)
+    return Query(
+        f"""
+        select timestamp_ns from calls where {where} and (error_type is null or error_type <> all($refused))
+        order by timestamp_ns limit 1 offset $skipped
+        """,  # noqa: S608 - constants
+        {**parameters, "refused": list(REFUSED_BY_LIMITS), "skipped": n - 1},
+    )

@@ -1,0 +1,109 @@
+"""The ledger's tables, and how an older file becomes today's: forward-only migrations, each in one transaction.
+
+Types are those that DuckDB and PostgreSQL share. Times are integer nanoseconds since the Unix epoch, so that ranges
+and cursors are exact. Columns of `calls` have the names of `ToolCall`'s fields; `phase_<name>_ms` are its phases.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Final, Protocol
+
+from gateway.errors import StartError
+from gateway.ledger.queries import Query
+
+MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
+    (
+        """
+        create table calls (
+            call_id varchar not null,
+            timestamp_ns bigint not null,
+            workspace_id varchar not null,
+            token_id varchar not null,
+            server_slug varchar not null,
+            tool_name varchar not null,
+            status varchar not null,
+            error_type varchar,
+            error_message varchar,
+            upstream_response varchar,
+            duration_ms double precision not null,
+            total_ms double precision not null,
+            request_bytes bigint not null,
+            response_bytes bigint not null,
+            jsonrpc_code bigint,
+            http_status bigint,
+            transport varchar not null,
+            upstream_address varchar,
+            protocol_version varchar,
+            client_name varchar,
+            client_version varchar,
+            session_id varchar,
+            jsonrpc_id varchar,
+            replica varchar not null,
+            trace_id varchar not null,
+            span_id varchar not null,
+            upstream_span_id varchar not null,
+            parent_span_id varchar,
+            link_trace_id varchar,
+            link_span_id varchar,
+            trace_flags bigint not null,
+            phase_authenticate_ms double precision not null,
+            phase_route_ms double precision not null,
+            phase_acquire_ms double precision not null,
+            phase_send_ms double precision not null,
+            phase_wait_ms double precision not null,
+            phase_receive_ms double precision not null,
+            phase_respond_ms double precision not null
+        )
+        """,
+        """
+        create table positions (
+            writer varchar primary key,
+            next_offset bigint not null,
+            as_of_ns bigint not null
+        )
+        """,
+    ),
+)
+"""Version n of the schema is what the first n entries make. An entry that was released never changes."""
+
+
+class Transaction(Protocol):
+    """What a migration needs of a driver's transaction."""
+
+    def execute(self, query: Query) -> None:
+        """Run one statement."""
+
+    def rows(self, query: Query) -> list[tuple[Any, ...]]:
+        """Run one query: its rows."""
+
+
+def migrate(
+    transaction: Transaction,
+    *,
+    now_ns: int,
+    migrations: tuple[tuple[str, ...], ...] = MIGRATIONS,
+) -> int:
+    """Bring the schema to the newest version, inside `transaction`. The number of migrations that it took.
+
+    Raises:
+        StartError: a newer Callscope has written the ledger.
+    """
+    no_parameters: Mapping[str, object] = {}
+    transaction.execute(
+        Query(
+            "create table if not exists schema_version (version bigint not null, applied_at_ns bigint not null)",
+            no_parameters,
+        )
+    )
+    [(found,)] = transaction.rows(Query("select coalesce(max(version), 0) from schema_version", no_parameters))
+    if found > len(migrations):
+        raise StartError(
+            f"the ledger has schema version {found}, and this Callscope knows {len(migrations)} at most: "
+            "start the newer Callscope that wrote it, or restore a copy of the ledger from before"
+        )
+    for version, statements in enumerate(migrations[found:], start=found + 1):
+        for statement in statements:
+            transaction.execute(Query(statement, no_parameters))
+        transaction.execute(
+            Query("insert into schema_version values ($version, $now_ns)", {"version": version, "now_ns": now_ns})
+        )
+    return len(migrations) - int(found)

@@ -1,0 +1,80 @@
+"""The ledger's sink: rows and the journal's positions are committed together, so that each call is there once."""
+
+import time
+from collections.abc import Callable, Mapping
+
+from gateway.calls import ToolCall
+from gateway.journal import Batch
+from gateway.ledger.duck import Ledger
+from gateway.ledger.queries import Query
+
+
+class LedgerSink:
+    """Takes the journal's batches into the ledger; a batch that comes again changes nothing."""
+
+    name = "ledger"
+
+    def __init__(self, ledger: Ledger, *, clock: Callable[[], int] = time.time_ns) -> None:
+        self._ledger = ledger
+        self._clock = clock
+        self._pass_began_ns = clock()
+        self._committed: Mapping[str, int] | None = None
+        self._load()
+
+    @property
+    def durable(self) -> Mapping[str, int]:
+        """The positions that are committed: beside the rows, never ahead of them nor behind."""
+        return self._committed if self._committed is not None else self._load()
+
+    def absorb(self, batch: Batch) -> None:
+        """Commit the batch's calls and positions, if it has any that are new.
+
+        Raises:
+            LedgerUnavailableError: nothing of it is kept, or all of it and the same batch will change nothing.
+        """
+        committed = self.durable
+        calls = [
+            event
+            for event, writer, offset in batch.entries
+            if isinstance(event, ToolCall) and offset > committed.get(writer, 0)
+        ]
+        positions = {writer: max(offset, committed.get(writer, 0)) for writer, offset in batch.positions.items()}
+        # What stood in the journal when the pass before this one ended was there when this batch was read.
+        fresh_ns = self._pass_began_ns if batch.lag_bytes == 0 else self._ledger.fresh_as_of_ns
+        if calls or positions != committed:
+            self._commit(calls, committed, positions, as_of_ns=fresh_ns or 0)
+        self._ledger.fresh_as_of_ns = fresh_ns
+        self._pass_began_ns = self._clock()
+
+    def _commit(
+        self, calls: list[ToolCall], committed: Mapping[str, int], positions: Mapping[str, int], *, as_of_ns: int
+    ) -> None:
+        gone = committed.keys() - positions.keys()
+        self._committed = None  # whether a commit that fails took place all the same, only the file knows
+        with self._ledger.transaction() as transaction:
+            transaction.insert(calls)
+            if gone:
+                transaction.execute(Query("delete from positions where writer = any($gone)", {"gone": list(gone)}))
+            for writer, offset in positions.items():
+                if committed.get(writer) != offset:
+                    transaction.execute(_position(writer, offset, as_of_ns))
+        self._committed = dict(positions)
+
+    def _load(self) -> Mapping[str, int]:
+        query = Query("select writer, next_offset, as_of_ns from positions", {})
+        with self._ledger.snapshot() as snapshot:
+            rows = snapshot.rows(query)
+        self._committed = {writer: offset for writer, offset, _ in rows}
+        if self._ledger.fresh_as_of_ns is None:
+            self._ledger.fresh_as_of_ns = max((as_of for _, _, as_of in rows), default=0) or None
+        return self._committed
+
+
+def _position(writer: str, offset: int, as_of_ns: int) -> Query:
+    return Query(
+        """
+        insert into positions (writer, next_offset, as_of_ns) values ($writer, $next_offset, $as_of_ns)
+        on conflict (writer) do update set next_offset = excluded.next_offset, as_of_ns = excluded.as_of_ns
+        """,
+        {"writer": writer, "next_offset": offset, "as_of_ns": as_of_ns},
+    )

@@ -1,0 +1,191 @@
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import duckdb
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gateway.calls import CallStart, ToolCall
+from gateway.errors import LedgerUnavailableError
+from gateway.journal import Batch, Entry
+from gateway.ledger import Ledger, LedgerSink
+from gateway.ledger.duck import Transaction
+from gateway.ledger.queries import Query
+from tests.ledger.records import batch, call
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
+    opened = Ledger.open(tmp_path / "ledger.duckdb")
+    yield opened
+    opened.close()
+
+
+class Clock:
+    """Nanoseconds that move on by one second each time they are read."""
+
+    def __init__(self) -> None:
+        self.now_ns = 0
+
+    def __call__(self) -> int:
+        self.now_ns += 10**9
+        return self.now_ns
+
+
+def ids(ledger: Ledger) -> list[str]:
+    with ledger.snapshot() as snapshot:
+        return [call_id for (call_id,) in snapshot.rows(Query("select call_id from calls order by call_id", {}))]
+
+
+def stored_positions(ledger: Ledger) -> dict[str, int]:
+    with ledger.snapshot() as snapshot:
+        return dict(snapshot.rows(Query("select writer, next_offset from positions", {})))
+
+
+def test_calls_and_positions_are_there_together(ledger: Ledger) -> None:
+    sink = LedgerSink(ledger)
+    sink.absorb(batch([call(call_id="a"), call(call_id="b")], others={"w0": 7}))
+    assert ids(ledger) == ["a", "b"]
+    assert sink.durable == stored_positions(ledger) == {"w1": 20, "w0": 7}
+
+
+def test_only_finished_calls_are_rows(ledger: Ledger) -> None:
+    ended = call(call_id="a")
+    start = CallStart(**{name: getattr(ended, name) for name in CallStart.__struct_fields__})
+    LedgerSink(ledger).absorb(Batch([Entry(start, "w1", 10), Entry(ended, "w1", 20)], {"w1": 20}, 0, 0))
+    assert ids(ledger) == ["a"]
+
+
+def test_a_batch_that_comes_again_changes_nothing(ledger: Ledger) -> None:
+    sink = LedgerSink(ledger)
+    first = batch([call(call_id="a"), call(call_id="b")])
+    sink.absorb(first)
+    sink.absorb(first)
+    LedgerSink(ledger).absorb(first)
+    assert ids(ledger) == ["a", "b"]
+    assert sink.durable == {"w1": 20}
+
+
+def test_of_a_batch_that_overlaps_only_what_is_new_is_taken(ledger: Ledger) -> None:
+    sink = LedgerSink(ledger)
+    calls = [call(call_id=name) for name in "abcd"]
+    sink.absorb(batch(calls[:2]))
+    sink.absorb(batch(calls))
+    assert ids(ledger) == ["a", "b", "c", "d"]
+
+
+def test_an_empty_batch_whose_positions_did_not_change_writes_nothing(ledger: Ledger) -> None:
+    sink = LedgerSink(ledger, clock=Clock())
+    sink.absorb(batch([call()]))
+    before = as_of(ledger)
+    sink.absorb(Batch([], {"w1": 10}, 0, 0))
+    assert as_of(ledger) == before
+    sink.absorb(Batch([], {"w1": 30}, 0, 0))
+    assert as_of(ledger) > before
+
+
+def as_of(ledger: Ledger) -> int:
+    with ledger.snapshot() as snapshot:
+        [(ns,)] = snapshot.rows(Query("select max(as_of_ns) from positions", {}))
+    return int(ns)
+
+
+def test_the_positions_of_writers_that_are_gone_are_deleted(ledger: Ledger) -> None:
+    sink = LedgerSink(ledger)
+    sink.absorb(batch([call()], others={"old": 5}))
+    sink.absorb(Batch([], {"w1": 10}, 0, 0))
+    assert sink.durable == stored_positions(ledger) == {"w1": 10}
+
+
+def test_a_batch_that_the_ledger_refuses_is_taken_whole_when_it_comes_again(ledger: Ledger) -> None:
+    sink = LedgerSink(ledger)
+    refused = batch([call(call_id="a"), call(call_id="b")])
+    with ledger.transaction() as transaction:
+        transaction.execute(Query("alter table positions rename to hidden", {}))
+    with pytest.raises(Exception, match="positions"):
+        sink.absorb(refused)
+    assert ids(ledger) == []
+    with ledger.transaction() as transaction:
+        transaction.execute(Query("alter table hidden rename to positions", {}))
+    sink.absorb(refused)
+    assert ids(ledger) == ["a", "b"]
+
+
+class ForgetfulLedger(Ledger):
+    """Fails after each commit, as a broken connection would: the writer cannot know that it took place."""
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[Transaction]:
+        with super().transaction() as transaction:
+            yield transaction
+        raise LedgerUnavailableError("the answer was lost")
+
+
+def test_a_commit_whose_answer_was_lost_is_not_repeated(tmp_path: Path) -> None:
+    Ledger.open(tmp_path / "ledger.duckdb").close()
+    ledger = ForgetfulLedger(duckdb.connect(str(tmp_path / "ledger.duckdb")))
+    sink = LedgerSink(ledger)
+    unanswered = batch([call(call_id="a"), call(call_id="b")])
+    with pytest.raises(LedgerUnavailableError, match="lost"):
+        sink.absorb(unanswered)
+    sink.absorb(unanswered)
+    assert ids(ledger) == ["a", "b"]
+    ledger.close()
+
+
+def test_freshness_is_what_was_in_the_journal_when_the_last_read_began(ledger: Ledger) -> None:
+    clock = Clock()
+    sink = LedgerSink(ledger, clock=clock)
+    assert ledger.fresh_as_of_ns is None
+    opened_at = clock.now_ns
+    sink.absorb(batch([call()]))
+    assert ledger.fresh_as_of_ns == opened_at
+    first_pass_ended_at = clock.now_ns
+    sink.absorb(Batch([], {"w1": 10}, 0, 0))
+    assert ledger.fresh_as_of_ns == first_pass_ended_at
+
+
+def test_a_ledger_that_lags_behind_does_not_call_itself_fresher(ledger: Ledger) -> None:
+    sink = LedgerSink(ledger, clock=Clock())
+    sink.absorb(batch([call()]))
+    fresh = ledger.fresh_as_of_ns
+    sink.absorb(batch([call()], start=10, lag=500))
+    assert ledger.fresh_as_of_ns == fresh
+
+
+def test_a_reopened_ledger_knows_how_fresh_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.duckdb"
+    ledger = Ledger.open(path)
+    clock = Clock()
+    sink = LedgerSink(ledger, clock=clock)
+    sink.absorb(batch([call()]))
+    fresh = ledger.fresh_as_of_ns
+    ledger.close()
+    again = Ledger.open(path)
+    LedgerSink(again)
+    assert again.fresh_as_of_ns == fresh is not None
+    again.close()
+
+
+@given(st.lists(st.tuples(st.integers(0, 12), st.integers(1, 6), st.booleans()), max_size=8))
+@settings(max_examples=30, deadline=None)
+def test_however_batches_are_cut_repeated_and_refused_each_call_is_there_once(
+    reads: list[tuple[int, int, bool]],
+) -> None:
+    journal: list[ToolCall] = [call(call_id=f"{i:02d}") for i in range(18)]
+    ledger = Ledger.open(Path(":memory:"))
+    sink = LedgerSink(ledger)
+    reached = 0
+    for begin, length, forgets in [*reads, (0, 18, False)]:
+        start = min(begin, reached)  # a reader never leaves a gap, but may go back
+        taken = journal[start : start + length]
+        sink.absorb(batch(taken, start=10 * start))
+        reached = max(reached, start + len(taken))
+        assert sink.durable == {"w1": 10 * reached} or reached == 0
+        if forgets:
+            sink = LedgerSink(ledger)
+    found = ids(ledger)
+    ledger.close()
+    assert found == [entry.call_id for entry in journal]
