@@ -4,34 +4,59 @@ Source: specification 2026-07-28, basic/index and streamable-http, "Sending Mess
 (requirements M2-M10 of the modern era); JSON-RPC 2.0, sections 4 to 6.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import msgspec
-from mcp.shared.inbound import NAME_BEARING_METHODS, InboundLadderRejection, classify_inbound_request
-from mcp_types import CLIENT_INFO_META_KEY
-from msgspec import UNSET, Raw
+from mcp.shared.inbound import (
+    NAME_BEARING_METHODS,
+    InboundLadderRejection,
+    classify_inbound_request,
+    find_duplicated_routing_header,
+)
+from mcp_types import CLIENT_CAPABILITIES_META_KEY, CLIENT_INFO_META_KEY, PROTOCOL_VERSION_META_KEY
+from mcp_types.jsonrpc import HEADER_MISMATCH
+from msgspec import UNSET, Raw, Struct
 
 from gateway.mcp import jsonrpc
 from gateway.mcp.jsonrpc import Id, Params
-from gateway.mcp.revisions import ASSUMED_LEGACY, Era, era_of
+from gateway.mcp.revisions import ASSUMED_LEGACY, LATEST_MODERN_VERSION, Era, era_of
+
+Headers = Mapping[bytes, bytes]
+"""HTTP fields, names in lower case; of a repeated one the last."""
+Lines = Sequence[tuple[bytes, bytes]]
+"""HTTP fields as they came."""
 
 _NO_PARAMS: Final[Params] = {}
-_NO_META: Final[Params] = {}
+_MODERN: Final = LATEST_MODERN_VERSION.encode()
+_MODERN_JSON: Final = Raw(b'"%b"' % _MODERN)
 _decode_object: Final = msgspec.json.Decoder(dict[str, Any]).decode
 
 
-class Request(NamedTuple):
+class ClientInfo(Struct, frozen=True):
+    """Who a client says it is: `io.modelcontextprotocol/clientInfo`."""
+
+    name: str | None = None
+    version: str | None = None
+
+
+_NOBODY: Final = ClientInfo()
+_decode_client: Final = msgspec.json.Decoder(ClientInfo).decode
+
+
+class Request:
     """A request that may be served; `meta` is its `params._meta`, undecoded."""
 
-    id: Id
-    method: str
-    params: Params
-    meta: Params
-    era: Era
-    version: str
-    client_name: str | None = None
-    client_version: str | None = None
+    __slots__ = ("client", "era", "id", "meta", "method", "params", "version")
+
+    def __init__(self, id: Id, method: str, params: Params, meta: Params, era: Era, version: str) -> None:  # noqa: A002, PLR0917 - JSON-RPC's name; on the hot path
+        self.id = id
+        self.method = method
+        self.params = params
+        self.meta = meta
+        self.era = era
+        self.version = version
+        self.client = _NOBODY
 
 
 class Notification(NamedTuple):
@@ -52,22 +77,21 @@ class Rejection(NamedTuple):
     data: Any = None
 
 
-def read(body: bytes, headers: Mapping[str, str]) -> Request | Notification | Rejection:
-    """Validate a POST's body against its headers (names in lower case)."""
-    version = headers.get("mcp-protocol-version")
-    era = era_of(version)
+def read(body: bytes, headers: Headers, lines: Lines) -> Request | Notification | Rejection:
+    """Validate a POST's body against its headers; `lines` are the headers as they came, repeated ones included."""
+    version = headers.get(b"mcp-protocol-version")
+    era = Era.MODERN if version == _MODERN else era_of(version.decode("latin-1") if version is not None else None)
     try:
         message = jsonrpc.decode_message(body)
     except msgspec.ValidationError as error:
         return Rejection(400, None, jsonrpc.INVALID_REQUEST, _why_invalid(body, error))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         return Rejection(400, None, jsonrpc.PARSE_ERROR, f"the body is no JSON: {error}")
-    request_id = message.id
+    request_id, method = message.id, message.method
     if message.jsonrpc != "2.0" or request_id is None:
         known = request_id if request_id is not UNSET else None
         wrong = "'jsonrpc' must be \"2.0\"" if message.jsonrpc != "2.0" else "'id' must not be null"
         return Rejection(400, known, jsonrpc.INVALID_REQUEST, f"the body is no JSON-RPC 2.0 message: {wrong}")
-    method = message.method
     if method is UNSET:
         if era is Era.LEGACY and request_id is not UNSET and (message.result, message.error) != (UNSET, UNSET):
             return Notification("", _NO_PARAMS, era)
@@ -75,45 +99,66 @@ def read(body: bytes, headers: Mapping[str, str]) -> Request | Notification | Re
     params = message.params if message.params is not UNSET else _NO_PARAMS
     if request_id is UNSET:
         return Notification(method, params, era)
+    raw_meta = params.get("_meta")
     try:
-        meta = jsonrpc.decode_params(params["_meta"]) if "_meta" in params else _NO_META
+        meta = jsonrpc.decode_params(raw_meta) if raw_meta is not None else _NO_PARAMS
     except msgspec.MsgspecError:
         return Rejection(400, request_id, jsonrpc.INVALID_PARAMS, "'params._meta' must be an object")
     if era is Era.LEGACY:
-        return Request(request_id, method, params, meta, era, version or ASSUMED_LEGACY)
-    return _modern(request_id, method, params, meta=meta, headers=headers)
+        spoken = version.decode("latin-1") if version is not None else ASSUMED_LEGACY
+        return Request(request_id, method, params, meta, era, spoken)
+    request = Request(request_id, method, params, meta, era, LATEST_MODERN_VERSION)
+    return _is_plain(request, headers, lines) or _climb(request, headers, lines)
 
 
-def _modern(
-    request_id: Id, method: str, params: Params, *, meta: Params, headers: Mapping[str, str]
-) -> Request | Rejection:
-    """The modern era's ladder: the envelope, the mirrored headers, the version."""
-    seen: dict[str, Any] = {"_meta": _decode_object(params["_meta"])} if "_meta" in params else {}
-    key = NAME_BEARING_METHODS.get(method)
-    if key is not None and key in params:
-        seen[key] = _scalar(params[key])
-    verdict = classify_inbound_request({"method": method, "params": seen}, headers=headers)
+def _is_plain(request: Request, headers: Headers, lines: Lines) -> Request | None:
+    """The request, if every header mirrors the body to the letter: what nearly every client sends."""
+    meta = request.meta
+    if (
+        meta.get(PROTOCOL_VERSION_META_KEY) != _MODERN_JSON
+        or CLIENT_CAPABILITIES_META_KEY not in meta
+        or headers.get(b"mcp-protocol-version") != _MODERN
+        or headers.get(b"mcp-method") != request.method.encode()
+        or len(headers) != len(lines)
+    ):
+        return None
+    key = NAME_BEARING_METHODS.get(request.method)
+    if key is not None:
+        name, mirrored = request.params.get(key), headers.get(b"mcp-name")
+        if name is None or mirrored is None or bytes(name) != b'"%b"' % mirrored:
+            return None
+    client = meta.get(CLIENT_INFO_META_KEY)
+    if client is not None:
+        request.client = _client(client)
+    return request
+
+
+def _climb(request: Request, headers: Headers, lines: Lines) -> Request | Rejection:
+    """The modern era's whole ladder: the envelope, the mirrored headers, the version."""
+    texts = {name.decode("latin-1"): value.decode("latin-1") for name, value in headers.items()}
+    repeated = find_duplicated_routing_header((n.decode("latin-1"), v.decode("latin-1")) for n, v in lines)
+    if repeated is not None:
+        return Rejection(400, request.id, HEADER_MISMATCH, f"the header {repeated} stands more than once")
+    seen: dict[str, Any] = {"_meta": _decode_object(request.params["_meta"])} if "_meta" in request.params else {}
+    key = NAME_BEARING_METHODS.get(request.method)
+    if key is not None and key in request.params:
+        name = msgspec.json.decode(request.params[key])
+        seen[key] = name if isinstance(name, str) else None
+    verdict = classify_inbound_request({"method": request.method, "params": seen}, headers=texts)
     if isinstance(verdict, InboundLadderRejection):
         status = jsonrpc.http_status(Era.MODERN, verdict.code)
-        return Rejection(status, request_id, verdict.code, verdict.message, verdict.data)
-    info = seen["_meta"].get(CLIENT_INFO_META_KEY)
-    name = info.get("name") if isinstance(info, dict) else None
-    client_version = info.get("version") if isinstance(info, dict) else None
-    return Request(
-        request_id,
-        method,
-        params,
-        meta,
-        Era.MODERN,
-        verdict.protocol_version,
-        name if isinstance(name, str) else None,
-        client_version if isinstance(client_version, str) else None,
-    )
+        return Rejection(status, request.id, verdict.code, verdict.message, verdict.data)
+    request.version = verdict.protocol_version
+    if CLIENT_INFO_META_KEY in request.meta:
+        request.client = _client(request.meta[CLIENT_INFO_META_KEY])
+    return request
 
 
-def _scalar(value: Raw) -> Any:
-    decoded = msgspec.json.decode(value)
-    return decoded if isinstance(decoded, str) else None
+def _client(value: Raw) -> ClientInfo:
+    try:
+        return _decode_client(value)
+    except msgspec.MsgspecError:
+        return _NOBODY
 
 
 def _why_invalid(body: bytes, error: msgspec.ValidationError) -> str:

@@ -26,6 +26,14 @@ class Message(Struct, frozen=True):
     error: Raw | UnsetType = UNSET
 
 
+class Response(Struct, frozen=True):
+    """A message of which only the response's members matter."""
+
+    id: Id | UnsetType | None = UNSET
+    result: Raw | UnsetType = UNSET
+    error: Raw | UnsetType = UNSET
+
+
 class ErrorObject(Struct, frozen=True):
     """The `error` member; fields beyond these stay in its raw bytes."""
 
@@ -47,6 +55,7 @@ class _Error(Struct, frozen=True):
 
 _encode: Final = msgspec.json.Encoder().encode
 decode_message: Final = msgspec.json.Decoder(Message).decode
+decode_response: Final = msgspec.json.Decoder(Response).decode
 decode_params: Final = msgspec.json.Decoder(Params).decode
 decode_string: Final = msgspec.json.Decoder(str).decode
 decode_error: Final = msgspec.json.Decoder(ErrorObject).decode
@@ -62,9 +71,16 @@ def raw(value: Any) -> Raw:
     return Raw(_encode(value))
 
 
-def request(id: Id, method: str, params: Params) -> bytes:  # noqa: A002 - the member's name in JSON-RPC
+class _Request(Struct, frozen=True):
+    id: Id
+    method: str
+    params: dict[str, Any]
+    jsonrpc: str = "2.0"
+
+
+def request(id: Id, method: str, params: dict[str, Any]) -> bytes:  # noqa: A002 - the member's name in JSON-RPC
     """A request's bytes."""
-    return _encode({"jsonrpc": "2.0", "id": id, "method": method, "params": params})
+    return _encode(_Request(id, method, params))
 
 
 def notification(method: str, params: Params | None = None) -> bytes:
@@ -109,9 +125,11 @@ __all__ = [
     "Id",
     "Message",
     "Params",
+    "Response",
     "decode_error",
     "decode_message",
     "decode_params",
+    "decode_response",
     "decode_string",
     "encode",
     "error",

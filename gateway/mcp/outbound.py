@@ -4,7 +4,7 @@ Source: specification 2026-07-28, basic/index "_meta" and streamable-http "Stand
 """
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 from mcp.shared.inbound import NAME_BEARING_METHODS, encode_header_value
@@ -12,7 +12,7 @@ from mcp_types import CLIENT_CAPABILITIES_META_KEY, CLIENT_INFO_META_KEY, PROTOC
 from msgspec import Raw, Struct
 
 from gateway import __version__
-from gateway.mcp.jsonrpc import EMPTY_OBJECT, Params, encode, raw
+from gateway.mcp.jsonrpc import EMPTY_OBJECT, Params, raw
 from gateway.mcp.revisions import LATEST_HANDSHAKE_VERSION, LATEST_MODERN_VERSION, Era
 from gateway.mcp.trace_context import KEYS
 
@@ -32,54 +32,54 @@ INITIALIZE_PARAMS: Final[Params] = {
 }
 
 
-def meta(era: Era, client_meta: Mapping[str, Raw], traceparent: str | None, tracestate: str | None) -> Params:
-    """The `_meta` for an upstream of `era`: the client's, translated, with the CLIENT span's context.
-
-    A modern client's own envelope goes on to a modern upstream; a legacy client's call gets one of the gateway's.
-    """
-    values = {key: value for key, value in client_meta.items() if key not in KEYS}
-    if era is Era.LEGACY:
-        values = {key: value for key, value in values.items() if not key.startswith(PROTOCOL_META_PREFIX)}
-    elif PROTOCOL_VERSION_META_KEY not in values:
-        values = {**_MODERN_META, **values}
-    if traceparent is not None:
-        values["traceparent"] = Raw(b'"%b"' % traceparent.encode())
-        if tracestate:
-            values["tracestate"] = raw(tracestate)
-    return values
-
-
 def params(
     era: Era,
-    values: Params,
+    values: Mapping[str, Any],
     client_meta: Mapping[str, Raw],
     traceparent: str | None = None,
     tracestate: str | None = None,
-) -> Params:
-    """A request's `params` for an upstream of `era`; everything but `_meta` stays as it is."""
-    upstream_meta = meta(era, client_meta, traceparent, tracestate)
-    if not upstream_meta:
-        return {key: value for key, value in values.items() if key != "_meta"}
-    return {**values, "_meta": Raw(encode(upstream_meta))}
+) -> dict[str, Any]:
+    """A request's `params` for an upstream of `era`; everything but `_meta` stays as it is.
 
-
-def headers(
-    era: Era,
-    method: str,
-    name: str | None,
-    traceparent: str | None = None,
-    tracestate: str | None = None,
-) -> bytes:
-    """The header lines of one request, beside those that are the same for every request to an upstream."""
-    lines = b""
-    if era is Era.MODERN:
-        lines = b"mcp-method: %b\r\n" % method.encode()
-        if name is not None and method in NAME_BEARING_METHODS:
-            lines += b"mcp-name: %b\r\n" % encode_header_value(name).encode()
+    `_meta` is the client's, translated, with the CLIENT span's context: a modern client's own envelope goes on to a
+    modern upstream; a legacy client's call gets one of the gateway's; a legacy upstream gets none.
+    """
+    meta: dict[str, Any] = dict(client_meta)
+    for key in KEYS:
+        meta.pop(key, None)
+    if era is Era.LEGACY:
+        meta = {key: value for key, value in meta.items() if not key.startswith(PROTOCOL_META_PREFIX)}
+    elif PROTOCOL_VERSION_META_KEY not in meta:
+        meta = {**_MODERN_META, **meta}
     if traceparent is not None:
-        lines += b"traceparent: %b\r\n" % traceparent.encode()
-        if tracestate and tracestate.isascii() and tracestate.isprintable():
-            lines += b"tracestate: %b\r\n" % tracestate.encode()
+        meta["traceparent"] = traceparent
+        if tracestate:
+            meta["tracestate"] = tracestate
+    translated: dict[str, Any] = dict(values)
+    if meta:
+        translated["_meta"] = meta
+    else:
+        translated.pop("_meta", None)
+    return translated
+
+
+def headers(era: Era, method: str, name: str | None) -> bytes:
+    """The header lines that tell a modern upstream what the body is (SEP-2243); none for a legacy one."""
+    if era is Era.LEGACY:
+        return b""
+    lines = b"mcp-method: %b\r\n" % method.encode()
+    if name is not None and method in NAME_BEARING_METHODS:
+        lines += b"mcp-name: %b\r\n" % encode_header_value(name).encode()
+    return lines
+
+
+def trace_headers(traceparent: str | None, tracestate: str | None) -> bytes:
+    """The HTTP carrier of the CLIENT span's context, beside `_meta`."""
+    if traceparent is None:
+        return b""
+    lines = b"traceparent: %b\r\n" % traceparent.encode()
+    if tracestate and tracestate.isascii() and tracestate.isprintable():
+        lines += b"tracestate: %b\r\n" % tracestate.encode()
     return lines
 
 

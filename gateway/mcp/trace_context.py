@@ -56,24 +56,24 @@ def parse(traceparent: str, tracestate: str | None = None) -> SpanContext | None
 
 
 def _text(value: Raw | None) -> str | None:
-    if value is None:
-        return None
     try:
-        return decode_string(value)
+        return decode_string(value) if value is not None else None
     except msgspec.MsgspecError:
         return None
 
 
-def begin(meta: Mapping[str, Raw], header: str | None, header_state: str | None = None) -> Trace:
+def begin(meta: Mapping[str, Raw], header: bytes | None, header_state: bytes | None = None) -> Trace:
     """Join the trace that the client is in, or begin one. New ids are random; the client's sampled flag is kept."""
-    in_meta = _text(meta.get("traceparent")) if "traceparent" in meta else None
-    parent = parse(in_meta, _text(meta.get("tracestate"))) if in_meta else None
-    ambient = parse(header, header_state) if header else None
+    digits = random.randbytes(32).hex()  # noqa: S311 - ids, not secrets
+    span_id, upstream_span_id = digits[32:48], digits[48:]
+    if header is None and "traceparent" not in meta:
+        return Trace(digits[:32], span_id, upstream_span_id, 1, None, None, None)
+    state = header_state.decode("latin-1") if header_state is not None else None
+    ambient = parse(header.decode("latin-1"), state) if header is not None else None
+    in_meta = _text(meta.get("traceparent"))
+    parent = parse(in_meta, _text(meta.get("tracestate"))) if in_meta is not None else None
     link = ambient if parent and ambient and ambient[:2] != parent[:2] else None
     parent = parent or ambient
-    bits = random.getrandbits(128) | 1
-    span_id, upstream_span_id = f"{bits >> 64 | 1:016x}", f"{bits & (2**64 - 1):016x}"
     if parent is None:
-        trace_id = f"{random.getrandbits(128) | 1:032x}"
-        return Trace(trace_id, span_id, upstream_span_id, 1, None, None, None)
+        return Trace(digits[:32], span_id, upstream_span_id, 1, None, None, None)
     return Trace(parent.trace_id, span_id, upstream_span_id, parent.flags, parent.tracestate, parent.span_id, link)

@@ -15,12 +15,13 @@ from gateway.relay import operations
 from gateway.relay.limits import RateLimits
 from gateway.relay.recorder import Recorder
 from gateway.relay.responses import rate_limited, send_empty, send_error, send_json
-from gateway.relay.tool_calls import Caller, ToolCalls
-from gateway.relay.workspaces import Directory, Principal, WorkspaceView
+from gateway.relay.tool_calls import Call, ToolCalls
+from gateway.relay.workspaces import PATHS, Directory, Principal, WorkspaceView
 
 logger = logging.getLogger(__name__)
 
-_BEARER: Final = "bearer "
+_BEARER: Final = b"bearer "
+_JSON: Final = b"application/json"
 _LOOPBACK_ORIGINS: Final = ("localhost", "127.0.0.1", "[::1]")
 _CHALLENGE: Final = [(b"www-authenticate", b'Bearer error="invalid_token"')]
 _ALLOW_POST: Final = [(b"allow", b"POST")]
@@ -67,49 +68,38 @@ class Endpoint:
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         began = time.perf_counter_ns()
-        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        lines = scope["headers"]
+        headers: dict[bytes, bytes] = dict(lines)
         view, principal = self._admit(scope, headers)
         waiting = time.perf_counter_ns()
         body = await self._body(receive, headers)
         began += time.perf_counter_ns() - waiting  # how long a client takes to send is not the gateway's time
         timestamp_ns = time.time_ns()
-        message = inbound.read(body, headers)
-        match message:
-            case inbound.Rejection():
-                self._recorder.reject("bad_request")
-                error = jsonrpc.error_object(message.code, message.message, message.data)
-                await send_json(send, message.status, jsonrpc.error(message.id, error))
-            case inbound.Notification():
-                await send_empty(send, 202)
-            case inbound.Request():
-                caller = Caller(
-                    view,
-                    principal,
-                    began,
-                    timestamp_ns,
-                    len(body),
-                    headers.get("traceparent"),
-                    headers.get("tracestate"),
-                )
-                await self._request(message, caller, receive, send)
-
-    async def _request(self, request: inbound.Request, caller: Caller, receive: Receive, send: Send) -> None:
-        principal = caller.principal
-        exceeded = None
-        if principal.rate is not None:
-            exceeded = self._limits.take(principal.rate, principal.workspace_id, principal.token_id)
-        if request.method == "tools/call":
-            await self.tool_calls.serve(request, caller, receive, send, exceeded=exceeded)
-        elif exceeded is not None:
-            self._recorder.reject("rate_limited")
-            await rate_limited(send, exceeded)
+        message = inbound.read(body, headers, lines)
+        if isinstance(message, inbound.Request):
+            exceeded = None
+            if principal.rate is not None:
+                exceeded = self._limits.take(principal.rate, principal.workspace_id, principal.token_id)
+            call = Call(view, principal, message, headers, began, timestamp_ns, len(body))
+            if message.method == "tools/call":
+                await self.tool_calls.serve(call, receive, send, exceeded)
+            elif exceeded is not None:
+                self._recorder.reject("rate_limited")
+                await rate_limited(send, exceeded)
+            else:
+                await self._operation(call, send)
+        elif isinstance(message, inbound.Notification):
+            await send_empty(send, 202)
         else:
-            await self._operation(request, caller, send)
+            self._recorder.reject("bad_request")
+            error = jsonrpc.error_object(message.code, message.message, message.data)
+            await send_json(send, message.status, jsonrpc.error(message.id, error))
 
-    async def _operation(self, request: inbound.Request, caller: Caller, send: Send) -> None:
+    async def _operation(self, call: Call, send: Send) -> None:
+        request = call.request
         error_type: str | None = None
         try:
-            outcome = await operations.answer(caller.view, request)
+            outcome = await operations.answer(call.view, request)
         except Exception:
             logger.exception("%s failed in the gateway", request.method)
             outcome = operations.Refusal(jsonrpc.INTERNAL_ERROR, "internal error: the gateway's log has the reason")
@@ -124,10 +114,10 @@ class Endpoint:
             Operation(
                 side="server",
                 method=request.method if known else UNKNOWN,  # label values never come from a request
-                timestamp_ns=caller.timestamp_ns,
-                duration_ms=(time.perf_counter_ns() - caller.began_ns) / 1e6,
-                workspace_id=caller.view.slug,
-                token_id=caller.principal.token_id,
+                timestamp_ns=call.timestamp_ns,
+                duration_ms=(time.perf_counter_ns() - call.began_ns) / 1e6,
+                workspace_id=call.view.slug,
+                token_id=call.principal.token_id,
                 error_type=error_type,
             )
         )
@@ -135,70 +125,67 @@ class Endpoint:
 
     # -- admission
 
-    def _admit(self, scope: Scope, headers: dict[str, str]) -> tuple[WorkspaceView, Principal]:
+    def _admit(self, scope: Scope, headers: inbound.Headers) -> tuple[WorkspaceView, Principal]:
         """Who calls which workspace.
 
         Raises:
             Refused: not found, wrong method, wrong origin, no token, or another workspace's.
         """
-        self._check_origin(headers.get("origin"))
-        view = self.directory.paths.get(scope["path"])
-        if view is None and not scope["path"].startswith(("/ws/", "/api/gateway/ws/")):
+        path: str = scope["path"]
+        if b"origin" in headers:
+            self._check_origin(headers[b"origin"].decode("latin-1"))
+        view = self.directory.paths.get(path)
+        if view is None and not path.startswith(PATHS):
             raise Refused("not_found", 404, "no such path: a workspace's URL is /ws/<workspace>")
         if scope["method"] != "POST":
             raise Refused("method_not_allowed", 405, "send MCP messages by POST", _ALLOW_POST)
-        principal = self._principal(headers.get("authorization", ""))
+        principal = self._principal(headers.get(b"authorization", b""))
         if view is None:
             raise Refused("unknown_workspace", 404, "no such workspace: see the configuration's 'workspaces'")
         if principal.workspace_id != view.slug:
             raise Refused("forbidden", 403, f"this token is not for workspace {view.slug!r}")
-        media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
-        if media_type != "application/json":
+        media_type = headers.get(b"content-type", b"")
+        if media_type != _JSON and media_type.partition(b";")[0].strip().lower() != _JSON:
             raise Refused("bad_request", 415, "the body must be JSON: send Content-Type: application/json")
         return view, principal
 
-    def _principal(self, authorization: str) -> Principal:
+    def _principal(self, authorization: bytes) -> Principal:
         if authorization[:7].lower() != _BEARER:
             raise Refused("unauthorized", 401, "no token: send Authorization: Bearer mwt_…", _CHALLENGE)
-        principal = self.directory.principal(authorization[7:].strip().encode("latin-1"))
+        principal = self.directory.principal(authorization[7:].strip())
         if principal is None:
             raise Refused("unauthorized", 401, "this token is not known here, or was revoked", _CHALLENGE)
         if principal.expires_at is not None and time.time() >= principal.expires_at:
             raise Refused("unauthorized", 401, "this token has expired: ask for a new one", _CHALLENGE)
         return principal
 
-    def _check_origin(self, origin: str | None) -> None:
+    def _check_origin(self, origin: str) -> None:
         """A page in a browser may only call if it is listed, or served by this machine (DNS rebinding)."""
-        if origin is None or origin in self.allowed_origins:
-            return
         host = origin.partition("://")[2]
         name = host if host.endswith("]") else host.rpartition(":")[0] or host
-        if name not in _LOOPBACK_ORIGINS:
+        if origin not in self.allowed_origins and name not in _LOOPBACK_ORIGINS:
             raise Refused("forbidden_origin", 403, f"requests.allowed_origins does not have {origin!r}")
 
-    async def _body(self, receive: Receive, headers: dict[str, str]) -> bytes:
+    async def _body(self, receive: Receive, headers: inbound.Headers) -> bytes:
         """The whole body.
 
         Raises:
             Refused: it is larger than `requests.max_bytes`, or its client went away.
         """
-        declared = headers.get("content-length", "")
-        too_large = Refused("too_large", 413, f"the body may have at most {self.max_bytes} bytes")
-        if declared.isdigit() and int(declared) > self.max_bytes:
-            raise too_large
         message = await receive()
         body: bytes = message.get("body", b"")
         if message.get("more_body", False):
+            declared = headers.get(b"content-length", b"")
             chunks, size = [body], len(body)
             while message.get("more_body", False):
+                if size > self.max_bytes or (declared.isdigit() and int(declared) > self.max_bytes):
+                    break
                 message = await receive()
                 chunks.append(message.get("body", b""))
                 size += len(chunks[-1])
-                if size > self.max_bytes:
-                    raise too_large
             body = b"".join(chunks)
         if message["type"] == "http.disconnect":
             raise Refused("disconnected", 400, "the client went away")
-        if len(body) > self.max_bytes:
-            raise too_large
+        if len(body) > self.max_bytes or message.get("more_body", False):
+            raise Refused("too_large", 413, f"the body may have at most {self.max_bytes} bytes")
         return body

@@ -1,61 +1,76 @@
-"""Bounds one call: its deadline, and a client that goes away. One timer a call; no task, unless the call is slow."""
+"""Bounds calls: their deadlines, and clients that go away. One timer for all; a task only for a call that is slow."""
 
 import asyncio
+import time
 from typing import Final, Literal
 
 from starlette.types import Receive
 
-WATCH_AFTER_S: Final = 0.05
-"""Only a call that lasts longer is worth a task that waits for its client to disconnect."""
+SWEEP_S: Final = 0.05
+"""How exact a deadline is, and how old a call must be to be worth a task that waits for its client to disconnect."""
 
 
 class Guard:
-    """Cancels the task that made it when the time is up or the client is gone; `reason` says which.
+    """One call's. It cancels the call's task when the time is up or the client is gone; `reason` says which.
 
-    The owner catches `CancelledError`: without a `reason` it came from elsewhere, and goes on its way.
+    The call catches `CancelledError`: without a `reason` it came from elsewhere, and goes on its way.
     """
 
-    __slots__ = ("_deadline", "_loop", "_receive", "_task", "_timer", "_watcher", "reason")
+    __slots__ = ("deadline_ns", "reason", "receive", "task", "watcher")
 
-    def __init__(self, receive: Receive, timeout: float) -> None:
-        task = asyncio.current_task()
-        assert task is not None  # noqa: S101 - a coroutine runs in a task
-        self._task = task
-        self._loop = task.get_loop()
-        self._receive = receive
-        self._deadline = self._loop.time() + timeout
-        self._watcher: asyncio.Task[None] | None = None
+    def __init__(self, receive: Receive, deadline_ns: int) -> None:
+        self.task = asyncio.current_task()
+        self.receive = receive
+        self.deadline_ns = deadline_ns
+        self.watcher: asyncio.Task[None] | None = None
         self.reason: Literal["timeout", "disconnected"] | None = None
-        self._timer = self._loop.call_later(min(WATCH_AFTER_S, timeout), self._tick)
-
-    def stop(self) -> None:
-        """The call has ended in time."""
-        self._timer.cancel()
-        if self._watcher is not None:
-            self._watcher.cancel()
 
     def claim(self) -> bool:
         """Whether the cancellation that was caught is this guard's; if so, the task is not cancelled any more."""
-        if self.reason is None:
+        if self.reason is None or self.task is None:
             return False
-        self._task.uncancel()
+        self.task.uncancel()
         return True
 
-    def _tick(self) -> None:
-        if self._loop.time() >= self._deadline:
-            self._cancel("timeout")
-            return
-        if self._watcher is None:
-            self._watcher = self._loop.create_task(self._watch())
-        self._timer = self._loop.call_at(self._deadline, self._tick)
-
-    async def _watch(self) -> None:
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
-        self._cancel("disconnected")
-
-    def _cancel(self, reason: Literal["timeout", "disconnected"]) -> None:
-        if self.reason is None:
+    def cancel(self, reason: Literal["timeout", "disconnected"]) -> None:
+        """End the call, once."""
+        if self.reason is None and self.task is not None:
             self.reason = reason
-            self._timer.cancel()
-            self._task.cancel()
+            self.task.cancel()
+
+    async def watch(self) -> None:
+        """Wait for the client to go."""
+        while (await self.receive())["type"] != "http.disconnect":
+            pass
+        self.cancel("disconnected")
+
+
+class Guards:
+    """Those of all calls under way. The timer runs only while there are any."""
+
+    def __init__(self) -> None:
+        self._guards: set[Guard] = set()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def begin(self, receive: Receive, timeout: float) -> Guard:
+        """Guard the call whose task this is, for at most `timeout` seconds."""
+        guard = Guard(receive, time.perf_counter_ns() + int(timeout * 1e9))
+        self._guards.add(guard)
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(min(SWEEP_S, timeout), self._sweep)
+        return guard
+
+    def end(self, guard: Guard) -> None:
+        """The call has ended."""
+        self._guards.discard(guard)
+        if guard.watcher is not None:
+            guard.watcher.cancel()
+
+    def _sweep(self) -> None:
+        now = time.perf_counter_ns()
+        for guard in self._guards:
+            if now >= guard.deadline_ns:
+                guard.cancel("timeout")
+            elif guard.watcher is None:
+                guard.watcher = asyncio.get_running_loop().create_task(guard.watch())
+        self._timer = asyncio.get_running_loop().call_later(SWEEP_S, self._sweep) if self._guards else None

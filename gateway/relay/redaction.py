@@ -13,7 +13,7 @@ _KEYED: Final = (
 _SHAPED: Final = (
     r"mwt_[A-Za-z0-9_-]{16,}",
     r"eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*",
-    r"(?i)\b(?:bearer|basic)\s+[A-Za-z0-9+/=_.~-]{8,}",
+    r"\b(?i:bearer|basic)\s+[A-Za-z0-9+/=_.~-]{8,}",
     r"\b(?:gh[pousr]_[A-Za-z0-9]{20,}|github_pat_\w{20,}|sk-[A-Za-z0-9_-]{16,}|xox[abprs]-[A-Za-z0-9-]{10,}|AKIA[A-Z0-9]{16})\b",
     r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)",
 )

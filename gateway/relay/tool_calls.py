@@ -8,6 +8,7 @@ import asyncio
 import logging
 import random
 import time
+from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -17,7 +18,7 @@ from starlette.types import Receive, Send
 from gateway.calls import UNKNOWN, CallStart, ErrorType, Phases, ToolCall
 from gateway.mcp import jsonrpc, names, outbound, trace_context
 from gateway.mcp.inbound import Request
-from gateway.relay.guard import Guard
+from gateway.relay.guard import Guard, Guards
 from gateway.relay.limits import Exceeded
 from gateway.relay.recorder import Recorder
 from gateway.relay.redaction import Redactor
@@ -49,19 +50,6 @@ _probe: Final = msgspec.json.Decoder(_Probe).decode
 _failed_result: Final = msgspec.json.Decoder(_FailedResult).decode
 
 
-class Caller(NamedTuple):
-    """What is known of a request before its body is understood."""
-
-    view: WorkspaceView
-    principal: Principal
-    began_ns: int
-    """`perf_counter_ns` at which the gateway had the request, its body included."""
-    timestamp_ns: int
-    request_bytes: int
-    traceparent: str | None
-    tracestate: str | None
-
-
 class Failure(NamedTuple):
     """Why a call failed; `answer` is the JSON-RPC error for the client, unless the upstream gave the answer."""
 
@@ -77,66 +65,88 @@ class _Refused(Exception):  # noqa: N818 - an outcome, raised only to end the wa
         self.failure = failure
 
 
-class _Call:
-    """One call while it runs: who, what, and when each phase ended."""
+class Call:
+    """One call while it runs: who, what, and when each phase ended (`perf_counter_ns`)."""
 
     __slots__ = (
         "authenticated_ns",
-        "caller",
+        "began_ns",
         "exchange",
         "identity",
+        "principal",
         "request",
+        "request_bytes",
         "routed_ns",
         "server",
+        "timestamp_ns",
         "tool",
         "trace",
+        "view",
     )
 
-    def __init__(self, request: Request, caller: Caller) -> None:
+    def __init__(  # noqa: PLR0917 - on the hot path
+        self,
+        view: WorkspaceView,
+        principal: Principal,
+        request: Request,
+        headers: Mapping[bytes, bytes],
+        began_ns: int,
+        timestamp_ns: int,
+        request_bytes: int,
+    ) -> None:
+        self.view = view
+        self.principal = principal
         self.request = request
-        self.caller = caller
-        self.authenticated_ns = time.perf_counter_ns()
-        self.routed_ns = 0
+        self.request_bytes = request_bytes
+        self.trace = trace_context.begin(request.meta, headers.get(b"traceparent"), headers.get(b"tracestate"))
         self.server: Server | None = None
         self.tool = UNKNOWN
         self.exchange: Exchange | None = None
-        self.trace = trace_context.begin(request.meta, caller.traceparent, caller.tracestate)
-        self.identity: dict[str, Any] = {}
+        self.identity: dict[str, Any] | None = None
+        self.timestamp_ns = timestamp_ns
+        self.began_ns = began_ns
+        self.authenticated_ns = time.perf_counter_ns()
+        self.routed_ns = 0
 
     def identify(self, replica: str) -> dict[str, Any]:
         """The members that the start line and the record share."""
-        request, caller, trace, server = self.request, self.caller, self.trace, self.server
-        self.identity = {
-            "call_id": call_id(caller.timestamp_ns),
-            "timestamp_ns": caller.timestamp_ns,
-            "workspace_id": caller.view.slug,
-            "token_id": caller.principal.token_id,
-            "server_slug": server.slug if server is not None else UNKNOWN,
+        request, trace, server = self.request, self.trace, self.server
+        identity: dict[str, Any] = {
+            "call_id": call_id(self.timestamp_ns),
+            "timestamp_ns": self.timestamp_ns,
+            "workspace_id": self.view.slug,
+            "token_id": self.principal.token_id,
+            "server_slug": UNKNOWN,
             "tool_name": self.tool,
             "trace_id": trace.trace_id,
             "span_id": trace.span_id,
             "upstream_span_id": trace.upstream_span_id,
-            "parent_span_id": trace.parent_span_id,
-            "link_trace_id": trace.link.trace_id if trace.link is not None else None,
-            "link_span_id": trace.link.span_id if trace.link is not None else None,
             "trace_flags": trace.flags,
-            "request_bytes": caller.request_bytes,
-            "transport": server.transport if server is not None else "http",
-            "upstream_address": server.upstream.address if server is not None else None,
+            "request_bytes": self.request_bytes,
             "protocol_version": request.version,
-            "client_name": request.client_name,
-            "client_version": request.client_version,
+            "client_name": request.client.name,
+            "client_version": request.client.version,
             "jsonrpc_id": str(request.id),
             "replica": replica,
         }
-        return self.identity
+        if server is not None:
+            identity["server_slug"] = server.slug
+            identity["transport"] = server.transport
+            identity["upstream_address"] = server.upstream.address
+        if trace.parent_span_id is not None:
+            identity["parent_span_id"] = trace.parent_span_id
+        if trace.link is not None:
+            identity["link_trace_id"], identity["link_span_id"] = trace.link[:2]
+        self.identity = identity
+        return identity
 
 
 def call_id(timestamp_ns: int) -> str:
     """A UUID version 7 (RFC 9562): sorts by time, unique without asking anyone."""
-    bits = random.getrandbits(74)
-    digits = f"{timestamp_ns // 1_000_000:012x}7{bits >> 62:03x}{8 | (bits >> 60) & 3:x}{bits & (2**60 - 1):015x}"
-    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+    milliseconds = f"{timestamp_ns // 1_000_000:012x}"
+    digits = random.randbytes(10).hex()  # noqa: S311 - an id, no secret
+    variant = "89ab"[int(digits[0], 16) & 3]
+    return f"{milliseconds[:8]}-{milliseconds[8:]}-7{digits[1:4]}-{variant}{digits[4:7]}-{digits[8:]}"
 
 
 class ToolCalls:
@@ -144,13 +154,13 @@ class ToolCalls:
 
     def __init__(self, recorder: Recorder, redactor: Redactor) -> None:
         self._recorder = recorder
+        self._journal = recorder.journal
+        self._replica = recorder.replica
+        self._guards = Guards()
         self.redactor = redactor
 
-    async def serve(
-        self, request: Request, caller: Caller, receive: Receive, send: Send, *, exceeded: Exceeded | None
-    ) -> None:
+    async def serve(self, call: Call, receive: Receive, send: Send, exceeded: Exceeded | None) -> None:
         """Relay one call: whatever happens, it is recorded once, and a client that is still there gets an answer."""
-        call = _Call(request, caller)
         stream = EventStream(send)
         reply: Reply | None = None
         try:
@@ -166,7 +176,7 @@ class ToolCalls:
             failure = self._fail(call, ErrorType.GATEWAY_ERROR, f"internal error: {type(error).__name__}")
         status, body = self._answer(call, reply, failure)
         record = self._record(call, failure, len(body))
-        self._recorder.journal.end(record)
+        self._journal.end(record)
         if failure is not None and failure.error_type is ErrorType.CANCELLED:
             return
         if exceeded is not None:
@@ -178,44 +188,47 @@ class ToolCalls:
 
     # -- relaying
 
-    def _resolve(self, call: _Call) -> str | None:
+    def _resolve(self, call: Call) -> str | None:
         """Find the server and, if its catalogue has it, the tool; the upstream's own name if there is such a server."""
         name = call.request.params.get("name")
         try:
             parts = names.split(jsonrpc.decode_string(name)) if name is not None else None
         except msgspec.MsgspecError:
             return None
-        call.server = call.caller.view.servers.get(parts[0]) if parts else None
+        call.server = call.view.servers.get(parts[0]) if parts else None
         if call.server is None or parts is None:
             return None
         if parts[1] in call.server.catalogue.tools:
             call.tool = parts[1]
         return parts[1]
 
-    async def _relay(self, call: _Call, receive: Receive, stream: EventStream) -> Reply:
+    async def _relay(self, call: Call, receive: Receive, stream: EventStream) -> Reply:
         own_name = self._resolve(call)
         server = call.server
         if server is None or own_name is None:
             raise _Refused(self._unknown(call))
-        guard = Guard(receive, server.timeout)
+        guard = self._guards.begin(receive, server.timeout)
         try:
-            tool = await server.catalogue.find(own_name)
+            tool = server.catalogue.tools.get(own_name)
+            if tool is None:
+                call.routed_ns = time.perf_counter_ns()  # from here on it is the upstream that is waited for
+                tool = await server.catalogue.find(own_name)
             if tool is None:
                 raise _Refused(self._unknown(call))
             call.tool = own_name
-            trace = call.trace
+            request, trace = call.request, call.trace
             call.exchange = Exchange(
                 "tools/call",
-                {**call.request.params, "name": jsonrpc.raw(own_name)},
-                meta=call.request.meta,
+                {**request.params, "name": own_name},
+                meta=request.meta,
                 name=own_name,
                 traceparent=trace.upstream_traceparent,
                 tracestate=trace.tracestate,
                 notify=stream.event,
                 repeatable=tool.repeatable,
             )
-            self._recorder.journal.start(CallStart(**call.identify(self._recorder.replica)))
-            call.routed_ns = time.perf_counter_ns()
+            self._journal.start(CallStart(**call.identify(self._replica)))
+            call.routed_ns = call.routed_ns or time.perf_counter_ns()
             return await server.request(call.exchange)
         except UpstreamError as error:
             if call.exchange is not None and error.http_status is not None:
@@ -227,11 +240,11 @@ class ToolCalls:
                 raise
             raise _Refused(self._interrupted(call, server, guard)) from None
         finally:
-            guard.stop()
+            self._guards.end(guard)
 
     # -- outcomes
 
-    def _unknown(self, call: _Call) -> Failure:
+    def _unknown(self, call: Call) -> Failure:
         name = bytes(call.request.params.get("name", b"(none)"))[:_SHOWN_NAME].decode("utf-8", "replace")
         return self._fail(
             call,
@@ -240,7 +253,7 @@ class ToolCalls:
             code=jsonrpc.INVALID_PARAMS,
         )
 
-    def _interrupted(self, call: _Call, server: Server, guard: Guard) -> Failure:
+    def _interrupted(self, call: Call, server: Server, guard: Guard) -> Failure:
         if guard.reason == "timeout":
             message = f"server {server.slug!r} did not answer within {server.timeout:g} s"
             return self._fail(call, ErrorType.UPSTREAM_TIMEOUT, message)
@@ -248,7 +261,7 @@ class ToolCalls:
 
     def _fail(
         self,
-        call: _Call,
+        call: Call,
         error_type: ErrorType,
         message: str,
         *,
@@ -260,7 +273,7 @@ class ToolCalls:
         data = {"error_type": error_type.value, "server": call.server.slug if call.server is not None else None}
         return Failure(error_type, message, jsonrpc.error_object(code, message, data), response, code)
 
-    def _judge(self, call: _Call, reply: Reply) -> Failure | None:
+    def _judge(self, call: Call, reply: Reply) -> Failure | None:
         """None if the upstream's answer is a success."""
         if reply.error is not UNSET:
             try:
@@ -281,13 +294,13 @@ class ToolCalls:
             message = ""
         return Failure(ErrorType.TOOL_ERROR, message or "the tool failed and said nothing", None, bytes(reply.result))
 
-    def _garbage(self, call: _Call, value: Raw, what: str) -> Failure:
+    def _garbage(self, call: Call, value: Raw, what: str) -> Failure:
         slug = call.server.slug if call.server is not None else UNKNOWN
         message = f"server {slug!r} answered with {what}"
         return self._fail(call, ErrorType.UPSTREAM_PROTOCOL_ERROR, message, response=bytes(value))
 
     @staticmethod
-    def _answer(call: _Call, reply: Reply | None, failure: Failure | None) -> tuple[int, bytes]:
+    def _answer(call: Call, reply: Reply | None, failure: Failure | None) -> tuple[int, bytes]:
         request = call.request
         if failure is not None and failure.answer is not None:
             status = jsonrpc.http_status(request.era, failure.code or 0)
@@ -301,8 +314,8 @@ class ToolCalls:
         value = reply.result if reply.result is not UNSET else jsonrpc.EMPTY_OBJECT
         return 200, jsonrpc.result(request.id, outbound.result(request.era, upstream_era or request.era, value))
 
-    def _record(self, call: _Call, failure: Failure | None, response_bytes: int) -> ToolCall:
-        identity = call.identity or call.identify(self._recorder.replica)
+    def _record(self, call: Call, failure: Failure | None, response_bytes: int) -> ToolCall:
+        identity = call.identity or call.identify(self._replica)
         now = time.perf_counter_ns()
         phases, upstream_ms = _phases(call, now)
         exchange = call.exchange
@@ -310,7 +323,7 @@ class ToolCalls:
             **identity,
             status="success" if failure is None else "error",
             duration_ms=upstream_ms,
-            total_ms=(now - call.caller.began_ns) / _MS,
+            total_ms=(now - call.began_ns) / _MS,
             error_type=failure.error_type if failure is not None else None,
             error_message=self.redactor.text(failure.message) if failure is not None else None,
             upstream_response=(
@@ -323,19 +336,23 @@ class ToolCalls:
         )
 
 
-def _phases(call: _Call, now: int) -> tuple[Phases, float]:
+def _phases(call: Call, now: int) -> tuple[Phases, float]:
     """The phases up to `now`, and the upstream's part of them; a phase that was cut ends where the call did."""
-    authenticate = (call.authenticated_ns - call.caller.began_ns) / _MS
-    exchange = call.exchange
-    if exchange is None or call.routed_ns == 0:
+    authenticate = (call.authenticated_ns - call.began_ns) / _MS
+    if call.routed_ns == 0:
         return Phases(authenticate=authenticate, route=(now - call.authenticated_ns) / _MS), 0.0
+    route = (call.routed_ns - call.authenticated_ns) / _MS
+    exchange = call.exchange
+    if exchange is None:
+        waited = (now - call.routed_ns) / _MS
+        return Phases(authenticate=authenticate, route=route, acquire=waited), waited
     done = exchange.done_ns or now
     acquired = exchange.acquired_ns or done
     sent = exchange.sent_ns or done
     first = exchange.first_byte_ns or done
     phases = Phases(
         authenticate=authenticate,
-        route=(call.routed_ns - call.authenticated_ns) / _MS,
+        route=route,
         acquire=(acquired - call.routed_ns) / _MS,
         send=(sent - acquired) / _MS,
         wait=(first - sent) / _MS,

@@ -283,20 +283,22 @@ class Pool:
         self._open: set[Connection] = set()
         self._waiters: deque[asyncio.Future[None]] = deque()
 
-    async def acquire(self, *, fresh: bool = False) -> Connection:
-        """A connection that nobody else uses; with `fresh`, one that has carried nothing.
+    def take(self) -> Connection | None:
+        """A kept connection that nobody uses, if there is one."""
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.is_fresh():
+                return connection
+            connection.abort()
+        return None
+
+    async def connect(self) -> Connection:
+        """A new connection, or, when there are as many as there may be, the next one that is put down.
 
         Raises:
             ConnectError: it says what failed, for a person.
         """
-        while True:
-            while self._idle and not fresh:
-                connection = self._idle.pop()
-                if connection.is_fresh():
-                    return connection
-                connection.abort()
-            if self._count < self._max:
-                return await self._connect()
+        while self._count >= self._max:
             waiter = asyncio.get_running_loop().create_future()
             self._waiters.append(waiter)
             try:
@@ -305,6 +307,10 @@ class Pool:
                 if not waiter.cancelled():  # it was this one's turn: the next one takes it
                     self._wake()
                 raise
+            connection = self.take()
+            if connection is not None:
+                return connection
+        return await self._connect()
 
     def release(self, connection: Connection) -> None:
         """Give back what `acquire` gave; a connection that is not reusable is closed."""

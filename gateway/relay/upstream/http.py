@@ -8,7 +8,7 @@ import itertools
 import logging
 import time
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import Final
 from urllib.parse import urlsplit
 
 import msgspec
@@ -41,17 +41,32 @@ _BAD_REQUEST: Final = 400
 _NOT_FOUND: Final = 404
 _HTTP_ERROR: Final = ErrorType.UPSTREAM_HTTP_ERROR
 _SHOWN_BYTES: Final = 65536
+_NO_JSON: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+_MAX_HEADS: Final = 4096
 
 PoolOf = Callable[[str, int, bool], Pool]
 """The process's pool for an origin: host, port, whether TLS."""
 
 
-class _Session(NamedTuple):
+class _Session:
     """What negotiation settled: the era, the legacy session, and the head of every request."""
 
-    era: Era
-    session_id: bytes | None
-    head: bytes
+    __slots__ = ("_heads", "era", "head", "session_id")
+
+    def __init__(self, era: Era, session_id: bytes | None, head: bytes) -> None:
+        self.era = era
+        self.session_id = session_id
+        self.head = head
+        self._heads: dict[tuple[str, str | None], bytes] = {}
+
+    def head_of(self, method: str, name: str | None) -> bytes:
+        """The head of a request by method and name; it is kept, as a catalogue has few of them."""
+        head = self._heads.get((method, name))
+        if head is None:
+            if len(self._heads) >= _MAX_HEADS:
+                self._heads.clear()
+            head = self._heads[method, name] = self.head + outbound.headers(self.era, method, name)
+        return head
 
 
 class HttpUpstream:
@@ -110,38 +125,41 @@ class HttpUpstream:
     # -- one exchange
 
     async def _attempt(self, session: _Session, exchange: Exchange) -> tuple[Reply, Response]:
-        """Send it over a kept connection or a new one.
+        """Send it over a kept connection or a new one, and say of every failure what it means.
 
         A kept connection may have been closed by the upstream in the very moment of sending. Whether the upstream ran
         the request then, nobody can tell: only what is repeatable is sent again.
         """
         try:
+            connection = self._pool.take() or await self._pool.connect()
             try:
-                return await self._over(await self._pool.acquire(), session, exchange)
+                return await self._over(connection, session, exchange)
             except ConnectionLostError as error:
-                if error.began or not exchange.repeatable:
+                if error.began or not connection.used or not exchange.repeatable:
                     raise
-                return await self._over(await self._pool.acquire(fresh=True), session, exchange)
+                return await self._over(await self._pool.connect(), session, exchange)
         except ConnectError as error:
             raise UpstreamError(ErrorType.UPSTREAM_UNREACHABLE, str(error)) from error
         except ConnectionLostError as error:
             kind = ErrorType.UPSTREAM_PROTOCOL_ERROR if error.began else ErrorType.UPSTREAM_UNREACHABLE
             raise UpstreamError(kind, str(error), http_status=exchange.http_status) from error
         except (MalformedAnswerError, sse.EventTooLargeError) as error:
-            raise UpstreamError(
-                ErrorType.UPSTREAM_PROTOCOL_ERROR, str(error), http_status=exchange.http_status
-            ) from error
+            kind = ErrorType.UPSTREAM_PROTOCOL_ERROR
+            raise UpstreamError(kind, str(error), http_status=exchange.http_status) from error
 
     async def _over(self, connection: Connection, session: _Session, exchange: Exchange) -> tuple[Reply, Response]:
         exchange.acquired_ns = time.perf_counter_ns()
         request_id = next(self._ids)
-        params = outbound.params(session.era, exchange.params, exchange.meta, exchange.traceparent, exchange.tracestate)
-        body = jsonrpc.request(request_id, exchange.method, params)
-        head = session.head + outbound.headers(
-            session.era, exchange.method, exchange.name, exchange.traceparent, exchange.tracestate
+        traceparent, tracestate = exchange.traceparent, exchange.tracestate
+        body = jsonrpc.request(
+            request_id,
+            exchange.method,
+            outbound.params(session.era, exchange.params, exchange.meta, traceparent, tracestate),
         )
+        head = session.head_of(exchange.method, exchange.name)
+        trace = outbound.trace_headers(traceparent, tracestate)
         try:
-            answer = connection.send(b"%bcontent-length: %d\r\n\r\n%b" % (head, len(body), body))
+            answer = connection.send(b"%b%bcontent-length: %d\r\n\r\n%b" % (head, trace, len(body), body))
             exchange.sent_ns = time.perf_counter_ns()
             response = await answer
             exchange.http_status = response.status
@@ -149,8 +167,6 @@ class HttpUpstream:
                 reply = await self._follow(connection, session, exchange, request_id)
             else:
                 reply = _read(response, request_id)
-            exchange.first_byte_ns = connection.first_byte_ns
-            exchange.done_ns = time.perf_counter_ns()
         except UpstreamError:
             exchange.first_byte_ns = connection.first_byte_ns
             self._pool.release(connection)
@@ -159,6 +175,8 @@ class HttpUpstream:
             exchange.first_byte_ns = connection.first_byte_ns
             connection.abort()
             raise
+        exchange.first_byte_ns = connection.first_byte_ns
+        exchange.done_ns = time.perf_counter_ns()
         self._pool.release(connection)
         return reply, response
 
@@ -198,7 +216,7 @@ class HttpUpstream:
         """Send what gets no answer; it is a courtesy, so that a failure is only logged."""
         try:
             async with asyncio.timeout(NEGOTIATION_TIMEOUT_S):
-                connection = await self._pool.acquire()
+                connection = self._pool.take() or await self._pool.connect()
                 try:
                     await connection.send(b"%bcontent-length: %d\r\n\r\n%b" % (session.head, len(body), body))
                 finally:
@@ -275,18 +293,28 @@ class HttpUpstream:
 def _decode(data: bytes) -> jsonrpc.Message:
     try:
         return jsonrpc.decode_message(data)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise UpstreamError(
-            ErrorType.UPSTREAM_PROTOCOL_ERROR, f"answered what is no JSON-RPC: {error}", response=data[:_SHOWN_BYTES]
-        ) from error
+    except _NO_JSON as error:
+        raise _garbage(data, error) from error
 
 
-def _reply(message: jsonrpc.Message, size: int, request_id: int) -> Reply:
+def _decode_response(data: bytes) -> jsonrpc.Response:
+    try:
+        return jsonrpc.decode_response(data)
+    except _NO_JSON as error:
+        raise _garbage(data, error) from error
+
+
+def _garbage(data: bytes, error: Exception) -> UpstreamError:
+    message = f"answered what is no JSON-RPC: {error}"
+    return UpstreamError(ErrorType.UPSTREAM_PROTOCOL_ERROR, message, response=data[:_SHOWN_BYTES])
+
+
+def _reply(message: jsonrpc.Message | jsonrpc.Response, size: int, request_id: int) -> Reply:
     """The response in a message, if it is the one to our request; an error may have come before the id was read."""
+    if message.id == request_id and message.error is UNSET and message.result is not UNSET:
+        return Reply(message.result, UNSET, size)
     if message.error is not UNSET and message.id in (request_id, None):
         return Reply(error=message.error, size=size)
-    if message.result is not UNSET and message.id == request_id:
-        return Reply(result=message.result, size=size)
     raise UpstreamError(
         ErrorType.UPSTREAM_PROTOCOL_ERROR, "answered with a JSON-RPC message that is no response to the request"
     )
@@ -296,7 +324,7 @@ def _read(response: Response, request_id: int) -> Reply:
     """What an answer that came whole means. A JSON-RPC error counts whatever the HTTP status is."""
     status = response.status
     try:
-        reply = _reply(_decode(response.body), len(response.body), request_id)
+        reply = _reply(_decode_response(response.body), len(response.body), request_id)
     except UpstreamError as error:
         if status in _REDIRECT:
             target = response.headers.get(b"location", b"").decode("latin-1")

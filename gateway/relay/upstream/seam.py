@@ -4,13 +4,12 @@ Cancelling the coroutine cancels the request upstream; deadlines are the caller'
 """
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 from msgspec import UNSET, Raw, Struct, UnsetType
 
 from gateway.calls import ErrorType
 from gateway.errors import CallscopeError
-from gateway.mcp.jsonrpc import Params
 from gateway.mcp.revisions import Era
 
 Notify = Callable[[bytes], Awaitable[None]]
@@ -51,7 +50,7 @@ class Exchange:
     def __init__(
         self,
         method: str,
-        params: Params,
+        params: Mapping[str, Any],
         *,
         meta: Mapping[str, Raw] | None = None,
         name: str | None = None,
