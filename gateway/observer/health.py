@@ -1,0 +1,43 @@
+"""Whether the observer lives, and whether it is of use: `/healthz` and `/readyz`."""
+
+import asyncio
+from collections.abc import Sequence
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+from gateway.errors import LedgerUnavailableError
+from gateway.ledger import Ledger
+from gateway.ledger.queries import Query
+from gateway.observer.sinks import Pump
+
+
+class Health:
+    """Ready means: every sink runs, and the ledger answers. A collector that is away makes nobody unready."""
+
+    def __init__(self, pumps: Sequence[Pump], ledger: Ledger) -> None:
+        self._pumps = pumps
+        self._ledger = ledger
+
+    def routes(self) -> list[Route]:
+        """Where it can be asked."""
+        return [Route("/healthz", self.live), Route("/readyz", self.ready)]
+
+    async def live(self, _request: Request) -> JSONResponse:
+        """200 from whoever can answer."""
+        return JSONResponse({"status": "ok"})
+
+    async def ready(self, _request: Request) -> JSONResponse:
+        """200, or 503 with what is missing."""
+        problems = [f"the {pump.sink.name} sink does not run" for pump in self._pumps if not pump.is_alive()]
+        problems += await asyncio.to_thread(self._ask_ledger)
+        return JSONResponse({"ready": not problems, "problems": problems}, 503 if problems else 200)
+
+    def _ask_ledger(self) -> list[str]:
+        try:
+            with self._ledger.snapshot() as snapshot:
+                snapshot.rows(Query("select 1", {}))
+        except LedgerUnavailableError as error:
+            return [str(error)]
+        return []

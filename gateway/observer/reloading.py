@@ -1,0 +1,55 @@
+"""The configuration file while the observer runs: a valid change holds at once, of another every mistake is logged."""
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from gateway.config import Config, changes
+from gateway.errors import ConfigError
+
+logger = logging.getLogger(__name__)
+
+FIXED: Final = ("listen", "observer", "data_dir", "journal", "metrics", "otlp")
+"""Sections that are read once, at the start."""
+
+
+class Reloading:
+    """The configuration that holds now, and how often another was taken or refused."""
+
+    def __init__(self, config: Config, subscribers: Sequence[Callable[[Config], None]]) -> None:
+        self.config = config
+        self.outcomes: Counter[str] = Counter({"success": 0, "error": 0})
+        self._subscribers = subscribers
+        for subscriber in subscribers:
+            subscriber(config)
+
+    def current(self) -> Config:
+        """The configuration that holds now."""
+        return self.config
+
+    async def follow(self, path: Path) -> None:
+        """Take over each change of the file that is valid; of another, log every mistake."""
+        async for change in changes(path):
+            match change:
+                case Config():
+                    self._take(change)
+                case ConfigError():
+                    self.outcomes["error"] += 1
+                    for mistake in change.mistakes:
+                        logger.error("the changed configuration is refused: %s: %s", change.source, mistake)
+
+    def _take(self, config: Config) -> None:
+        for section in _changed(self.config, config):
+            logger.warning("the change of '%s' needs a restart", section)
+        self.config = config
+        for subscriber in self._subscribers:
+            subscriber(config)
+        self.outcomes["success"] += 1
+        logger.info("the changed configuration holds")
+
+
+def _changed(old: Config, new: Config) -> list[str]:
+    sections: Mapping[str, tuple[object, object]] = {name: (getattr(old, name), getattr(new, name)) for name in FIXED}
+    return [name for name, (before, after) in sections.items() if before != after]

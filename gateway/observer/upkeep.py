@@ -1,0 +1,61 @@
+"""What the observer does besides its sinks: it keeps the journal's folder in order."""
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from typing import Final
+
+from gateway.journal import Janitor
+from gateway.journal.reader import Positions
+from gateway.observer.sinks import Pump
+
+logger = logging.getLogger(__name__)
+
+COLLECT_EVERY: Final = 10
+"""Of so many rounds, one deletes what every sink has read."""
+
+
+class Upkeep:
+    """The journal's upkeep, and what it cost: calls that a sink lost because the journal grew over `max_bytes`."""
+
+    def __init__(self, janitor: Janitor, pumps: Sequence[Pump]) -> None:
+        self.dropped: Counter[str] = Counter()
+        """Calls, by sink."""
+        self._janitor = janitor
+        self._pumps = pumps
+
+    async def run(self, stop: asyncio.Event, *, interval: float = 1.0) -> None:
+        """Close dead writers each `interval` seconds, and delete what has been read; a sink that died ends it all.
+
+        A dead thread is not started again here: the process stops, and the supervisor starts a whole one.
+        """
+        rounds = 0
+        while not stop.is_set():
+            await asyncio.to_thread(self._round, collect=rounds % COLLECT_EVERY == 0)
+            rounds += 1
+            for pump in self._pumps:
+                if not pump.is_alive() and not stop.is_set():
+                    logger.error("the %s sink has ended: the observer stops, to be started again", pump.sink.name)
+                    stop.set()
+            try:
+                async with asyncio.timeout(interval):
+                    await stop.wait()
+            except TimeoutError:
+                continue
+
+    def _round(self, *, collect: bool) -> None:
+        try:
+            closed = self._janitor.recover()
+            if closed:
+                logger.warning("a relay died: %d calls that it left open are closed as gateway_error", closed)
+            if collect:
+                self._collect()
+        except Exception:  # the outermost handler of a task that must go on: the next round tries again
+            logger.exception("the journal cannot be kept in order")
+
+    def _collect(self) -> None:
+        positions: dict[str, Positions] = {pump.sink.name: dict(pump.sink.durable) for pump in self._pumps}
+        for sink, calls in self._janitor.collect(positions).items():
+            self.dropped[sink] += calls
+            logger.error("the journal is over journal.max_bytes: %d calls are lost to the %s sink", calls, sink)
