@@ -1,0 +1,302 @@
+"""Every answer of the API against a plain fold over the same calls."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gateway.calls import ErrorType, ToolCall
+from tests.analytics import fold
+from tests.analytics.service import CONFIG, NOW_NS, Service, bearer
+from tests.ledger.records import call
+
+S = 10**9
+DST_ENDS_IN_BERLIN = 1_792_889_999 * S
+"""2026-10-25 00:59:59 UTC, the last second of summer time."""
+
+ZONES = ["UTC", "Europe/Berlin", "America/New_York", "Asia/Kolkata", "Pacific/Auckland"]
+PERIODS = ["today", "week", "month", "30m", "1h", "24h", "7d", "30d", "2w"]
+NAMES = {
+    "server": ["github", "jira", "gone"],
+    "tool": ["create_issue", "list", "search"],
+    "token": ["alice", "bob", "revoked"],
+    "status": ["success", "error"],
+    "error_type": [str(kind) for kind in ErrorType],
+}
+
+
+@st.composite
+def drawn_calls(draw: st.DrawFn, now_ns: int) -> list[ToolCall]:
+    ages = st.one_of(
+        st.integers(-2 * S, 2 * S),
+        st.integers(0, 60 * 86_400 * S),
+        st.sampled_from([s * S for s in (0, 1800, 3600, 86_400, 604_800, 2_592_000)]),
+    )
+    drawn: list[ToolCall] = []
+    for _ in range(draw(st.integers(0, 14))):
+        error = draw(st.none() | st.sampled_from(ErrorType))
+        drawn.append(
+            call(
+                timestamp_ns=now_ns - draw(ages),
+                workspace_id=draw(st.sampled_from(["engineering", "engineering", "engineering", "sales"])),
+                server_slug=draw(st.sampled_from(NAMES["server"])),
+                tool_name=draw(st.sampled_from(NAMES["tool"])),
+                token_id=draw(st.sampled_from(NAMES["token"])),
+                status="success" if error is None else "error",
+                error_type=error,
+                duration_ms=draw(st.sampled_from([0.0, 1.5, 20.0]) | st.floats(0, 1e6)),
+            )
+        )
+    return drawn
+
+
+@st.composite
+def drawn_filters(draw: st.DrawFn) -> dict[str, set[str]]:
+    return {
+        name: draw(st.sets(st.sampled_from(values), min_size=1, max_size=2))
+        for name, values in NAMES.items()
+        if draw(st.integers(0, 3)) == 0
+    }
+
+
+def query(filters: dict[str, set[str]], **single: str) -> list[tuple[str, str]]:
+    return [*single.items(), *((name, value) for name, values in filters.items() for value in sorted(values))]
+
+
+def same(answer: Any, expected: Any) -> bool:
+    """Equal, but for the last digits of floats."""
+    match expected:
+        case dict():
+            return (
+                isinstance(answer, dict)
+                and answer.keys() == expected.keys()
+                and all(same(answer[key], value) for key, value in expected.items())
+            )
+        case list() | tuple():
+            return len(answer) == len(expected) and all(map(same, answer, expected))
+        case float():
+            return bool(answer == pytest.approx(expected, rel=1e-9, abs=1e-9))
+        case _:
+            return bool(answer == expected)
+
+
+def check(answer: Any, expected: Any) -> None:
+    assert same(answer, expected), f"{answer}\nis not\n{expected}"
+
+
+# The names that a filter may have: a filter for what never was is refused, and has its own test.
+KNOWN = [
+    call(server_slug=server, tool_name=tool, token_id=token, timestamp_ns=1)
+    for server, tool, token in zip(NAMES["server"], NAMES["tool"], NAMES["token"], strict=True)
+]
+
+
+@given(st.data())
+@settings(max_examples=30, deadline=None)
+def test_every_view_is_the_fold_of_the_calls_that_it_covers(data: st.DataObject) -> None:
+    now_ns = data.draw(st.sampled_from([NOW_NS, DST_ENDS_IN_BERLIN, DST_ENDS_IN_BERLIN + 86_400 * S]))
+    calls = [*KNOWN, *data.draw(drawn_calls(now_ns))]
+    tz, period = data.draw(st.sampled_from(ZONES)), data.draw(st.sampled_from(PERIODS))
+    filters = data.draw(drawn_filters())
+    by = data.draw(st.lists(st.sampled_from(list(NAMES)), unique=True))
+    asked = query(filters, tz=tz, period=period)
+
+    ours = [c for c in calls if c.workspace_id == "engineering"]
+    filtered = list(filter(fold.passes(filters), ours))
+    chosen = list(filter(fold.within(period, tz, now_ns), filtered))
+    workspace = CONFIG.workspaces["engineering"]
+
+    with Service(calls, now_ns=now_ns) as service:
+        whole = service.get("", asked)
+        check(whole["overview"], fold.overview(chosen, filtered, tz, now_ns))
+        check(whole["tools"], fold.tools(chosen, ours, filters, now_ns))
+        check(whole["members"], fold.members(chosen, workspace, filters))
+        check(whole["servers"], fold.servers(chosen, workspace, filters))
+        assert whole["usage"]["usage"]["mcp_proxy_calls"]["used"] == fold.used(ours, now_ns)
+        for part in ("overview", "tools", "members", "servers", "usage"):
+            assert service.get(f"/{part}", asked) == whole[part]
+        check(service.get("/groups", [*asked, ("by", ",".join(by))]), {"by": by, "groups": fold.groups(chosen, by)})
+        newest_first = sorted(chosen, key=lambda c: (c.timestamp_ns, c.call_id), reverse=True)
+        assert [c["call_id"] for c in service.get("/calls", asked)["calls"]] == [c.call_id for c in newest_first]
+
+
+@given(st.data())
+@settings(max_examples=20, deadline=None)
+def test_a_timeline_counts_each_call_of_the_range_in_its_bucket(data: st.DataObject) -> None:
+    calls = data.draw(drawn_calls(NOW_NS))
+    by = data.draw(st.none() | st.sampled_from(list(NAMES)))
+    period, step_s = data.draw(st.sampled_from([("1h", 60), ("24h", 3600), ("7d", 900), ("30d", 86_400), ("2w", 7000)]))
+    asked = query({}, period=period, step=f"{step_s}s", **({"by": by} if by else {}))
+    with Service(calls) as service:
+        answer = service.get("/timeline", asked)
+    chosen = [c for c in calls if c.workspace_id == "engineering" and fold.within(period, "UTC", NOW_NS)(c)]
+
+    def bucket(ns: int) -> str:
+        return fold.text(ns - ns % (step_s * S))
+
+    assert answer["step_s"] == step_s
+    begin = NOW_NS - int(period[:-1]) * fold.UNIT[period[-1]] * S
+    first = begin - begin % (step_s * S)
+    assert answer["buckets"] == [fold.text(ns) for ns in range(first, NOW_NS, step_s * S)]
+    column = fold.COLUMN[by] if by else None
+    values = {None} if column is None else {getattr(c, column) for c in chosen}
+    assert len(answer["series"]) == len(values)
+    for series in answer["series"]:
+        of_series = [c for c in chosen if column is None or getattr(c, column) == series[column]]
+        counted = [0] * len(answer["buckets"]), [0] * len(answer["buckets"])
+        for c in of_series:
+            at = answer["buckets"].index(bucket(c.timestamp_ns))
+            counted[0][at] += 1
+            counted[1][at] += c.status == "error"
+        assert (series["calls"], series["errors"]) == counted
+        assert of_series or by is None
+
+
+@given(st.lists(st.floats(0, 1e6), min_size=1, max_size=50))
+@settings(max_examples=20, deadline=None)
+def test_percentiles_are_those_of_percentile_cont(values: list[float]) -> None:
+    with Service([call(timestamp_ns=NOW_NS - 1, duration_ms=value) for value in values]) as service:
+        check(service.get("/overview")["duration_ms"], fold.durations([call(duration_ms=value) for value in values]))
+
+
+@given(st.data())
+@settings(max_examples=20, deadline=None)
+def test_whatever_is_asked_another_workspace_and_another_member_change_nothing(data: st.DataObject) -> None:
+
+    ours = [c for c in data.draw(drawn_calls(NOW_NS)) if c.workspace_id == "engineering"]
+    others: Sequence[ToolCall] = [c for c in data.draw(drawn_calls(NOW_NS)) if c.workspace_id == "sales"]
+    path = data.draw(st.sampled_from(["", "/tools", "/members", "/groups", "/timeline", "/calls"]))
+    asked = query(data.draw(drawn_filters()), period=data.draw(st.sampled_from(PERIODS)))
+    if path == "/groups":
+        asked.append(("by", "token,server,tool"))
+    alone = bearer(workspaces=["engineering"], token="alice")
+    with Service([c for c in ours if c.token_id == "alice"]) as service:
+        expected = service.request(path, asked, bearer=alone)
+    with Service([*ours, *others]) as service:
+        found = service.request(path, asked, bearer=alone)
+    assert (found.status_code, found.json()) == (expected.status_code, expected.json())
+
+
+def test_what_is_configured_or_in_the_catalogue_is_listed_with_0_and_not_left_out() -> None:
+    catalogue = {"engineering": [("github", "merge"), ("jira", "close")]}
+    with Service(catalogue=lambda workspace: catalogue[workspace]) as service:
+        whole = service.get()
+    nothing = {"avg": None, "p50": None, "p95": None, "p99": None}
+    empty = {"calls": 0, "errors": 0, "error_rate": None, "duration_ms": nothing}
+    assert whole["overview"]["success_rate"] is None
+    assert whole["tools"] == [
+        {"server_slug": "github", "tool_name": "merge", **empty, "last_called_at": None},
+        {"server_slug": "jira", "tool_name": "close", **empty, "last_called_at": None},
+    ]
+    assert [(m["token_id"], m["token_name"], m["calls"], m["top_tools"]) for m in whole["members"]] == [
+        ("bob", "Bob", 0, []),
+        ("alice", "Zoe's Cursor", 0, []),
+    ]
+    assert whole["servers"] == [
+        {"server_slug": "github", **empty, "up": None},
+        {"server_slug": "jira", **empty, "up": None},
+    ]
+
+
+def test_a_member_shows_five_tools_the_most_called_first() -> None:
+    calls = [
+        call(tool_name=f"tool_{i}", timestamp_ns=NOW_NS - 1)
+        for i, times in enumerate([1, 7, 3, 3, 5, 6])
+        for _ in range(times)
+    ]
+    with Service(calls) as service:
+        [top] = [m["top_tools"] for m in service.get("/members") if m["token_id"] == "alice"]
+    assert [(t["tool_name"], t["calls"]) for t in top] == [
+        ("tool_1", 7),
+        ("tool_5", 6),
+        ("tool_4", 5),
+        ("tool_2", 3),
+        ("tool_3", 3),
+    ]
+
+
+def test_lists_are_cut_to_the_limit_after_sorting() -> None:
+    calls = [call(tool_name=name, timestamp_ns=NOW_NS - 1) for name in ("a", "b", "b", "c", "c", "c")]
+    with Service(calls) as service:
+        assert [t["tool_name"] for t in service.get("/tools", {"limit": "2"})] == ["c", "b"]
+        assert [s["server_slug"] for s in service.get("/servers", {"limit": "1"})] == ["github"]
+        assert len(service.get("/groups", {"by": "tool", "limit": "2"})["groups"]) == 2
+
+
+def test_servers_show_whether_they_are_up() -> None:
+    states = {("engineering", "github"): True, ("engineering", "jira"): False}
+    with Service(upstream_up=lambda workspace, server: states[workspace, server]) as service:
+        assert {s["server_slug"]: s["up"] for s in service.get("/servers")} == {"github": True, "jira": False}
+
+
+def test_a_range_is_clamped_to_what_the_plan_retains_and_says_so() -> None:
+    sold = {"workspace_id": "sales", "server_slug": "crm", "token_id": "carol"}
+    days = [1, 6, 8, 20]
+    calls = [call(timestamp_ns=NOW_NS - d * 86_400 * S, call_id=f"day-{d}", **sold) for d in days]
+    with Service(calls) as service:
+        kept = service.get("", {"period": "30d"}, workspace="sales")
+        assert kept["plan"] == "free"
+        assert kept["range"]["clamped"] is True
+        assert kept["range"]["from"] == fold.text(NOW_NS - 7 * 86_400 * S)
+        assert kept["overview"]["calls"]["range"] == 2
+        assert service.get("", {"period": "7d"}, workspace="sales")["range"]["clamped"] is False
+        before = service.get("", {"from": "1700000000", "to": "1700000001"}, workspace="sales")
+        assert (before["range"]["clamped"], before["overview"]["calls"]["range"]) == (True, 0)
+        assert [c["call_id"] for c in service.get("/calls", {"period": "30d"}, workspace="sales")["calls"]] == [
+            "day-1",
+            "day-6",
+        ]
+        assert service.request("/calls/day-6", workspace="sales").status_code == 200
+        assert service.request("/calls/day-8", workspace="sales").status_code == 404
+
+
+def test_a_range_from_to_is_half_open() -> None:
+    calls = [call(timestamp_ns=s * S, call_id=str(s)) for s in (1_795_000_000, 1_795_000_001, 1_795_000_002)]
+    with Service(calls) as service:
+        answer = service.get("/calls", {"from": "1795000000", "to": "2026-11-18T11:06:42Z"})
+        found = service.get("", {"from": "2026-11-18T12:06:40.000+01:00", "to": "1795000002"})
+    assert fold.text(1_795_000_002 * S) == "2026-11-18T11:06:42.000Z"
+    assert [c["call_id"] for c in answer["calls"]] == ["1795000001", "1795000000"]
+    assert found["overview"]["calls"]["range"] == 2
+    assert found["range"] == {
+        "from": "2026-11-18T11:06:40.000Z",
+        "to": "2026-11-18T11:06:42.000Z",
+        "tz": "UTC",
+        "clamped": False,
+    }
+
+
+def test_an_answer_says_how_fresh_it_is() -> None:
+    with Service() as service:
+        assert service.get()["fresh_as_of"] is None
+        service.ledger.fresh_as_of_ns = NOW_NS
+        assert service.get()["fresh_as_of"] == fold.text(NOW_NS)
+
+
+def test_a_timeline_in_days_begins_at_the_zones_midnight() -> None:
+    with Service([call(timestamp_ns=NOW_NS - 1)]) as service:
+        answer = service.get("/timeline", {"period": "24h", "step": "1d", "tz": "Asia/Kolkata"})
+    assert [bucket[11:] for bucket in answer["buckets"]] == ["18:30:00.000Z", "18:30:00.000Z"]
+    assert answer["series"] == [{"calls": [0, 1], "errors": [0, 0]}]
+
+
+def test_a_timeline_takes_two_thousand_buckets_and_names_the_step_that_would_do_for_more() -> None:
+    hours = {"from": "2026-01-01T00:00:00Z", "step": "1h"}
+    with Service() as service:
+        most = service.get("/timeline", {**hours, "to": "2026-03-25T08:00:00Z"})
+        assert len(most["buckets"]) == 2000
+        refused = service.request("/timeline", {**hours, "to": "2026-03-25T08:00:01Z"})
+    assert refused.status_code == 400
+    assert refused.json()["parameter"] == "step"
+    assert "step=2h" in refused.json()["error"]
+    assert refused.json()["allowed"][0] == "2h"
+
+
+def test_a_timeline_of_more_than_two_hundred_series_is_refused_until_a_limit_is_given() -> None:
+    calls = [call(tool_name=f"tool_{i:03d}", timestamp_ns=NOW_NS - 1) for i in range(201)]
+    with Service(calls) as service:
+        refused = service.request("/timeline", {"by": "tool"})
+        assert (refused.status_code, refused.json()["parameter"]) == (400, "by")
+        assert len(service.get("/timeline", {"by": "tool", "limit": "200"})["series"]) == 200

@@ -1,0 +1,177 @@
+import base64
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gateway.analytics.pages import decode_cursor, encode_cursor
+from gateway.calls import ErrorType, Phases
+from gateway.ledger.queries import Place
+from tests.analytics.service import NOW_NS, Service
+from tests.ledger.records import call
+
+S = 10**9
+
+
+@given(st.data())
+@settings(max_examples=20, deadline=None)
+def test_pages_show_each_call_of_the_first_moment_once_while_new_ones_arrive(data: st.DataObject) -> None:
+    ages = st.lists(st.integers(1, 4), min_size=1, max_size=12)  # many share a timestamp
+    first = [call(timestamp_ns=NOW_NS - age * S) for age in data.draw(ages)]
+    limit = str(data.draw(st.integers(1, 5)))
+    seen: list[str] = []
+    with Service(first) as service:
+        asked = {"limit": limit, "period": "1h"}
+        while True:
+            answer = service.get("/calls", asked)
+            seen += [row["call_id"] for row in answer["calls"]]
+            if answer["next_cursor"] is None:
+                break
+            asked["cursor"] = answer["next_cursor"]
+            service.now_ns += 600 * S  # soon, the first calls are older than the period
+            service.add([call(timestamp_ns=service.now_ns - 1, call_id=f"new-{len(seen)}")])
+    newest_first = sorted(first, key=lambda c: (c.timestamp_ns, c.call_id), reverse=True)
+    assert seen == [c.call_id for c in newest_first]
+
+
+def test_a_long_call_that_ends_between_pages_disturbs_nothing() -> None:
+    calls = [call(timestamp_ns=NOW_NS - age * S, call_id=str(age)) for age in (1, 3, 5, 7)]
+    with Service(calls) as service:
+        page = service.get("/calls", {"limit": "2"})
+        service.add([call(timestamp_ns=NOW_NS - age * S, call_id=str(age)) for age in (2, 6)])
+        rest = service.get("/calls", {"limit": "10", "cursor": page["next_cursor"]})
+    assert [c["call_id"] for c in page["calls"]] == ["1", "3"]
+    assert [c["call_id"] for c in rest["calls"]] == ["5", "6", "7"]
+    assert rest["next_cursor"] is None
+
+
+def test_a_page_that_ends_with_the_last_call_has_no_cursor() -> None:
+    with Service([call(timestamp_ns=NOW_NS - 1), call(timestamp_ns=NOW_NS - 2)]) as service:
+        assert service.get("/calls", {"limit": "2"})["next_cursor"] is None
+        assert service.get("/calls", {"limit": "1"})["next_cursor"] is not None
+
+
+def test_a_page_is_fifty_calls_long_unless_asked() -> None:
+    with Service([call(timestamp_ns=NOW_NS - 1) for _ in range(60)]) as service:
+        assert len(service.get("/calls")["calls"]) == 50
+        assert len(service.get("/calls", {"limit": "60"})["calls"]) == 60
+
+
+def test_a_cursor_keeps_to_its_workspace_whoever_uses_it() -> None:
+    calls = [call(timestamp_ns=NOW_NS - age * S, call_id=str(age)) for age in (1, 2)]
+    with Service(calls) as service:
+        cursor = service.get("/calls", {"limit": "1"})["next_cursor"]
+        assert service.get("/calls", {"cursor": cursor}, workspace="sales")["calls"] == []
+
+
+@pytest.mark.parametrize(
+    "cursor",
+    [
+        "x",
+        "!!!!",
+        "e30",
+        "Ã",
+        base64.urlsafe_b64encode(b"[1,2,3]").decode(),
+        base64.urlsafe_b64encode(b'[1,2,99999999999999999999999,"a"]').decode(),
+        base64.urlsafe_b64encode(b'[1,2,-3,"a"]').decode(),
+        base64.urlsafe_b64encode(b"\xff").decode(),
+    ],
+)
+def test_a_cursor_that_no_page_gave_is_400(cursor: str) -> None:
+    with Service() as service:
+        response = service.request("/calls", {"cursor": cursor})
+    assert response.status_code == 400
+    assert response.json()["parameter"] == "cursor"
+
+
+@given(
+    st.integers(0, 2**63 - 1),
+    st.integers(0, 2**63 - 1),
+    st.integers(0, 2**63 - 1),
+    st.text(st.characters(codec="utf-8")),
+)
+def test_a_cursor_says_what_was_put_into_it(from_ns: int, to_ns: int, at_ns: int, call_id: str) -> None:
+    place = Place(at_ns, call_id)
+    assert decode_cursor(encode_cursor(from_ns, to_ns, place)) == (from_ns, to_ns, place)
+
+
+def test_a_single_call_shows_all_that_is_known_of_it() -> None:
+    failed = call(
+        call_id="c1",
+        timestamp_ns=1_795_443_000_123_999_999 - 60 * S,
+        status="error",
+        error_type=ErrorType.JSONRPC_ERROR,
+        error_message="no such issue",
+        upstream_response='{"code":-32602}',
+        jsonrpc_code=-32602,
+        http_status=200,
+        duration_ms=30.5,
+        total_ms=31.25,
+        request_bytes=120,
+        response_bytes=80,
+        client_name="cursor",
+        client_version="2.1",
+        protocol_version="2025-11-25",
+        transport="stdio",
+        session_id="s",
+        jsonrpc_id="7",
+        replica="r1",
+        trace_id="a" * 32,
+        span_id="b" * 16,
+        upstream_span_id="c" * 16,
+        phases=Phases(authenticate=0.25, route=0.25, send=0.5, wait=30.0, respond=0.25),
+    )
+    with Service([failed]) as service:
+        row = service.get("/calls")["calls"][0]
+        whole = service.get("/calls/c1")
+    expected: dict[str, Any] = {
+        "call_id": "c1",
+        "timestamp": "2026-11-23T14:09:00.123Z",
+        "workspace_id": "engineering",
+        "token_id": "alice",
+        "server_slug": "github",
+        "tool_name": "create_issue",
+        "status": "error",
+        "error_type": "jsonrpc_error",
+        "error_message": "no such issue",
+        "upstream_response": '{"code":-32602}',
+        "duration_ms": 30.5,
+        "total_ms": 31.25,
+        "gateway_ms": 0.75,
+        "request_bytes": 120,
+        "response_bytes": 80,
+        "jsonrpc_code": -32602,
+        "http_status": 200,
+        "transport": "stdio",
+        "protocol_version": "2025-11-25",
+        "client": {"name": "cursor", "version": "2.1"},
+        "trace_id": "a" * 32,
+        "span_id": "b" * 16,
+    }
+    assert row == expected
+    assert whole == {
+        **expected,
+        "phases": [
+            {"phase": "authenticate", "start_ms": 0.0, "duration_ms": 0.25},
+            {"phase": "route", "start_ms": 0.25, "duration_ms": 0.25},
+            {"phase": "send", "start_ms": 0.5, "duration_ms": 0.5},
+            {"phase": "wait", "start_ms": 1.0, "duration_ms": 30.0},
+            {"phase": "respond", "start_ms": 31.0, "duration_ms": 0.25},
+        ],
+        "upstream_address": None,
+        "upstream_span_id": "c" * 16,
+        "parent_span_id": None,
+        "session_id": "s",
+        "jsonrpc_id": "7",
+        "replica": "r1",
+    }
+
+
+def test_a_call_of_another_workspace_or_none_is_404() -> None:
+    with Service([call(call_id="a", timestamp_ns=NOW_NS - 1)]) as service:
+        assert service.request("/calls/a").status_code == 200
+        assert service.request("/calls/a", workspace="sales").status_code == 404
+        missing = service.request("/calls/b")
+    assert missing.status_code == 404
+    assert "'b'" in missing.json()["error"]

@@ -1,0 +1,135 @@
+import asyncio
+import threading
+from collections.abc import Iterable
+
+import pytest
+from starlette.applications import Starlette
+from starlette.routing import Match
+
+from gateway.analytics.routes import VIEWS, accepts_json, routes
+from gateway.ledger.queries import Query
+from tests.analytics.service import CONFIG, NOW_NS, PATH, Service
+from tests.ledger.records import call
+
+
+def test_an_answer_is_json_that_nobody_stores() -> None:
+    with Service() as service:
+        response = service.request()
+    assert response.headers["content-type"] == "application/json"
+    assert response.headers["cache-control"] == "no-store"
+
+
+def test_the_whole_answer_has_what_the_contract_names() -> None:
+    with Service() as service:
+        answer = service.get()
+    assert list(answer) == [
+        "workspace_id",
+        "plan",
+        "range",
+        "fresh_as_of",
+        "overview",
+        "tools",
+        "members",
+        "servers",
+        "usage",
+    ]
+    assert (answer["workspace_id"], answer["plan"]) == ("engineering", "enterprise")
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE", "OPTIONS"])
+def test_other_methods_are_405_with_those_that_are_allowed(method: str) -> None:
+    with Service() as service:
+        for path in VIEWS:
+            response = service.request(path, method=method)
+            assert response.status_code == 405
+            assert response.headers["allow"] == "GET, HEAD"
+            assert set(response.json()) == {"error"}
+
+
+def test_a_client_that_takes_no_json_gets_406() -> None:
+    with Service() as service:
+        response = service.request(headers={"Accept": "text/csv"})
+    assert response.status_code == 406
+    assert "application/json" in response.json()["error"]
+
+
+@pytest.mark.parametrize(
+    ("accept", "expected"),
+    [
+        ([], True),
+        ([""], True),
+        (["*/*"], True),
+        (["application/json"], True),
+        (["Application/JSON; charset=utf-8"], True),
+        (["text/html, application/*;q=0.1"], True),
+        (["text/html", "*/*;q=0.8"], True),
+        (["text/html"], False),
+        (["application/json;q=0"], False),
+        (["application/json;q=0, */*"], False),
+        (["*/*;q=0.0"], False),
+    ],
+)
+def test_accept_is_read_as_http_says(accept: list[str], *, expected: bool) -> None:
+    assert accepts_json(accept) is expected
+
+
+def test_a_path_that_is_not_there_is_404_for_who_may_look_and_401_for_others() -> None:
+    with Service() as service:
+        for path in ("/nothing", "/calls/a/b", "/export"):
+            response = service.request(path)
+            assert response.status_code == 404
+            assert set(response.json()) == {"error"}
+            assert service.request(path, bearer="x").status_code == 401
+
+
+def test_a_slash_at_the_end_changes_nothing() -> None:
+    with Service([call(timestamp_ns=NOW_NS - 1)]) as service:
+        for path in ("", "/tools", "/calls"):
+            assert service.get(path + "/") == service.get(path)
+
+
+def test_the_neighbours_of_analytics_are_left_to_others() -> None:
+    with Service() as service:
+        for path in (PATH.format("engineering").replace("analytics", "logs/stream"), "/metrics", "/"):
+            scope = {"type": "http", "path": path, "method": "GET", "headers": []}
+            assert all(route.matches(scope)[0] is Match.NONE for route in service.app.routes)
+
+
+def test_a_ledger_that_is_away_is_503_and_says_when_to_come_again() -> None:
+    with Service() as service:
+        service.ledger.close()
+        for path in ("", "/calls", "/calls/a"):
+            response = service.request(path)
+            assert response.status_code == 503
+            assert int(response.headers["retry-after"]) > 0
+            assert set(response.json()) == {"error"}
+
+
+def test_a_mistake_of_ours_is_not_called_an_outage() -> None:
+    with Service() as service:
+        with service.ledger.transaction() as transaction:
+            transaction.execute(Query("drop table calls", {}))
+        with pytest.raises(Exception, match="calls"):
+            service.request()
+
+
+async def test_the_event_loop_is_free_while_the_ledger_is_asked() -> None:
+    loop_went_on = threading.Event()
+
+    def catalogue(_: str) -> Iterable[tuple[str, str]]:
+        assert loop_went_on.wait(10), "nothing else ran on the event loop meanwhile"
+        return ()
+
+    with Service(catalogue=catalogue) as service:
+        asyncio.get_running_loop().call_later(0.01, loop_went_on.set)
+        response = await service.send("/tools")
+    assert response.status_code == 200
+
+
+def test_a_changed_configuration_holds_for_the_next_request() -> None:
+    current = [CONFIG]
+    with Service() as service:
+        service.app = Starlette(routes=routes(service.ledger, lambda: current[0], clock=lambda: NOW_NS))
+        assert service.request(workspace="sales").status_code == 200
+        current[0] = CONFIG.model_copy(update={"workspaces": {}})
+        assert service.request(workspace="sales").status_code == 404
