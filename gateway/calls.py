@@ -52,6 +52,7 @@ class Phase(NamedTuple):
     duration_ms: float
 
 
+NO_PHASES: Final = Phases()
 PHASES: Final[tuple[str, ...]] = Phases.__struct_fields__
 UPSTREAM_PHASES: Final = frozenset({"acquire", "send", "wait", "receive"})
 
@@ -107,7 +108,7 @@ class ToolCall(CallIdentity, frozen=True, kw_only=True, omit_defaults=True, tag_
     jsonrpc_code: int | None = None
     http_status: int | None = None
     """The upstream's HTTP status."""
-    phases: Phases = Phases()
+    phases: Phases = NO_PHASES
 
     @property
     def gateway_ms(self) -> float:
@@ -124,17 +125,66 @@ class ToolCall(CallIdentity, frozen=True, kw_only=True, omit_defaults=True, tag_
             start += duration
 
 
+def ended(
+    start: CallStart,
+    status: Status,
+    *,
+    duration_ms: float,
+    total_ms: float,
+    error_type: ErrorType | None = None,
+    error_message: str | None = None,
+    upstream_response: str | None = None,
+    response_bytes: int = 0,
+    jsonrpc_code: int | None = None,
+    http_status: int | None = None,
+    phases: Phases = NO_PHASES,
+) -> ToolCall:
+    """The record of a call that began with `start`. Member by member, as it is on every call's way."""
+    return ToolCall(
+        call_id=start.call_id,
+        timestamp_ns=start.timestamp_ns,
+        workspace_id=start.workspace_id,
+        token_id=start.token_id,
+        server_slug=start.server_slug,
+        tool_name=start.tool_name,
+        trace_id=start.trace_id,
+        span_id=start.span_id,
+        upstream_span_id=start.upstream_span_id,
+        parent_span_id=start.parent_span_id,
+        link_trace_id=start.link_trace_id,
+        link_span_id=start.link_span_id,
+        trace_flags=start.trace_flags,
+        request_bytes=start.request_bytes,
+        transport=start.transport,
+        upstream_address=start.upstream_address,
+        protocol_version=start.protocol_version,
+        client_name=start.client_name,
+        client_version=start.client_version,
+        session_id=start.session_id,
+        jsonrpc_id=start.jsonrpc_id,
+        replica=start.replica,
+        status=status,
+        duration_ms=duration_ms,
+        total_ms=total_ms,
+        error_type=error_type,
+        error_message=error_message,
+        upstream_response=upstream_response,
+        response_bytes=response_bytes,
+        jsonrpc_code=jsonrpc_code,
+        http_status=http_status,
+        phases=phases,
+    )
+
+
 def abandoned(start: CallStart, *, now_ns: int) -> ToolCall:
     """The record of a call whose relay died before it ended: a `gateway_error`, as long as it was known to run."""
-    elapsed_ms = max(now_ns - start.timestamp_ns, 0) / 1e6
-    identity = {name: getattr(start, name) for name in CallIdentity.__struct_fields__}
-    return ToolCall(
-        **identity,
-        status="error",
+    return ended(
+        start,
+        "error",
+        duration_ms=0.0,
+        total_ms=max(now_ns - start.timestamp_ns, 0) / 1e6,
         error_type=ErrorType.GATEWAY_ERROR,
         error_message="the relay process ended before this call did; its client got no answer",
-        duration_ms=0.0,
-        total_ms=elapsed_ms,
     )
 
 

@@ -1,6 +1,5 @@
 """W3C trace context as MCP carries it: in `params._meta` first (SEP-414), in the HTTP header second."""
 
-import random
 import re
 from collections.abc import Mapping
 from typing import Final, NamedTuple
@@ -31,15 +30,10 @@ class Trace(NamedTuple):
     trace_id: str
     span_id: str
     upstream_span_id: str
-    flags: int
-    tracestate: str | None
-    parent_span_id: str | None
-    link: SpanContext | None
-
-    @property
-    def upstream_traceparent(self) -> str:
-        """The CLIENT span's context, for the upstream."""
-        return f"00-{self.trace_id}-{self.upstream_span_id}-{self.flags:02x}"
+    flags: int = 1
+    tracestate: str | None = None
+    parent_span_id: str | None = None
+    link: SpanContext | None = None
 
 
 def parse(traceparent: str, tracestate: str | None = None) -> SpanContext | None:
@@ -62,12 +56,14 @@ def _text(value: Raw | None) -> str | None:
         return None
 
 
-def begin(meta: Mapping[str, Raw], header: bytes | None, header_state: bytes | None = None) -> Trace:
-    """Join the trace that the client is in, or begin one. New ids are random; the client's sampled flag is kept."""
-    digits = random.randbytes(32).hex()  # noqa: S311 - ids, not secrets
-    span_id, upstream_span_id = digits[32:48], digits[48:]
+def begin(digits: str, meta: Mapping[str, Raw], header: bytes | None, header_state: bytes | None = None) -> Trace:
+    """Join the trace that the client is in, or begin one; the client's sampled flag is kept.
+
+    `digits` are 64 random hex digits, for the trace and the two spans.
+    """
+    span_id, upstream_span_id = digits[32:48], digits[48:64]
     if header is None and "traceparent" not in meta:
-        return Trace(digits[:32], span_id, upstream_span_id, 1, None, None, None)
+        return Trace(digits[:32], span_id, upstream_span_id)
     state = header_state.decode("latin-1") if header_state is not None else None
     ambient = parse(header.decode("latin-1"), state) if header is not None else None
     in_meta = _text(meta.get("traceparent"))
@@ -75,5 +71,5 @@ def begin(meta: Mapping[str, Raw], header: bytes | None, header_state: bytes | N
     link = ambient if parent and ambient and ambient[:2] != parent[:2] else None
     parent = parent or ambient
     if parent is None:
-        return Trace(digits[:32], span_id, upstream_span_id, 1, None, None, None)
+        return Trace(digits[:32], span_id, upstream_span_id)
     return Trace(parent.trace_id, span_id, upstream_span_id, parent.flags, parent.tracestate, parent.span_id, link)

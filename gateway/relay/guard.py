@@ -57,7 +57,7 @@ class Guards:
         guard = Guard(receive, time.perf_counter_ns() + int(timeout * 1e9))
         self._guards.add(guard)
         if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(min(SWEEP_S, timeout), self._sweep)
+            self._timer = asyncio.get_running_loop().call_later(SWEEP_S, self._sweep)
         return guard
 
     def end(self, guard: Guard) -> None:

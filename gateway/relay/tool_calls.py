@@ -9,13 +9,13 @@ import logging
 import random
 import time
 from collections.abc import Mapping
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 from msgspec import UNSET, Raw, Struct
 from starlette.types import Receive, Send
 
-from gateway.calls import UNKNOWN, CallStart, ErrorType, Phases, ToolCall
+from gateway.calls import UNKNOWN, CallStart, ErrorType, Phases, ToolCall, ended
 from gateway.mcp import jsonrpc, names, outbound, trace_context
 from gateway.mcp.inbound import Request
 from gateway.relay.guard import Guard, Guards
@@ -30,6 +30,7 @@ logger = logging.getLogger(__name__)
 
 _MS: Final = 1e6
 _SHOWN_NAME: Final = 128
+_VARIANT: Final = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
 
 
 class _Probe(Struct):
@@ -72,12 +73,13 @@ class Call:
         "authenticated_ns",
         "began_ns",
         "exchange",
-        "identity",
+        "headers",
         "principal",
         "request",
         "request_bytes",
         "routed_ns",
         "server",
+        "start",
         "timestamp_ns",
         "tool",
         "trace",
@@ -97,56 +99,53 @@ class Call:
         self.view = view
         self.principal = principal
         self.request = request
+        self.headers = headers
         self.request_bytes = request_bytes
-        self.trace = trace_context.begin(request.meta, headers.get(b"traceparent"), headers.get(b"tracestate"))
         self.server: Server | None = None
         self.tool = UNKNOWN
         self.exchange: Exchange | None = None
-        self.identity: dict[str, Any] | None = None
+        self.start: CallStart | None = None
         self.timestamp_ns = timestamp_ns
         self.began_ns = began_ns
         self.authenticated_ns = time.perf_counter_ns()
         self.routed_ns = 0
 
-    def identify(self, replica: str) -> dict[str, Any]:
-        """The members that the start line and the record share."""
-        request, trace, server = self.request, self.trace, self.server
-        identity: dict[str, Any] = {
-            "call_id": call_id(self.timestamp_ns),
-            "timestamp_ns": self.timestamp_ns,
-            "workspace_id": self.view.slug,
-            "token_id": self.principal.token_id,
-            "server_slug": UNKNOWN,
-            "tool_name": self.tool,
-            "trace_id": trace.trace_id,
-            "span_id": trace.span_id,
-            "upstream_span_id": trace.upstream_span_id,
-            "trace_flags": trace.flags,
-            "request_bytes": self.request_bytes,
-            "protocol_version": request.version,
-            "client_name": request.client.name,
-            "client_version": request.client.version,
-            "jsonrpc_id": str(request.id),
-            "replica": replica,
-        }
-        if server is not None:
-            identity["server_slug"] = server.slug
-            identity["transport"] = server.transport
-            identity["upstream_address"] = server.upstream.address
-        if trace.parent_span_id is not None:
-            identity["parent_span_id"] = trace.parent_span_id
-        if trace.link is not None:
-            identity["link_trace_id"], identity["link_span_id"] = trace.link[:2]
-        self.identity = identity
-        return identity
+    def identify(self, replica: str) -> CallStart:
+        """Who calls what, with new ids: the start line, and the first half of the record."""
+        request, server, headers = self.request, self.server, self.headers
+        digits = random.randbytes(42).hex()  # noqa: S311 - ids, no secrets
+        trace = trace_context.begin(digits, request.meta, headers.get(b"traceparent"), headers.get(b"tracestate"))
+        self.trace = trace
+        self.start = start = CallStart(
+            call_id=call_id(self.timestamp_ns, digits[64:]),
+            timestamp_ns=self.timestamp_ns,
+            workspace_id=self.view.slug,
+            token_id=self.principal.token_id,
+            server_slug=server.slug if server is not None else UNKNOWN,
+            tool_name=self.tool,
+            trace_id=trace.trace_id,
+            span_id=trace.span_id,
+            upstream_span_id=trace.upstream_span_id,
+            parent_span_id=trace.parent_span_id,
+            link_trace_id=trace.link.trace_id if trace.link is not None else None,
+            link_span_id=trace.link.span_id if trace.link is not None else None,
+            trace_flags=trace.flags,
+            request_bytes=self.request_bytes,
+            transport=server.transport if server is not None else "http",
+            upstream_address=server.upstream.address if server is not None else None,
+            protocol_version=request.version,
+            client_name=request.client.name,
+            client_version=request.client.version,
+            jsonrpc_id=str(request.id),
+            replica=replica,
+        )
+        return start
 
 
-def call_id(timestamp_ns: int) -> str:
-    """A UUID version 7 (RFC 9562): sorts by time, unique without asking anyone."""
-    milliseconds = f"{timestamp_ns // 1_000_000:012x}"
-    digits = random.randbytes(10).hex()  # noqa: S311 - an id, no secret
-    variant = "89ab"[int(digits[0], 16) & 3]
-    return f"{milliseconds[:8]}-{milliseconds[8:]}-7{digits[1:4]}-{variant}{digits[4:7]}-{digits[8:]}"
+def call_id(timestamp_ns: int, digits: str) -> str:
+    """A UUID version 7 (RFC 9562) of 19 random hex digits: sorts by time, unique without asking anyone."""
+    time_hex = f"{timestamp_ns // 1_000_000:012x}"
+    return f"{time_hex[:8]}-{time_hex[8:]}-7{digits[:3]}-{_VARIANT[digits[3]]}{digits[4:7]}-{digits[7:19]}"
 
 
 class ToolCalls:
@@ -216,21 +215,24 @@ class ToolCalls:
             if tool is None:
                 raise _Refused(self._unknown(call))
             call.tool = own_name
-            request, trace = call.request, call.trace
+            request = call.request
+            start = call.identify(self._replica)
+            trace = call.trace
             call.exchange = Exchange(
                 "tools/call",
                 {**request.params, "name": own_name},
                 meta=request.meta,
                 name=own_name,
-                traceparent=trace.upstream_traceparent,
+                traceparent=f"00-{trace.trace_id}-{trace.upstream_span_id}-{trace.flags:02x}",
                 tracestate=trace.tracestate,
                 notify=stream.event,
                 repeatable=tool.repeatable,
             )
-            self._journal.start(CallStart(**call.identify(self._replica)))
+            self._journal.start(start)
             call.routed_ns = call.routed_ns or time.perf_counter_ns()
-            return await server.request(call.exchange)
+            reply = await server.upstream.request(call.exchange)
         except UpstreamError as error:
+            server.failed(error)
             if call.exchange is not None and error.http_status is not None:
                 call.exchange.http_status = error.http_status
             message = f"server {server.slug!r}: {error}"
@@ -239,6 +241,9 @@ class ToolCalls:
             if not guard.claim():
                 raise
             raise _Refused(self._interrupted(call, server, guard)) from None
+        else:
+            server.succeeded()
+            return reply
         finally:
             self._guards.end(guard)
 
@@ -315,23 +320,32 @@ class ToolCalls:
         return 200, jsonrpc.result(request.id, outbound.result(request.era, upstream_era or request.era, value))
 
     def _record(self, call: Call, failure: Failure | None, response_bytes: int) -> ToolCall:
-        identity = call.identity or call.identify(self._replica)
+        start = call.start or call.identify(self._replica)
         now = time.perf_counter_ns()
         phases, upstream_ms = _phases(call, now)
-        exchange = call.exchange
-        return ToolCall(
-            **identity,
-            status="success" if failure is None else "error",
+        total_ms = (now - call.began_ns) / _MS
+        http_status = call.exchange.http_status if call.exchange is not None else None
+        if failure is None:
+            return ended(
+                start,
+                "success",
+                duration_ms=upstream_ms,
+                total_ms=total_ms,
+                response_bytes=response_bytes,
+                http_status=http_status,
+                phases=phases,
+            )
+        return ended(
+            start,
+            "error",
             duration_ms=upstream_ms,
-            total_ms=(now - call.began_ns) / _MS,
-            error_type=failure.error_type if failure is not None else None,
-            error_message=self.redactor.text(failure.message) if failure is not None else None,
-            upstream_response=(
-                self.redactor.text(failure.response) if failure is not None and failure.response else None
-            ),
+            total_ms=total_ms,
+            error_type=failure.error_type,
+            error_message=self.redactor.text(failure.message),
+            upstream_response=self.redactor.text(failure.response) if failure.response else None,
             response_bytes=response_bytes,
-            jsonrpc_code=failure.code if failure is not None else None,
-            http_status=exchange.http_status if exchange is not None else None,
+            jsonrpc_code=failure.code,
+            http_status=http_status,
             phases=phases,
         )
 

@@ -30,7 +30,7 @@ Observe = Callable[[Operation], None]
 _DOWN: Final = frozenset(
     {ErrorType.UPSTREAM_UNREACHABLE, ErrorType.UPSTREAM_HTTP_ERROR, ErrorType.UPSTREAM_PROTOCOL_ERROR}
 )
-"""What says that a server does not work; one slow call does not."""
+"""What says that a server does not work."""
 
 
 class Principal(NamedTuple):
@@ -71,30 +71,26 @@ class Server:
         self.up: bool | None = None
         self.last_success_ns = 0
 
-    async def request(self, exchange: Exchange) -> Reply:
-        """Send a request upstream, and learn from it whether the server works.
-
-        Raises:
-            UpstreamError: see `Upstream.request`.
-        """
-        try:
-            reply = await self.upstream.request(exchange)
-        except UpstreamError as error:
-            if error.error_type in _DOWN:
-                self.up = False
-            raise
+    def succeeded(self) -> None:
+        """It answered."""
         self.up = True
         self.last_success_ns = time.time_ns()
-        return reply
+
+    def failed(self, error: UpstreamError) -> None:
+        """It did not; one slow call does not say that it is down."""
+        if error.error_type in _DOWN:
+            self.up = False
 
     async def ask(self, exchange: Exchange) -> Reply:
         """Send a request that is no tool call, recorded as an operation of the gateway as client."""
         began, began_ns = time.perf_counter_ns(), time.time_ns()
         error_type: str | None = None
         try:
-            reply = await self.request(exchange)
+            reply = await self.upstream.request(exchange)
+            self.succeeded()
             error_type = None if reply.is_result else ErrorType.JSONRPC_ERROR
         except UpstreamError as error:
+            self.failed(error)
             error_type = error.error_type
             raise
         except BaseException:
