@@ -110,11 +110,20 @@ class Transaction(Snapshot):
 
 
 class Ledger:
-    """The open file. Snapshots may be taken from any thread while one other thread writes."""
+    """The open file. Snapshots may be taken from any thread while one other thread writes.
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection, *, query_seconds: float = QUERY_SECONDS) -> None:
-        self._connection = connection
+    DuckDB gives a database up after some failures, a disk that is full during a checkpoint among them. What was
+    committed is safe in the file, so the ledger opens it anew for the next reader or writer.
+    """
+
+    def __init__(
+        self, connect: Callable[[], duckdb.DuckDBPyConnection], *, query_seconds: float = QUERY_SECONDS
+    ) -> None:
+        self._connect = connect
         self._query_seconds = query_seconds
+        self._lock = threading.Lock()
+        self._connection: duckdb.DuckDBPyConnection | None = connect()
+        self._closed = False
         self.fresh_as_of_ns: int | None = None
         """The ledger has every call whose record was in the journal at this time; None while that is unknown."""
 
@@ -128,12 +137,8 @@ class Ledger:
             StartError: another process has it open, it is no ledger, or a newer Callscope wrote it.
         """
         path.parent.mkdir(parents=True, exist_ok=True)
-        offline: dict[str, str | bool | int | float | list[str]] = {
-            "autoinstall_known_extensions": False,
-            "autoload_known_extensions": False,
-        }
         try:
-            ledger = cls(duckdb.connect(str(path), config=offline), query_seconds=query_seconds)
+            ledger = cls(lambda: _connect(path), query_seconds=query_seconds)
         except duckdb.Error as error:
             raise StartError(
                 f"{path}: cannot be opened as the ledger: {error}; one process at a time may have it, "
@@ -173,26 +178,52 @@ class Ledger:
         """
         with self._transaction() as cursor:
             yield Transaction(cursor)
-            try:
-                cursor.commit()
-            except _OUTAGES as error:
-                raise _unavailable(error) from error
+            _try(cursor.commit)
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        cursor = None
         try:
-            cursor = self._connection.cursor()
-            cursor.begin()
-        except _OUTAGES as error:
-            raise _unavailable(error) from error
-        try:
+            cursor = self._cursor()
+            _try(cursor.begin)
             yield cursor
+        except LedgerUnavailableError as error:
+            if isinstance(error.__cause__, duckdb.FatalException):
+                self._disconnect()
+            raise
         finally:
-            cursor.close()
+            if cursor is not None:
+                cursor.close()
+
+    def _cursor(self) -> duckdb.DuckDBPyConnection:
+        with self._lock:
+            if self._closed:
+                raise LedgerUnavailableError("the ledger is closed")
+            if self._connection is None:
+                self._connection = _try(self._connect)
+            return _try(self._connection.cursor)
+
+    def _disconnect(self) -> None:
+        with self._lock:
+            if self._connection is not None:
+                self._connection.close()
+                self._connection = None
 
     def close(self) -> None:
         """Let go of the file, once the last snapshot has ended. Idempotent."""
-        self._connection.close()
+        self._closed = True
+        self._disconnect()
+
+
+def _connect(path: Path) -> duckdb.DuckDBPyConnection:
+    return duckdb.connect(str(path), config={"autoinstall_known_extensions": False, "autoload_known_extensions": False})
+
+
+def _try(act: Callable[[], duckdb.DuckDBPyConnection]) -> duckdb.DuckDBPyConnection:
+    try:
+        return act()
+    except _OUTAGES as error:
+        raise _unavailable(error) from error
 
 
 def _unavailable(error: duckdb.Error) -> LedgerUnavailableError:

@@ -125,7 +125,7 @@ class ForgetfulLedger(Ledger):
 
 def test_a_commit_whose_answer_was_lost_is_not_repeated(tmp_path: Path) -> None:
     Ledger.open(tmp_path / "ledger.duckdb").close()
-    ledger = ForgetfulLedger(duckdb.connect(str(tmp_path / "ledger.duckdb")))
+    ledger = ForgetfulLedger(lambda: duckdb.connect(str(tmp_path / "ledger.duckdb")))
     sink = LedgerSink(ledger)
     unanswered = batch([call(call_id="a"), call(call_id="b")])
     with pytest.raises(LedgerUnavailableError, match="lost"):

@@ -52,3 +52,13 @@ def test_after_kill_9_amid_ingestion_no_call_is_lost_and_none_is_there_twice(tmp
     ledger.close()
     writer.close()
     assert rows == {record.call_id: 1 for record in calls}
+
+
+def test_a_disk_that_was_full_costs_no_call_and_no_restart(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "tests.ledger.full_disk", str(tmp_path / "ledger.duckdb")]
+    process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)  # noqa: S603 - our own module
+    assert process.returncode == 0, process.stdout + process.stderr
+    assert "FATAL" in process.stdout, "the disk was not full at a checkpoint, so nothing was shown"
+    refused, taken, rows = (int(word) for word in process.stdout.split()[-5::2])
+    assert refused >= 3
+    assert (taken, rows) == (20, 20 * 500)
