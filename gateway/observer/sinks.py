@@ -57,6 +57,7 @@ class Pump(threading.Thread):
     def run(self) -> None:
         """Read, absorb, repeat; after a failure, the same batch again with a growing pause."""
         while not self._stopping.is_set():
+            draining = self._draining.is_set()  # before the read: what is written until then is still to be taken
             batch = self._reader.read(self._positions, self._max_bytes)
             self.lag_bytes = batch.lag_bytes
             if not self._absorb(batch):
@@ -65,7 +66,7 @@ class Pump(threading.Thread):
             self.corrupt_lines += batch.corrupt
             if batch.lag_bytes == 0:
                 self._caught_up = time.monotonic()
-                if self._draining.is_set() and not batch.entries:
+                if draining and not batch.entries:
                     return
                 self._stopping.wait(self._interval)
 
