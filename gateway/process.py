@@ -88,10 +88,19 @@ def run(main: Callable[[Launch], Coroutine[Any, Any, None]]) -> None:
     log_to_stderr(launch.name)
     try:
         uvloop.run(main(launch))
-    except CallscopeError as error:
-        for line in str(error).splitlines():
-            logger.error("%s", line)  # noqa: TRY400 - a person reads it; where it was raised says nothing more
+    except* CallscopeError as group:
+        for error in _leaves(group):
+            for line in str(error).splitlines():
+                logger.error("%s", line)  # noqa: TRY400 - a person reads it; where it was raised says nothing more
         sys.exit(1)
+
+
+def _leaves(group: BaseExceptionGroup[CallscopeError]) -> Iterator[CallscopeError]:
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from _leaves(error)
+        else:
+            yield error
 
 
 def log_to_stderr(name: str) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from gateway.config import Config, changes
+from gateway.config import Config, changes, load
 from gateway.errors import ConfigError
 
 logger = logging.getLogger(__name__)
@@ -31,14 +31,20 @@ class Reloading:
 
     async def follow(self, path: Path) -> None:
         """Take over each change of the file that is valid; of another, log every mistake."""
+        self._consider(_load(path))  # it may have changed since the process read it
         async for change in changes(path):
-            match change:
-                case Config():
-                    self._take(change)
-                case ConfigError():
-                    self.outcomes["error"] += 1
-                    for mistake in change.mistakes:
-                        logger.error("the changed configuration is refused: %s: %s", change.source, mistake)
+            self._consider(change)
+
+    def _consider(self, change: Config | ConfigError) -> None:
+        match change:
+            case Config() if change != self.config:
+                self._take(change)
+            case Config():
+                pass
+            case ConfigError():
+                self.outcomes["error"] += 1
+                for mistake in change.mistakes:
+                    logger.error("the changed configuration is refused: %s: %s", change.source, mistake)
 
     def _take(self, config: Config) -> None:
         for section in _changed(self.config, config):
@@ -48,6 +54,13 @@ class Reloading:
             subscriber(config)
         self.outcomes["success"] += 1
         logger.info("the changed configuration holds")
+
+
+def _load(path: Path) -> Config | ConfigError:
+    try:
+        return load(path)
+    except ConfigError as error:
+        return error
 
 
 def _changed(old: Config, new: Config) -> list[str]:
