@@ -1,0 +1,118 @@
+"""The members at work: real clients of the official SDK, which call through the gateway and count what they get."""
+
+import asyncio
+import logging
+import random
+import ssl
+from typing import Final
+
+import httpx2
+from mcp import Client
+from mcp.client.streamable_http import streamable_http_client
+from mcp.shared.exceptions import MCPError
+from mcp_types import CONNECTION_CLOSED, INTERNAL_ERROR, REQUEST_TIMEOUT, Implementation
+
+from gateway.calls import ErrorType
+from gateway.demo.cast import Habit, Member
+from gateway.demo.counts import Counts, Outcome
+
+AT_ONCE: Final = 8
+"""Calls that one member has under way at most."""
+RECONNECT_S: Final = 1.0
+CALL_TIMEOUT_S: Final = 20.0
+LOST: Final = "lost"
+"""The outcome of a call whose answer never came: nobody can say whether the gateway recorded it."""
+_NO_JSONRPC: Final = "Server returned an error response"
+"""What the SDK's client makes of an HTTP error without a JSON-RPC body: the gateway's only one is 429."""
+
+
+class Traffic:
+    """Calls until it is stopped; `counts` are the clients' own."""
+
+    def __init__(self, seed: int) -> None:
+        self.counts = Counts()
+        self._seed = seed
+        self._tls = ssl.create_default_context()  # once: it takes 40 ms, and the clients need none
+        logging.getLogger("mcp").setLevel(logging.CRITICAL)  # calls fail here on purpose
+
+    async def live(self, member: Member, url: str, secret: str, stop: asyncio.Event) -> None:
+        """Be one member until `stop`: connect, call, count; connect again if the connection is lost."""
+        chance = random.Random(f"{self._seed}:{member.name}")  # noqa: S311 - repeatable on purpose
+        headers = {"Authorization": f"Bearer {secret}"}
+        timeout = httpx2.Timeout(CALL_TIMEOUT_S)
+        while not stop.is_set():
+            try:
+                async with (
+                    httpx2.AsyncClient(headers=headers, verify=self._tls, timeout=timeout) as http,
+                    Client(
+                        streamable_http_client(url, http_client=http),
+                        mode=member.mode,
+                        cache=None,
+                        client_info=Implementation(name=member.name.partition(" ")[2].lower(), version="1.0"),
+                        read_timeout_seconds=CALL_TIMEOUT_S,
+                    ) as client,
+                ):
+                    await client.list_tools()
+                    await self._work(client, member, chance, stop)
+            except* (MCPError, httpx2.HTTPError, OSError):
+                await _pause(RECONNECT_S, stop)
+
+    async def _work(self, client: Client, member: Member, chance: random.Random, stop: asyncio.Event) -> None:
+        """Call at random moments, as often as the member does, until `stop` or until the connection is lost."""
+        free = asyncio.Semaphore(AT_ONCE)
+        broken = asyncio.Event()
+        weights = [habit.weight for habit in member.habits]
+
+        async def one(habit: Habit) -> None:
+            try:
+                error_type = await call(client, habit)
+            finally:
+                free.release()
+            self.counts[Outcome(member.workspace, member.token_id, error_type)] += 1
+            if error_type == LOST:
+                broken.set()
+
+        async with asyncio.TaskGroup() as calls:
+            while not stop.is_set() and not broken.is_set():
+                await _pause(chance.expovariate(member.calls_per_s), stop)
+                await free.acquire()
+                calls.create_task(one(chance.choices(member.habits, weights)[0]))
+
+
+async def call(client: Client, habit: Habit) -> str | None:
+    """Make one call: None if it succeeded, else why it failed, in the words of `ErrorType`, or `lost`."""
+    try:
+        result = await client.call_tool(
+            habit.tool,
+            dict(habit.arguments),
+            read_timeout_seconds=habit.patience_s,
+            progress_callback=_ignore if "index" in habit.tool else None,
+        )
+    except MCPError as error:
+        return _error_type(error)
+    return ErrorType.TOOL_ERROR if result.is_error else None
+
+
+def _error_type(error: MCPError) -> str:
+    """The gateway names its own errors in their `data`; the SDK's client makes up the other ones."""
+    if isinstance(error.data, dict) and "error_type" in error.data:
+        return str(error.data["error_type"])
+    if error.code == REQUEST_TIMEOUT:
+        return ErrorType.CANCELLED
+    if error.code == CONNECTION_CLOSED:
+        return LOST
+    if error.code == INTERNAL_ERROR and error.message == _NO_JSONRPC:
+        return ErrorType.RATE_LIMITED
+    return ErrorType.JSONRPC_ERROR
+
+
+async def _ignore(progress: float, total: float | None, message: str | None) -> None:
+    """Whoever asks for progress gets a stream."""
+
+
+async def _pause(seconds: float, stop: asyncio.Event) -> None:
+    try:
+        async with asyncio.timeout(seconds):
+            await stop.wait()
+    except TimeoutError:
+        pass
