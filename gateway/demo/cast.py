@@ -16,6 +16,8 @@ class Habit:
     arguments: Mapping[str, str]
     patience_s: float | None = None
     """After which the member gives up; only where the tool takes far longer, so that the outcome is certain."""
+    exists: bool = True
+    """False for a tool that no server lists."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,8 +108,8 @@ MEMBERS: Final = (
         calls_per_s=1.5,
         habits=(
             Habit(tool="billing__get_invoice", weight=4, arguments={"number": "INV-1999"}),
-            Habit(tool="billing__close_account", weight=0.5, arguments={"customer": "c_12"}),
-            Habit(tool="mail__send", weight=0.5, arguments={"to": "customer@example.com"}),
+            Habit(tool="billing__close_account", weight=0.5, arguments={"customer": "c_12"}, exists=False),
+            Habit(tool="mail__send", weight=0.5, arguments={"to": "a@example.com"}, exists=False),
         ),
     ),
 )

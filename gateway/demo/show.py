@@ -75,15 +75,17 @@ class _Show:
         """Wait until the API and the counters have all calls, and say whether they agree with the clients."""
         self._console.print("the last calls are counted …")
         deadline = time.monotonic() + SETTLE_S
-        while True:
-            api = await self._answers.counted_by_api(self._began_s)
-            metrics = await self._answers.counted_by_metrics()
-            agree = clients == api == metrics
-            if agree or time.monotonic() > deadline:
-                break
+        api, metrics, silence = Counts(), Counts(), ""
+        while not clients == api == metrics and time.monotonic() < deadline:
+            try:
+                api = await self._answers.counted_by_api(self._began_s)
+                metrics = await self._answers.counted_by_metrics()
+            except (httpx.HTTPError, ValueError) as error:
+                silence = f" ({error})"
             await asyncio.sleep(0.25)
+        agree = clients == api == metrics
         self._console.print(reckoning(clients, api, metrics))
-        verdict = "all three agree" if agree else "they do NOT agree: see the rows marked 'differs'"
+        verdict = "all three agree" if agree else f"they do NOT agree, see the rows marked 'differs'{silence}"
         self._console.print(f"{clients.total()} calls: {verdict}", highlight=False)
         return 0 if agree and clients else 1
 

@@ -52,7 +52,7 @@ class Traffic:
                         read_timeout_seconds=CALL_TIMEOUT_S,
                     ) as client,
                 ):
-                    await client.list_tools()
+                    await _get_to_know(client, member, stop)
                     await self._work(client, member, chance, stop)
             except* (MCPError, httpx2.HTTPError, OSError):
                 await _pause(RECONNECT_S, stop)
@@ -79,6 +79,16 @@ class Traffic:
                 calls.create_task(one(chance.choices(member.habits, weights)[0]))
 
 
+async def _get_to_know(client: Client, member: Member, stop: asyncio.Event) -> None:
+    """List the tools until the member's own are there, as servers need a moment to start.
+
+    A tool that the SDK's client has not seen listed makes it list all of them again after a call, which may be refused.
+    """
+    wanted = {habit.tool for habit in member.habits if habit.exists}
+    while not stop.is_set() and wanted - {tool.name for tool in (await client.list_tools()).tools}:
+        await _pause(RECONNECT_S, stop)
+
+
 async def call(client: Client, habit: Habit) -> str | None:
     """Make one call: None if it succeeded, else why it failed, in the words of `ErrorType`, or `lost`."""
     try:
@@ -89,12 +99,12 @@ async def call(client: Client, habit: Habit) -> str | None:
             progress_callback=_ignore if "index" in habit.tool else None,
         )
     except MCPError as error:
-        return _error_type(error)
+        return error_type_of(error)
     return ErrorType.TOOL_ERROR if result.is_error else None
 
 
-def _error_type(error: MCPError) -> str:
-    """The gateway names its own errors in their `data`; the SDK's client makes up the other ones."""
+def error_type_of(error: MCPError) -> str:
+    """Why a call failed: the gateway names its own errors in their `data`; the SDK's client makes up the other ones."""
     if isinstance(error.data, dict) and "error_type" in error.data:
         return str(error.data["error_type"])
     if error.code == REQUEST_TIMEOUT:

@@ -1,0 +1,31 @@
+"""Real MCP servers for the whole run, and gateways in front of them."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.system.running import STDIO, Gateway, running, upstreams
+
+
+@pytest.fixture(scope="session")
+def servers() -> Iterator[dict[str, dict[str, Any]]]:
+    """One server of each kind. Nobody listens where `dead` should be; `hasty` is `modern`, given no time."""
+    with upstreams("modern", "legacy", "misbehaving") as urls:
+        yield {
+            "modern": {"url": urls["modern"]},
+            "legacy": {"url": urls["legacy"]},
+            "local": STDIO,
+            "broken": {"url": urls["misbehaving"]},
+            "dead": {"url": "http://127.0.0.1:1/mcp"},
+            "hasty": {"url": urls["modern"], "timeout": 0.5},
+        }
+
+
+@pytest.fixture(scope="module")
+def gateway(tmp_path_factory: pytest.TempPathFactory, servers: dict[str, dict[str, Any]]) -> Iterator[Gateway]:
+    """A gateway in front of all of them, with two members."""
+    folder: Path = tmp_path_factory.mktemp("gateway")
+    with running(folder, servers, {"alice": {}, "bob": {}, "gone": {"expires_at": "2026-01-01T00:00:00Z"}}) as it:
+        yield it
