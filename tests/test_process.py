@@ -48,7 +48,7 @@ class Started:
         self.url = f"http://127.0.0.1:{self.socket.getsockname()[1]}"
         lifeline, self.write_end = os.pipe()
         launch = Launch(config=Path(config), fd=self.socket.fileno(), run_file=self.run_file, lifeline=lifeline)
-        self.process = subprocess.Popen(  # noqa: S603 - our own program
+        self.process = subprocess.Popen(
             [sys.executable, "-c", PROGRAM, *launch.arguments()],
             pass_fds=(launch.fd, lifeline),
             stderr=subprocess.PIPE,

@@ -49,7 +49,7 @@ class Request:
 
     __slots__ = ("client", "era", "id", "meta", "method", "params", "version")
 
-    def __init__(self, id: Id, method: str, params: Params, meta: Params, era: Era, version: str) -> None:  # noqa: A002, PLR0917 - JSON-RPC's name; on the hot path
+    def __init__(self, id: Id, method: str, params: Params, meta: Params, era: Era, version: str) -> None:  # noqa: A002 - JSON-RPC's name; on the hot path
         self.id = id
         self.method = method
         self.params = params

@@ -86,7 +86,7 @@ class Call:
         "view",
     )
 
-    def __init__(  # noqa: PLR0917 - on the hot path
+    def __init__(
         self,
         view: WorkspaceView,
         principal: Principal,

@@ -148,7 +148,7 @@ def test_a_second_process_is_told_that_the_file_is_taken(tmp_path: Path) -> None
         "try: Ledger.open(pathlib.Path(sys.argv[1]))\n"
         "except StartError as error: print(error)\n"
     )
-    other = subprocess.run([sys.executable, "-c", script, path], capture_output=True, text=True, check=True, timeout=60)  # noqa: S603 - our own script
+    other = subprocess.run([sys.executable, "-c", script, path], capture_output=True, text=True, check=True, timeout=60)
     ledger.close()
     assert str(path) in other.stdout
     assert "one process at a time" in other.stdout

@@ -19,7 +19,7 @@ def rows_by_id(ledger: Ledger) -> dict[str, int]:
 def ingest_until_killed(journal: Path, path: Path, *, beyond: int) -> None:
     """Run the ingesting process, and kill it once it has said that it is beyond an offset: then it is amid the next."""
     command = [sys.executable, "-m", "tests.ledger.ingest", str(journal), str(path)]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603 - our own module
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         for line in process.stdout:
             if int(line) > beyond:
@@ -56,7 +56,7 @@ def test_after_kill_9_amid_ingestion_no_call_is_lost_and_none_is_there_twice(tmp
 
 def test_a_disk_that_was_full_costs_no_call_and_no_restart(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tests.ledger.full_disk", str(tmp_path / "ledger.duckdb")]
-    process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)  # noqa: S603 - our own module
+    process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
     assert process.returncode == 0, process.stdout + process.stderr
     assert "FATAL" in process.stdout, "the disk was not full at a checkpoint, so nothing was shown"
     refused, taken, rows = (int(word) for word in process.stdout.split()[-5::2])
