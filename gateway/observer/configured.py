@@ -1,0 +1,37 @@
+"""Gauges that say what the configuration says: tokens, workspaces, plans, and the ledger's count beside the limit."""
+
+from collections.abc import Callable, Iterator, Mapping
+
+from gateway.analytics.periods import month_of
+from gateway.config import Config
+from gateway.observer import signals
+from gateway.observer.readings import Family, Reading
+
+Usage = Callable[[], Mapping[str, int]]
+"""This month's calls that count against the plan's limit, by workspace id; empty while the ledger is away."""
+
+
+def read_configured(config: Config, now_ns: int, usage: Usage) -> Iterator[Family]:
+    """The gauges at `now_ns`; a workspace that `usage` does not name has no usage."""
+    workspaces = config.workspaces
+    yield Family(
+        signals.TOKEN_INFO,
+        [
+            Reading((slug, token.id, token.name, token.kind), 1)
+            for slug, workspace in workspaces.items()
+            for token in workspace.tokens
+        ],
+    )
+    yield Family(
+        signals.WORKSPACE_INFO,
+        [Reading((slug, workspace.name or slug, workspace.plan), 1) for slug, workspace in workspaces.items()],
+    )
+    limits = {slug: config.plan_of(workspace).calls_per_month for slug, workspace in workspaces.items()}
+    yield Family(
+        signals.PLAN_LIMIT_CALLS,
+        [Reading((slug, workspaces[slug].plan), limit) for slug, limit in limits.items() if limit is not None],
+    )
+    period_end = month_of(now_ns).end_ns / 1e9
+    yield Family(signals.USAGE_PERIOD_END, [Reading((slug,), period_end) for slug in workspaces])
+    used = usage()
+    yield Family(signals.USAGE_CALLS, [Reading((slug,), used[slug]) for slug in workspaces if slug in used])

@@ -1,0 +1,39 @@
+"""What the observer tells of itself: is telemetry late, is any of it lost, which version runs."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final
+
+from gateway.observer import signals
+from gateway.observer.exposition import FamiliesCollector
+from gateway.observer.readings import Family, Reading
+from gateway.observer.sinks import Pump
+
+METRICS: Final = (signals.SINK_LAG_SECONDS, signals.SINK_LAG_BYTES, signals.CONFIG_RELOADS, signals.BUILD_INFO)
+
+
+def internals_collector(pumps: Sequence[Pump], reloads: Mapping[str, int], *, version: str) -> FamiliesCollector:
+    """A collector of the sinks' lag and of `reloads`, which counts `success` and `error` since this process began."""
+
+    def read() -> Iterator[Family]:
+        yield Family(signals.SINK_LAG_SECONDS, [Reading((pump.sink.name,), pump.lag_seconds) for pump in pumps])
+        yield Family(signals.SINK_LAG_BYTES, [Reading((pump.sink.name,), pump.lag_bytes) for pump in pumps])
+        yield Family(signals.CONFIG_RELOADS, [Reading((status,), reloads[status]) for status in ("success", "error")])
+        yield Family(signals.BUILD_INFO, [Reading(("observer", version), 1)])
+
+    return FamiliesCollector(METRICS, read)
+
+
+def losses(
+    pumps: Sequence[Pump], over_max_bytes: Mapping[str, int], rejected: Mapping[str, int]
+) -> dict[tuple[str, str], int]:
+    """What each sink has lost since this process began, by sink and reason: see `MetricsSink.count_losses`.
+
+    `over_max_bytes` and `rejected` are by sink: records that the journal deleted unread, and that a back end refused.
+    """
+    lost: dict[tuple[str, str], int] = {}
+    for pump in pumps:
+        name = pump.sink.name
+        lost[name, "corrupt"] = pump.corrupt_lines
+        lost[name, "max_bytes"] = over_max_bytes.get(name, 0)
+    lost.update(((name, "rejected"), records) for name, records in rejected.items())
+    return lost

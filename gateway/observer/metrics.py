@@ -1,0 +1,184 @@
+"""The metrics sink: the journal as Prometheus series that a restart of the observer does not disturb.
+
+The law: what is exposed never goes back. Series and positions are saved together, what is behind the positions is read
+again, and nothing is exposed that has not caught up with what an earlier process may have exposed.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Final
+
+from gateway.calls import Heartbeat, Operation, ToolCall
+from gateway.config import Config, Metrics
+from gateway.journal import Batch
+from gateway.journal.reader import Positions
+from gateway.observer import metrics_state, signals
+from gateway.observer.configured import Usage, read_configured
+from gateway.observer.exposition import FamiliesCollector
+from gateway.observer.fold import Fold
+from gateway.observer.internals import METRICS as INTERNALS
+from gateway.observer.readings import Family, read_histograms, read_timestamps, read_values
+
+logger = logging.getLogger(__name__)
+
+CATCH_UP_S: Final = 30.0
+"""Seconds for which the series may wait for the journal; what the process before had read is behind them by then."""
+
+Losses = Callable[[], Mapping[tuple[str, str], int]]
+"""Records lost since this process began, by sink and reason."""
+
+
+class MetricsSink:
+    """Counts calls, operations and heartbeats. `absorb` is for one thread, the rest for any.
+
+    Raises:
+        StartError: the state can neither be read nor be set aside.
+    """
+
+    name = "metrics"
+
+    def __init__(
+        self,
+        state_path: Path,
+        settings: Metrics,
+        *,
+        usage: Usage = dict,
+        save_interval: float = 5.0,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._path = state_path
+        self._birth_interval = settings.birth_interval
+        # A series must be saved before it is grown, or it would be born again when it has been seen.
+        self._save_interval = min(save_interval, settings.birth_interval / 2 or save_interval)
+        self._usage = usage
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._saving = threading.Lock()
+        self._fold = Fold(settings)
+        self._positions: Positions = {}
+        self._durable: Positions = {}
+        self._config: Config | None = None
+        self._losses: Losses = dict
+        self._counted_losses: dict[tuple[str, str], int] = {}
+        self._behind_until = 0.0
+        self._save_failed = False
+        self._saved_at = clock()
+        self._restore(self._saved_at)
+        self.collector = FamiliesCollector([m for m in signals.METRICS if m not in INTERNALS], self.read)
+        """For a registry."""
+
+    @property
+    def durable(self) -> Mapping[str, int]:
+        """The positions that are saved, beside the series that they stand for."""
+        return self._durable
+
+    def configure(self, config: Config) -> None:
+        """Expose this configuration's tokens, workspaces and plans from now on."""
+        self._config = config
+
+    def count_losses(self, losses: Losses) -> None:
+        """Count also what `losses` says. It is taken over when the state is saved, so that it never goes back."""
+        self._losses = losses
+        with self._lock:
+            self._take_losses(self._clock())
+
+    def absorb(self, batch: Batch) -> None:
+        """Count what is new in the batch, and save if it is time; a batch that comes again changes nothing."""
+        now = self._clock()
+        with self._lock:
+            self._count(batch, now)
+            if batch.lag_bytes == 0:
+                self._behind_until = 0.0
+        if not 0 <= now - self._saved_at < self._save_interval:
+            self.save()
+
+    def save(self, *, closing: bool = False) -> None:
+        """Write the state, if it has changed. If the disk refuses, it is logged, and tried again later."""
+        with self._saving:
+            now = self._saved_at = self._clock()
+            with self._lock:
+                changed = self._take_losses(now) or self._positions != self._durable
+                positions = dict(self._positions)
+                exposed_until = now if closing else now + self._save_interval
+                data = metrics_state.encode(self._fold, positions, exposed_until=exposed_until)
+            if changed or closing:
+                self._write(data, positions)
+
+    def close(self) -> None:
+        """Save, once no more comes."""
+        self.save(closing=True)
+
+    def read(self) -> Iterator[Family]:
+        """Everything as it is now."""
+        now = self._clock()
+        if now >= self._behind_until:
+            with self._lock:
+                families = self._read_fold(now)
+            yield from families
+        if self._config is not None:
+            yield from read_configured(self._config, int(now * 1e9), self._usage)
+
+    def _restore(self, now: float) -> None:
+        try:
+            state = metrics_state.read(self._path)
+        except metrics_state.Unusable:
+            self._fold.drop(self.name, "corrupt_state", 1, now)
+            state = None
+        if state is not None:
+            metrics_state.restore(self._fold, state, now=now, birth_interval=self._birth_interval)
+            self._positions, self._durable = dict(state.positions), state.positions
+            self._behind_until = now + CATCH_UP_S
+        self._fold.begin(now)
+
+    def _count(self, batch: Batch, now: float) -> None:
+        fold, positions = self._fold, self._positions
+        for event, writer, offset in batch.entries:
+            if offset <= positions.get(writer, 0):
+                continue
+            match event:
+                case ToolCall():
+                    fold.call(event, now)
+                case Operation():
+                    fold.operation(event, now)
+                case Heartbeat():
+                    fold.heartbeat(event, now)
+                case _:
+                    pass
+            positions[writer] = offset
+        self._positions = {writer: max(offset, positions.get(writer, 0)) for writer, offset in batch.positions.items()}
+
+    def _read_fold(self, now: float) -> list[Family]:
+        fold, interval = self._fold, self._birth_interval
+        values = fold.values.values()
+        return [
+            *(read_values(v, now, interval) for v in values if v.metric.kind == "counter"),
+            *(read_timestamps(v) for v in values if v.metric.kind == "gauge"),
+            *(read_histograms(histograms, now, interval) for histograms in fold.histograms.values()),
+            *fold.relays.read(int(now * 1e9)),
+        ]
+
+    def _take_losses(self, now: float) -> bool:
+        """Whether there was anything new."""
+        changed = False
+        for (sink, reason), records in self._losses().items():
+            new = records - self._counted_losses.get((sink, reason), 0)
+            self._fold.drop(sink, reason, new, now)
+            self._counted_losses[sink, reason] = records
+            changed |= new > 0
+        return changed
+
+    def _write(self, data: bytes, positions: Positions) -> None:
+        try:
+            metrics_state.write(self._path, data)
+        except OSError as error:
+            if not self._save_failed:
+                logger.error(  # noqa: TRY400 - the disk's reason is all
+                    "%s: the metrics' state cannot be saved: %s; the journal is kept until it can", self._path, error
+                )
+            self._save_failed = True
+            return
+        self._save_failed = False
+        self._durable = positions
