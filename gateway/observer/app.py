@@ -3,29 +3,37 @@
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 
+import anyio
+import anyio.to_thread
+from prometheus_client import CollectorRegistry, ProcessCollector
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
 
 from gateway import __version__
 from gateway.analytics.auth import Authorizer
 from gateway.analytics.routes import routes
-from gateway.calls import ToolCall
+from gateway.calls import Heartbeat, Operation, ToolCall
 from gateway.config import Config
 from gateway.journal import Janitor, Reader
 from gateway.ledger import Ledger, LedgerSink
+from gateway.observer.exposition import exposition
 from gateway.observer.health import Health
+from gateway.observer.internals import internals_collector, losses
 from gateway.observer.live import LiveStream
+from gateway.observer.metrics import MetricsSink
 from gateway.observer.otlp import OtlpSink
 from gateway.observer.reloading import Reloading
 from gateway.observer.sinks import Pump
 from gateway.observer.upkeep import Upkeep
+from gateway.observer.usage import LedgerUsage
 
 DRAIN_S: Final = 5.0
 """Seconds that the sinks have at the end to take what is in the journal; the rest waits there for the next start."""
@@ -37,6 +45,7 @@ class Plane:
 
     journal: Path
     ledger: Ledger
+    metrics: MetricsSink
     otlp: OtlpSink | None
     pumps: tuple[Pump, ...]
     upkeep: Upkeep
@@ -53,27 +62,50 @@ class Plane:
         janitor = Janitor(journal, max_bytes=config.journal.max_bytes)
         janitor.recover()
         ledger = Ledger.open(config.data_dir / "ledger.duckdb")
+        usage = LedgerUsage(ledger)
+        metrics = MetricsSink(config.data_dir / "metrics.state", config.metrics, usage=usage)
+        pumps = [
+            Pump(LedgerSink(ledger), Reader(journal, ToolCall), interval=0.2),
+            Pump(metrics, Reader(journal, ToolCall, Operation, Heartbeat), interval=0.1),
+        ]
+        subscribers = [usage.configure, metrics.configure]
         otlp = None
         if config.otlp is not None:
             position = config.data_dir / "otlp.position"
             otlp = OtlpSink(position, config.otlp, instance=replica, version=__version__)
-        pumps = [Pump(LedgerSink(ledger), Reader(journal, ToolCall), interval=0.2)]
-        if otlp is not None:
             pumps.append(Pump(otlp, Reader(journal, ToolCall), interval=0.5))
-        return cls(
+            subscribers.append(otlp.configure)
+        plane = cls(
             journal=journal,
             ledger=ledger,
+            metrics=metrics,
             otlp=otlp,
             pumps=tuple(pumps),
             upkeep=Upkeep(janitor, pumps),
-            reloading=Reloading(config, [] if otlp is None else [otlp.configure]),
+            reloading=Reloading(config, subscribers),
         )
+        metrics.count_losses(plane.losses)
+        return plane
+
+    def losses(self) -> Mapping[tuple[str, str], int]:
+        """Records that are lost since this process began, by sink and reason."""
+        rejected = {} if self.otlp is None else {self.otlp.name: self.otlp.dropped.total()}
+        return losses(self.pumps, self.upkeep.dropped, rejected)
+
+    def registry(self) -> CollectorRegistry:
+        """What `/metrics` exposes."""
+        registry = CollectorRegistry()
+        registry.register(self.metrics.collector)
+        registry.register(internals_collector(self.pumps, self.reloading.outcomes, version=__version__))
+        ProcessCollector(registry=registry)
+        return registry
 
     async def close(self) -> None:
         """Let the sinks drain, all at once, and close what is open."""
         async with asyncio.TaskGroup() as tasks:
             for pump in self.pumps:
                 tasks.create_task(asyncio.to_thread(pump.stop, drain_seconds=DRAIN_S))
+        self.metrics.close()
         if self.otlp is not None:
             self.otlp.close()
         self.ledger.close()
@@ -119,11 +151,26 @@ def _app(plane: Plane, stop: asyncio.Event) -> Starlette:
     return Starlette(
         routes=[
             *Health(plane.pumps, plane.ledger).routes(),
+            Route("/metrics", Scrape(plane.registry()).answer),
             *live.routes(),
             *routes(plane.ledger, current),
         ],
         exception_handlers={HTTPException: _http_error, Exception: _server_error},
     )
+
+
+class Scrape:
+    """Answers scrapes, one at a time, in a thread: rendering takes a while."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._registry = registry
+        self._one = anyio.CapacityLimiter(1)
+
+    async def answer(self, request: Request) -> Response:
+        """Every metric, in the format that the request accepts."""
+        accept = request.headers.get("accept")
+        body, content_type = await anyio.to_thread.run_sync(exposition, self._registry, accept, limiter=self._one)
+        return Response(body, headers={"Content-Type": content_type})
 
 
 async def _http_error(_request: Request, error: Exception) -> Response:

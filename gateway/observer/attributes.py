@@ -1,11 +1,6 @@
-"""What a span and a log record say about a call: attribute names and values, and how OTLP carries them.
-
-Names follow the OTel semantic conventions for MCP and GenAI (status Development) where those have one;
-`mcp.workspace.id`, `mcp.token.id`, `mcp.server.slug` and `mcp.call.id` are Callscope's own.
-"""
+"""What a span and a log record say about a call, by the names in `signals`, and how OTLP carries it."""
 
 from collections.abc import Mapping
-from typing import Final
 
 from opentelemetry.proto.common.v1.common_pb2 import InstrumentationScope
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
@@ -14,13 +9,11 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from gateway.calls import UNKNOWN, ToolCall
 from gateway.mcp import names
+from gateway.observer import signals
 
 _Attributed = Span | LogRecord | Resource
 Value = str | int | float | None
 """None is left out."""
-
-SCOPE: Final = "callscope"
-METHOD: Final = "tools/call"
 
 
 def visible_tool(call: ToolCall) -> str:
@@ -31,14 +24,14 @@ def visible_tool(call: ToolCall) -> str:
 def of_call(call: ToolCall) -> dict[str, Value]:
     """What both the SERVER span and the log record carry."""
     return {
-        "mcp.method.name": METHOD,
-        "gen_ai.operation.name": "execute_tool",
-        "gen_ai.tool.name": visible_tool(call),
-        "mcp.protocol.version": call.protocol_version,
-        "mcp.session.id": call.session_id,
-        "jsonrpc.request.id": call.jsonrpc_id,
-        "mcp.client.name": call.client_name,
-        "mcp.client.version": call.client_version,
+        signals.MCP_METHOD_NAME: signals.TOOLS_CALL,
+        signals.GEN_AI_OPERATION_NAME: signals.EXECUTE_TOOL,
+        signals.GEN_AI_TOOL_NAME: visible_tool(call),
+        signals.MCP_PROTOCOL_VERSION: call.protocol_version,
+        signals.MCP_SESSION_ID: call.session_id,
+        signals.JSONRPC_REQUEST_ID: call.jsonrpc_id,
+        signals.MCP_CLIENT_NAME: call.client_name,
+        signals.MCP_CLIENT_VERSION: call.client_version,
         **of_outcome(call),
         **of_owner(call),
     }
@@ -47,18 +40,18 @@ def of_call(call: ToolCall) -> dict[str, Value]:
 def of_outcome(call: ToolCall) -> dict[str, Value]:
     """Why the call failed, if it did."""
     return {
-        "error.type": None if call.error_type is None else call.error_type.value,
-        "rpc.response.status_code": None if call.jsonrpc_code is None else str(call.jsonrpc_code),
+        signals.ERROR_TYPE: None if call.error_type is None else call.error_type.value,
+        signals.RPC_RESPONSE_STATUS_CODE: None if call.jsonrpc_code is None else str(call.jsonrpc_code),
     }
 
 
 def of_owner(call: ToolCall) -> dict[str, Value]:
     """Whose call it was, and which."""
     return {
-        "mcp.workspace.id": call.workspace_id,
-        "mcp.token.id": call.token_id,
-        "mcp.server.slug": call.server_slug,
-        "mcp.call.id": call.call_id,
+        signals.MCP_WORKSPACE_ID: call.workspace_id,
+        signals.MCP_TOKEN_ID: call.token_id,
+        signals.MCP_SERVER_SLUG: call.server_slug,
+        signals.MCP_CALL_ID: call.call_id,
     }
 
 
@@ -81,10 +74,10 @@ def put(attributes: Mapping[str, Value], target: _Attributed) -> None:
 def resource(*, version: str, instance: str) -> Resource:
     """Who sends: the resource of every span and log record of this replica."""
     sender = Resource()
-    put({"service.name": SCOPE, "service.version": version, "service.instance.id": instance}, sender)
+    put({"service.name": signals.SCOPE, "service.version": version, "service.instance.id": instance}, sender)
     return sender
 
 
 def scope(version: str) -> InstrumentationScope:
     """The instrumentation scope of every span and log record."""
-    return InstrumentationScope(name=SCOPE, version=version)
+    return InstrumentationScope(name=signals.SCOPE, version=version)

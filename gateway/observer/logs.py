@@ -8,10 +8,10 @@ from opentelemetry.proto.logs.v1.logs_pb2 import SEVERITY_NUMBER_ERROR, SEVERITY
 
 from gateway.calls import ToolCall
 from gateway.config import Config
+from gateway.observer import signals
 from gateway.observer.attributes import of_call, put, visible_tool
 from gateway.observer.traces import end_ns
 
-EVENT_NAME: Final = "mcp.tool_call"
 EVENT: Final = "tool_call"
 """`mcp.event`, an index label in Loki."""
 SHORTEST: Final = "7d"
@@ -43,7 +43,7 @@ def log_record(call: ToolCall, retention_by_workspace: Mapping[str, str]) -> Log
         observed_time_unix_nano=ended,
         severity_number=SEVERITY_NUMBER_ERROR if failed else SEVERITY_NUMBER_INFO,
         severity_text="ERROR" if failed else "INFO",
-        event_name=EVENT_NAME,
+        event_name=signals.TOOL_CALL_EVENT,
         body=AnyValue(string_value=sentence(call)),
         trace_id=bytes.fromhex(call.trace_id),
         span_id=bytes.fromhex(call.span_id),
@@ -52,8 +52,8 @@ def log_record(call: ToolCall, retention_by_workspace: Mapping[str, str]) -> Log
     put(
         {
             **of_call(call),
-            "mcp.event": EVENT,
-            "mcp.retention": retention_by_workspace.get(call.workspace_id, SHORTEST),
+            signals.MCP_EVENT: EVENT,
+            signals.MCP_RETENTION: retention_by_workspace.get(call.workspace_id, SHORTEST),
             "token_id": call.token_id,
             "server_slug": call.server_slug,
             "tool_name": call.tool_name,
@@ -63,9 +63,9 @@ def log_record(call: ToolCall, retention_by_workspace: Mapping[str, str]) -> Log
             "total_ms": call.total_ms,
             "request_bytes": call.request_bytes,
             "response_bytes": call.response_bytes,
-            "http.response.status_code": call.http_status,
-            "error.message": call.error_message,
-            "mcp.upstream.response": call.upstream_response,
+            signals.HTTP_RESPONSE_STATUS_CODE: call.http_status,
+            signals.ERROR_MESSAGE: call.error_message,
+            signals.MCP_UPSTREAM_RESPONSE: call.upstream_response,
         },
         record,
     )

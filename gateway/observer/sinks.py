@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping
 from typing import Final, Protocol
 
+from gateway.errors import CallscopeError
 from gateway.journal import Batch, Reader
 from gateway.journal.reader import Positions
 
@@ -80,12 +81,20 @@ class Pump(threading.Thread):
     def _absorb(self, batch: Batch) -> bool:
         try:
             self.sink.absorb(batch)
+        except CallscopeError as error:
+            pause = self._failed()
+            logger.warning("the %s sink waits %.1f s and tries again: %s", self.sink.name, pause, error)
         except Exception:
-            self.failures += 1
-            self.failures_in_a_row += 1
-            pause = min(0.1 * 2**self.failures_in_a_row, MAX_BACKOFF_S)
+            pause = self._failed()
             logger.exception("the %s sink refused a batch; the same again in %.1f s", self.sink.name, pause)
-            self._stopping.wait(pause)
-            return False
-        self.failures_in_a_row = 0
-        return True
+        else:
+            self.failures_in_a_row = 0
+            return True
+        self._stopping.wait(pause)
+        return False
+
+    def _failed(self) -> float:
+        """Count a failure; the seconds until the next attempt."""
+        self.failures += 1
+        self.failures_in_a_row += 1
+        return min(0.1 * 2.0**self.failures_in_a_row, MAX_BACKOFF_S)

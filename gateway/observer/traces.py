@@ -10,7 +10,8 @@ from typing import Final
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from gateway.calls import PHASES, UPSTREAM_PHASES, ErrorType, ToolCall
-from gateway.observer.attributes import METHOD, Value, of_call, of_outcome, of_owner, put, visible_tool
+from gateway.observer import signals
+from gateway.observer.attributes import Value, of_call, of_outcome, of_owner, put, visible_tool
 
 _GATEWAYS_OWN: Final = frozenset(
     {ErrorType.UNKNOWN_TOOL, ErrorType.RATE_LIMITED, ErrorType.QUOTA_EXCEEDED, ErrorType.GATEWAY_ERROR}
@@ -72,13 +73,13 @@ def _server(call: ToolCall, trace_id: bytes, end: int) -> Span:
         trace_id=trace_id,
         span_id=bytes.fromhex(call.span_id),
         flags=call.trace_flags | _HAS_IS_REMOTE,
-        name=f"{METHOD} {visible_tool(call)}",
+        name=f"{signals.TOOLS_CALL} {visible_tool(call)}",
         kind=Span.SPAN_KIND_SERVER,
         start_time_unix_nano=call.timestamp_ns,
         end_time_unix_nano=end,
         status=_status(call),
     )
-    put({**of_call(call), "network.transport": "tcp"}, span)
+    put({**of_call(call), signals.NETWORK_TRANSPORT: signals.TRANSPORTS["http"]}, span)
     if call.parent_span_id is not None:
         span.parent_span_id = bytes.fromhex(call.parent_span_id)
         span.flags |= _IS_REMOTE
@@ -90,11 +91,11 @@ def _server(call: ToolCall, trace_id: bytes, end: int) -> Span:
 def _client(call: ToolCall, trace_id: bytes, begin: int, end: int) -> Span:
     failed = call.error_type is not None and call.error_type not in _GATEWAYS_OWN
     attributes: dict[str, Value] = {
-        "mcp.method.name": METHOD,
-        "gen_ai.operation.name": "execute_tool",
-        "gen_ai.tool.name": call.tool_name,
-        "network.transport": "tcp" if call.transport == "http" else "pipe",
-        "http.response.status_code": call.http_status,
+        signals.MCP_METHOD_NAME: signals.TOOLS_CALL,
+        signals.GEN_AI_OPERATION_NAME: signals.EXECUTE_TOOL,
+        signals.GEN_AI_TOOL_NAME: call.tool_name,
+        signals.NETWORK_TRANSPORT: signals.TRANSPORTS[call.transport],
+        signals.HTTP_RESPONSE_STATUS_CODE: call.http_status,
         **_server_address(call.upstream_address),
         **(of_outcome(call) if failed else {}),
         **of_owner(call),
@@ -104,7 +105,7 @@ def _client(call: ToolCall, trace_id: bytes, begin: int, end: int) -> Span:
         span_id=bytes.fromhex(call.upstream_span_id),
         parent_span_id=bytes.fromhex(call.span_id),
         flags=call.trace_flags | _HAS_IS_REMOTE,
-        name=f"{METHOD} {call.tool_name}",
+        name=f"{signals.TOOLS_CALL} {call.tool_name}",
         kind=Span.SPAN_KIND_CLIENT,
         start_time_unix_nano=begin,
         end_time_unix_nano=end,
@@ -125,5 +126,5 @@ def _server_address(address: str | None) -> dict[str, Value]:
         return {}
     host, _, port = address.rpartition(":")
     if not port.isdigit():
-        return {"server.address": address}
-    return {"server.address": host.strip("[]"), "server.port": int(port)}
+        return {signals.SERVER_ADDRESS: address}
+    return {signals.SERVER_ADDRESS: host.strip("[]"), signals.SERVER_PORT: int(port)}

@@ -32,8 +32,8 @@ class Upkeep:
         """
         rounds = 0
         while not stop.is_set():
+            rounds += 1  # the first round deletes nothing: after a long pause, sinks must get to read before
             await asyncio.to_thread(self._round, collect=rounds % COLLECT_EVERY == 0)
-            rounds += 1
             for pump in self._pumps:
                 if not pump.is_alive() and not stop.is_set():
                     logger.error("the %s sink has ended: the observer stops, to be started again", pump.sink.name)

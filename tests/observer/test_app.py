@@ -16,17 +16,23 @@ from typing import Any
 import httpx
 import pytest
 import yaml
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from gateway.analytics.auth import issue
-from gateway.calls import Phases, ToolCall
+from gateway.calls import ErrorType, Phases, ToolCall
 from gateway.config import Jwt, load
 from gateway.journal import Reader, Writer
-from gateway.observer.app import build
+from gateway.observer.app import Plane, build
+from gateway.observer.exposition import exposition
 from gateway.process import Launch
 
 SECRET = "a secret of the tests that is long enough"
 API = "/api/community/mcp/workspaces/engineering/analytics"
+TOOL_CALLS = "mcp_gateway_tool_calls_total"
+DROPPED = "mcp_gateway_records_dropped_total"
+RELOADS = "mcp_gateway_config_reloads_total"
 LIVE = "/api/community/mcp/workspaces/engineering/logs/stream"
+OPENMETRICS = "application/openmetrics-text; version=1.0.0"
 AUTHORIZATION = {"authorization": f"Bearer {issue(Jwt(secret=SECRET), ['engineering'], 3600, time.time())}"}
 
 
@@ -90,6 +96,22 @@ async def until(condition: Callable[[], Awaitable[object]]) -> None:
             await asyncio.sleep(0.02)
 
 
+def sample(page: str, name: str, **labels: str) -> float:
+    """The value of the samples of that name that have these labels; 0 if there are none."""
+    return sum(
+        sample.value
+        for family in text_string_to_metric_families(page)  # type: ignore[no-untyped-call]  # it has no types
+        for sample in family.samples
+        if sample.name == name and labels.items() <= sample.labels.items()
+    )
+
+
+async def scrape(http: httpx.AsyncClient) -> str:
+    answer = await http.get("/metrics", headers={"accept": OPENMETRICS})
+    assert answer.headers["content-type"].startswith("application/openmetrics-text")
+    return answer.text
+
+
 async def ledger_calls(http: httpx.AsyncClient) -> int:
     answer = await http.get(f"{API}/overview", headers=AUTHORIZATION)
     return int(answer.json()["calls"]["range"])
@@ -112,6 +134,46 @@ async def test_a_call_is_in_the_ledger_and_in_the_live_stream(config_path: Path,
         assert stream.headers["content-type"].startswith("text/event-stream")
 
 
+async def test_a_call_is_in_the_metrics_and_in_the_usage_gauge(config_path: Path, writer: Writer) -> None:
+    writer.end(call(0))
+    writer.end(call(1, status="error", error_type=ErrorType.TOOL_ERROR))
+    async with plane(config_path) as http:
+
+        async def is_counted() -> bool:
+            page = await scrape(http)
+            return sample(page, TOOL_CALLS, workspace="engineering", tool="create_issue") == 2
+
+        await until(is_counted)
+        await until(lambda: ledger_calls(http))
+        page = await scrape(http)
+
+    assert sample(page, TOOL_CALLS, status="error", error_type="tool_error") == 1
+    assert sample(page, "mcp_gateway_usage_calls", workspace="engineering") == 2
+    assert sample(page, "mcp_gateway_plan_limit_calls", plan="pro") == 500_000
+    assert sample(page, "mcp_gateway_build_info") == 1
+    assert sample(page, "mcp_gateway_sink_lag_bytes", sink="ledger") == 0
+    assert sample(page, "process_resident_memory_bytes") > 0
+
+
+async def test_what_sinks_have_lost_is_in_the_metrics(config_path: Path) -> None:
+    write_config(config_path, otlp={"endpoint": "http://127.0.0.1:1"})
+    plane = Plane.open(load(config_path), replica="here")
+    assert plane.otlp is not None
+    page, _ = exposition(plane.registry(), OPENMETRICS)
+    before = sample(page.decode(), DROPPED)
+
+    plane.upkeep.dropped["ledger"] += 7
+    plane.otlp.dropped["rejected"] += 5
+    plane.metrics.save()
+    page, _ = exposition(plane.registry(), OPENMETRICS)
+    plane.otlp.close()
+    plane.ledger.close()
+
+    assert before == 0
+    assert sample(page.decode(), DROPPED, sink="ledger", reason="max_bytes") == 7
+    assert sample(page.decode(), DROPPED, sink="otlp", reason="rejected") == 5
+
+
 async def test_a_call_that_a_dead_relay_left_open_is_closed_before_the_sinks_start(config_path: Path) -> None:
     journal = load(config_path).data_dir / "journal"
     script = f"""
@@ -124,7 +186,7 @@ writer.start(CallStart(call_id="left", timestamp_ns=time.time_ns(), workspace_id
     server_slug="github", tool_name="create_issue", trace_id="1" * 32, span_id="2" * 16, upstream_span_id="3" * 16))
 os._exit(9)
 """
-    subprocess.run([sys.executable, "-c", script], check=False)  # noqa: ASYNC221, S603 - our own program, and short
+    subprocess.run([sys.executable, "-c", script], check=False)  # noqa: ASYNC221 - our own program, and short
 
     async with plane(config_path) as http:
         await until(lambda: ledger_calls(http))
@@ -145,7 +207,7 @@ async def test_the_plane_is_ready_while_it_runs_and_says_what_is_missing_after(c
     assert ready.status_code == 503
     assert ready.json() == {
         "ready": False,
-        "problems": ["the ledger sink does not run", "the ledger is closed"],
+        "problems": ["the ledger sink does not run", "the metrics sink does not run", "the ledger is closed"],
     }
 
 
@@ -170,6 +232,10 @@ async def test_a_valid_change_of_the_configuration_holds_at_once(config_path: Pa
             return bool(answer.json()["tier"] == "business")
 
         await until(is_business)
+        page = await scrape(http)
+
+    assert (sample(page, RELOADS, status="success"), sample(page, RELOADS, status="error")) == (1, 0)
+    assert sample(page, "mcp_gateway_workspace_info", plan="business") == 1
 
 
 async def test_an_invalid_change_is_logged_with_every_mistake_and_changes_nothing(
@@ -183,7 +249,9 @@ async def test_an_invalid_change_is_logged_with_every_mistake_and_changes_nothin
 
         await until(is_logged)
         usage = (await http.get(f"{API}/usage", headers=AUTHORIZATION)).json()
+        page = await scrape(http)
 
+    assert (sample(page, RELOADS, status="success"), sample(page, RELOADS, status="error")) == (0, 1)
     assert usage["tier"] == "pro"
     assert caplog.text.count("the changed configuration is refused") == 2
 
@@ -233,7 +301,7 @@ class Process:
 
     def _start(self) -> subprocess.Popen[str]:
         launch = Launch(config=self._config, fd=self._socket.fileno(), run_file=self._run_file, lifeline=self._read_end)
-        return subprocess.Popen(  # noqa: S603 - our own program
+        return subprocess.Popen(
             [sys.executable, "-m", "gateway.observer", *launch.arguments()],
             pass_fds=(launch.fd, launch.lifeline),
             stderr=subprocess.PIPE,
@@ -264,6 +332,9 @@ class Process:
     def ledger_calls(self) -> int:
         answer = self.http.get(f"{API}/overview", headers=AUTHORIZATION)
         return int(answer.json()["calls"]["range"])
+
+    def metric(self, name: str) -> float:
+        return sample(self.http.get("/metrics", headers={"accept": OPENMETRICS}).text, name)
 
     def close(self) -> None:
         self.process.kill()
@@ -296,6 +367,7 @@ def test_a_killed_observer_counts_every_call_once_when_it_is_back(process: Proce
         process.until_ready()
 
     process.until(lambda: process.ledger_calls() == written)
+    process.until(lambda: process.metric(TOOL_CALLS) == written)
     status, log = process.stop()
 
     assert status == 0, log
