@@ -62,7 +62,9 @@ async def _over_stdio(server: Server[dict[str, Any]]) -> None:
 
 async def _over_http(kind: str, tools: Sequence[Tool], seed: int, sock: socket.socket) -> None:
     host, port = sock.getsockname()[:2]
-    lifeline = sys.stdin.fileno() if stat.S_ISFIFO(os.fstat(sys.stdin.fileno()).st_mode) else None
+    kind_of_stdin = os.fstat(sys.stdin.fileno()).st_mode
+    is_pipe = stat.S_ISFIFO(kind_of_stdin) or stat.S_ISSOCK(kind_of_stdin)  # asyncio gives children a socket pair
+    lifeline = sys.stdin.fileno() if is_pipe else None
     async with contextlib.AsyncExitStack() as resources:
         stop = await resources.enter_async_context(stop_requested(lifeline))
         print(f"http://{host}:{port}{PATH}", flush=True)  # noqa: T201 - what the starter reads

@@ -42,7 +42,7 @@ async def _run(seconds: float | None, console: Console) -> int:
     async with stop_requested() as stop:
         with tempfile.TemporaryDirectory(prefix="callscope-demo-") as folder:
             say("starting MCP servers and the gateway …")
-            async with raised(Path(folder), say) as stage, httpx.AsyncClient(timeout=10) as http:
+            async with raised(Path(folder), say, stop) as stage, httpx.AsyncClient(timeout=10) as http:
                 say(directions(stage))
                 show = _Show(stage, Answers(http, stage, list(WORKSPACES)), console)
                 return await show.reckon(await show.perform(seconds, stop))

@@ -54,11 +54,11 @@ class Stage:
 
 
 @contextlib.asynccontextmanager
-async def raised(folder: Path, say: Callable[[str], None]) -> AsyncIterator[Stage]:
+async def raised(folder: Path, say: Callable[[str], None], stop: asyncio.Event) -> AsyncIterator[Stage]:
     """Start everything in `folder`, and end it when left; `say` gets what a person should know.
 
     Raises:
-        StartError: the gateway did not become ready; its log is quoted.
+        StartError: the gateway did not become ready, and its log is quoted, or `stop` was set before.
     """
     async with contextlib.AsyncExitStack() as resources:
         urls = {}
@@ -82,7 +82,7 @@ async def raised(folder: Path, say: Callable[[str], None]) -> AsyncIterator[Stag
         serve = ["-m", "gateway.demo.leash", sys.executable, "-m", "gateway", "serve", "--config", str(config)]
         log = folder / "serve.log"
         gateway = await resources.enter_async_context(_process(serve, log))
-        ready = await _until_ready(gateway, log)
+        ready = await _until_ready(gateway, log, stop)
         yield Stage(
             folder=folder,
             relay=ready["relay"],
@@ -163,16 +163,20 @@ async def _process(
             await process.wait()
 
 
-async def _until_ready(gateway: asyncio.subprocess.Process, log: Path) -> Mapping[str, str]:
-    """The addresses in the line that says that the gateway is ready."""
+async def _until_ready(gateway: asyncio.subprocess.Process, log: Path, stop: asyncio.Event) -> Mapping[str, str]:
+    """The addresses in the line that says that the gateway is ready, which is all that it prints."""
     assert gateway.stdout is not None  # noqa: S101 - it was opened as a pipe
+    line = asyncio.ensure_future(gateway.stdout.readline())
+    stopped = asyncio.ensure_future(stop.wait())
     try:
-        async with asyncio.timeout(READY_TIMEOUT_S):
-            while line := await gateway.stdout.readline():
-                match = READY.search(line.decode())
-                if match is not None:
-                    return match.groupdict()
-        problem = "the gateway ended before it was ready"
-    except TimeoutError:
-        problem = f"the gateway was not ready within {READY_TIMEOUT_S} s"
-    raise StartError(f"{problem}; its log ends:\n{log.read_text()[-2000:]}")
+        await asyncio.wait((line, stopped), timeout=READY_TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED)
+        match = READY.search(line.result().decode()) if line.done() else None
+    finally:
+        line.cancel()
+        stopped.cancel()
+    if match is not None:
+        return match.groupdict()
+    if stop.is_set():
+        raise StartError("stopped before the gateway was ready")
+    problem = "ended before it was ready" if line.done() else f"was not ready within {READY_TIMEOUT_S} s"
+    raise StartError(f"the gateway {problem}; its log ends:\n{log.read_text()[-2000:]}")
