@@ -129,14 +129,22 @@ def restore(fold: Fold, state: State, *, now: float, birth_interval: float) -> N
     """
     for name, family in fold.values.items():
         saved = state.values.get(name)
-        if saved is not None and saved.labels == family.metric.labels:
+        if saved is None or saved.labels != family.metric.labels:
+            _say_anew(name)
+        else:
             family.restore(saved.series)
     for name, histograms in fold.histograms.items():
         found = state.histograms.get(name)
         shape = (histograms.metric.labels, histograms.metric.buckets)
-        if found is not None and (found.labels, found.buckets) == shape:
+        if found is None or (found.labels, found.buckets) != shape:
+            _say_anew(name)
+        else:
             histograms.restore(found.series)
     for kept in fold.families:
         for series in kept.series.values():
             if series.birth != GROWN and series.birth + birth_interval > state.exposed_until:
                 series.birth = now
+
+
+def _say_anew(name: str) -> None:
+    logger.warning("%s begins anew: the saved state has it with other labels or buckets, or not at all", name)

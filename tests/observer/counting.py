@@ -1,0 +1,138 @@
+"""Records, a clock and a reader of expositions for the tests of the metrics."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from prometheus_client import CollectorRegistry
+
+from gateway.calls import Event, Heartbeat, Operation, Phases, ToolCall, UpstreamState
+from gateway.config import Config, Metrics
+from gateway.journal import Batch, Reader, Writer
+from gateway.journal.reader import Entry
+from gateway.observer.metrics import MetricsSink
+
+NOW = 1_795_000_000.0
+AT_ONCE = Metrics(birth_interval=0)
+PHASES = Phases(authenticate=0.5, route=0.25, acquire=0.1, send=0.1, wait=29.0, receive=0.8, respond=0.25)
+
+Labels = dict[str, str]
+Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
+
+
+class Clock:
+    """Stands still until it is told otherwise."""
+
+    def __init__(self) -> None:
+        self.now = NOW
+
+    def __call__(self) -> float:
+        return self.now
+
+    @property
+    def ns(self) -> int:
+        return int(self.now * 1e9)
+
+
+def call(number: int = 0, **changes: Any) -> ToolCall:
+    fields: dict[str, Any] = {
+        "call_id": f"c{number}",
+        "timestamp_ns": int(NOW * 1e9),
+        "workspace_id": "engineering",
+        "token_id": "alice",
+        "server_slug": "github",
+        "tool_name": "create_issue",
+        "trace_id": f"{number + 1:032x}",
+        "span_id": f"{2 * number + 1:016x}",
+        "upstream_span_id": f"{2 * number + 2:016x}",
+        "status": "success",
+        "duration_ms": 30.0,
+        "total_ms": 31.0,
+        "phases": PHASES,
+        **changes,
+    }
+    return ToolCall(**fields)
+
+
+def operation(**changes: Any) -> Operation:
+    fields: dict[str, Any] = {
+        "side": "server",
+        "method": "tools/list",
+        "timestamp_ns": int(NOW * 1e9),
+        "duration_ms": 15.0,
+        "workspace_id": "engineering",
+        **changes,
+    }
+    return Operation(**fields)
+
+
+def beat(clock: Clock, *, pid: int = 1, upstream: dict[str, Any] | None = None, **changes: Any) -> Heartbeat:
+    fields: dict[str, Any] = {"timestamp_ns": clock.ns, "replica": "here", "pid": pid, **changes}
+    if upstream is not None:
+        fields["upstreams"] = [UpstreamState(**{"workspace_id": "engineering", "server_slug": "github", **upstream})]
+    return Heartbeat(**fields)
+
+
+def batch(*events: Event, start: int = 0, lag_bytes: int = 0) -> Batch:
+    """A batch of one writer, whose events take 100 bytes each from `start` on."""
+    entries = [Entry(event, "w", start + 100 * (i + 1)) for i, event in enumerate(events)]
+    return Batch(entries, {"w": start + 100 * len(events)}, 0, lag_bytes)
+
+
+def read_all(sink: MetricsSink, reader: Reader, max_bytes: int = 2**20) -> None:
+    """Pump the journal into the sink from where the sink says that it is, until there is no more."""
+    positions = dict(sink.durable)
+    while True:
+        found = reader.read(positions, max_bytes)
+        sink.absorb(found)
+        positions = found.positions
+        if found.lag_bytes == 0:
+            return
+
+
+def write_all(writer: Writer, calls: Iterable[ToolCall]) -> None:
+    for one in calls:
+        writer.end(one)
+
+
+def samples(sink: MetricsSink) -> Samples:
+    """Everything that the sink exposes."""
+    registry = CollectorRegistry()
+    registry.register(sink.collector)
+    return {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for metric in registry.collect()
+        for sample in metric.samples
+    }
+
+
+def sample_key(name: str, /, **labels: str) -> tuple[str, frozenset[tuple[str, str]]]:
+    return name, frozenset(labels.items())
+
+
+def named(sink: MetricsSink, name: str) -> list[tuple[Labels, float]]:
+    """The labels and the value of each sample of one name."""
+    return [(dict(labels), value) for (sample, labels), value in samples(sink).items() if sample == name]
+
+
+def value(sink: MetricsSink, name: str, /, **labels: str) -> float | None:
+    """The one sample with these labels among its own; None if there is none."""
+    found = [number for own, number in named(sink, name) if labels.items() <= own.items()]
+    assert len(found) <= 1, f"{name} {labels} is {len(found)} samples"
+    return found[0] if found else None
+
+
+def configuration(**token: str) -> Config:
+    alice = {"id": "alice", "name": "Alice Cursor", "sha256": "0" * 64, **token}
+    return Config.model_validate(
+        {
+            "workspaces": {
+                "engineering": {"name": "Engineering", "plan": "pro", "tokens": [alice]},
+                "lab": {"plan": "enterprise"},
+            }
+        }
+    )
+
+
+def sink_at(path: Path, clock: Clock, settings: Metrics = AT_ONCE, **changes: Any) -> MetricsSink:
+    return MetricsSink(path / "metrics.state", settings, clock=clock, **changes)

@@ -1,0 +1,123 @@
+"""The gauges that come from the relays' heartbeats."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.observer.counting import NOW, Clock, batch, beat, named, sink_at, value
+
+GAUGES = [
+    "mcp_gateway_in_flight_calls",
+    "mcp_gateway_upstream_up",
+    "mcp_gateway_upstream_last_success_timestamp_seconds",
+    "mcp_gateway_tools",
+    "mcp_gateway_tools_list_bytes",
+]
+UPSTREAM = {"workspace": "engineering", "server": "github"}
+
+
+def ns(seconds: float) -> int:
+    return int((NOW + seconds) * 1e9)
+
+
+def test_a_relay_says_what_it_knows_of_its_upstreams(tmp_path: Path) -> None:
+    clock = Clock()
+    sink = sink_at(tmp_path, clock)
+    knows = {"up": True, "last_success_ns": ns(-3), "in_flight": 2, "tools": 7, "tools_list_bytes": 4096}
+    sink.absorb(batch(beat(clock, upstream=knows)))
+
+    assert [named(sink, gauge) for gauge in GAUGES] == [[(UPSTREAM, number)] for number in (2, 1, NOW - 3, 7, 4096)]
+
+
+def test_an_upstream_that_nobody_has_asked_yet_is_neither_up_nor_down(tmp_path: Path) -> None:
+    clock = Clock()
+    sink = sink_at(tmp_path, clock)
+    sink.absorb(batch(beat(clock, upstream={})))
+
+    assert named(sink, "mcp_gateway_upstream_up") == []
+    assert named(sink, "mcp_gateway_upstream_last_success_timestamp_seconds") == []
+    assert value(sink, "mcp_gateway_in_flight_calls") == 0
+
+
+def test_calls_in_flight_are_those_of_all_relays_and_a_catalogue_is_that_of_any(tmp_path: Path) -> None:
+    clock = Clock()
+    sink = sink_at(tmp_path, clock)
+    sink.absorb(
+        batch(
+            beat(clock, pid=1, upstream={"in_flight": 9}),
+            beat(clock, pid=1, upstream={"in_flight": 2, "tools": 7}),
+            beat(clock, pid=2, upstream={"in_flight": 3}),
+            beat(clock, pid=2, replica="there", upstream={"in_flight": 4}),
+        )
+    )
+
+    assert value(sink, "mcp_gateway_in_flight_calls") == 9
+    assert value(sink, "mcp_gateway_tools") == 7
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "up"),
+    [
+        ({"up": True, "last_success_ns": ns(-100)}, {"up": False, "last_success_ns": ns(-200)}, 0),
+        ({"up": False}, {"up": True, "last_success_ns": ns(+1)}, 1),
+        ({"up": True, "last_success_ns": ns(-1)}, {}, 1),
+        ({"up": False}, {}, 0),
+    ],
+)
+def test_an_upstream_is_up_if_the_relay_that_asked_last_says_so(
+    tmp_path: Path, first: dict[str, Any], second: dict[str, Any], up: int
+) -> None:
+    clock = Clock()
+    sink = sink_at(tmp_path, clock)
+    sink.absorb(batch(beat(clock, pid=1, upstream=first), beat(clock, pid=2, upstream=second)))
+
+    assert value(sink, "mcp_gateway_upstream_up") == up
+
+
+def test_an_old_failure_does_not_become_newer_by_being_said_again(tmp_path: Path) -> None:
+    clock = Clock()
+    sink = sink_at(tmp_path, clock)
+    sink.absorb(batch(beat(clock, pid=1, upstream={"up": False})))
+    clock.now += 2
+    good = {"up": True, "last_success_ns": ns(1)}
+    sink.absorb(batch(beat(clock, pid=1, upstream={"up": False}), beat(clock, pid=2, upstream=good), start=100))
+
+    assert value(sink, "mcp_gateway_upstream_up") == 1
+
+
+def test_a_relay_that_is_silent_for_more_than_5_seconds_no_longer_counts(tmp_path: Path) -> None:
+    clock = Clock()
+    sink = sink_at(tmp_path, clock)
+    sink.absorb(batch(beat(clock, pid=1, upstream={"in_flight": 2}, event_loop_lag_ms=500.0)))
+    clock.now += 5
+    sink.absorb(batch(beat(clock, pid=2, upstream={"in_flight": 3}), start=100))
+    both = value(sink, "mcp_gateway_in_flight_calls")
+    clock.now += 0.1
+
+    assert both == 5
+    assert value(sink, "mcp_gateway_in_flight_calls") == 3
+    assert value(sink, "mcp_gateway_event_loop_lag_seconds", process="relay") == 0
+    clock.now += 5
+    assert [named(sink, gauge) for gauge in GAUGES] == [[]] * len(GAUGES)
+
+
+def test_the_event_loops_lag_is_the_worst_of_all_relays_in_15_seconds(tmp_path: Path) -> None:
+    clock = Clock()
+    sink = sink_at(tmp_path, clock)
+    sink.absorb(batch(beat(clock, pid=1, event_loop_lag_ms=250.0)))
+    for second in range(1, 16):
+        clock.now += 1
+        sink.absorb(
+            batch(
+                beat(clock, pid=1, event_loop_lag_ms=1.0),
+                beat(clock, pid=2, event_loop_lag_ms=20.0),
+                start=200 * second,
+            )
+        )
+    peak = value(sink, "mcp_gateway_event_loop_lag_seconds")
+    clock.now += 1
+    sink.absorb(batch(beat(clock, pid=1), beat(clock, pid=2), start=4000))
+
+    assert peak == 0.25
+    assert named(sink, "mcp_gateway_event_loop_lag_seconds") == [({"process": "relay"}, 0.02)]
