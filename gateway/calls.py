@@ -214,6 +214,8 @@ class UpstreamState(Struct, frozen=True, kw_only=True, omit_defaults=True):
     in_flight: int = 0
     tools: int = 0
     tools_list_bytes: int = 0
+    tool_names: list[str] | None = None
+    """The upstream's own names; said now and then, not with every heartbeat."""
 
 
 class Heartbeat(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="event", tag="heartbeat"):

@@ -1,12 +1,19 @@
 """The observer's process: `python -m gateway.observer`, started by the supervisor."""
 
+import os
+from typing import Final
+
 from gateway.config import load
 from gateway.observer.app import build
 from gateway.process import Launch, run, serve, stop_requested
 
+NICENESS: Final = 5
+"""On a machine that is busy the relay goes first: a call never waits for telemetry."""
+
 
 async def main(launch: Launch) -> None:
     """Serve until asked to stop; then let the sinks take what is in the journal."""
+    os.nice(NICENESS)
     config = load(launch.config)
     async with stop_requested(launch.lifeline) as stop, build(config, stop=stop, config_path=launch.config) as app:
         await serve(app, launch.socket(), stop=stop, run_file=launch.run_file, grace_seconds=3)

@@ -153,7 +153,7 @@ def _app(plane: Plane, stop: asyncio.Event) -> Starlette:
             *Health(plane.pumps, plane.ledger).routes(),
             Route("/metrics", Scrape(plane.registry()).answer),
             *live.routes(),
-            *routes(plane.ledger, current),
+            *routes(plane.ledger, current, catalogue=plane.metrics.catalogue, upstream_up=plane.metrics.upstream_up),
         ],
         exception_handlers={HTTPException: _http_error, Exception: _server_error},
     )

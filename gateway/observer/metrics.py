@@ -150,6 +150,16 @@ class MetricsSink:
             positions[writer] = offset
         self._positions = {writer: max(offset, positions.get(writer, 0)) for writer, offset in batch.positions.items()}
 
+    def upstream_up(self, workspace_id: str, server_slug: str) -> bool | None:
+        """Whether a server answered when it was last asked; None if no relay that lives knows."""
+        with self._lock:
+            return self._fold.relays.up().get((workspace_id, server_slug))
+
+    def catalogue(self, workspace_id: str) -> set[tuple[str, str]]:
+        """Server and tool of everything that a workspace offers, as far as the relays have seen it."""
+        with self._lock:
+            return self._fold.relays.tools(workspace_id)
+
     def _read_fold(self, now: float) -> list[Family]:
         fold, interval = self._fold, self._birth_interval
         values = fold.values.values()

@@ -34,13 +34,18 @@ class _Relay:
         self.beat: Heartbeat | None = None
         self.knowledge: dict[_Upstream, _Knowledge] = {}
         self.lags: deque[tuple[int, float]] = deque()
+        self.names: dict[_Upstream, list[str]] = {}
 
     def take(self, beat: Heartbeat) -> None:
         known, self.knowledge = self.knowledge, {}
+        names, self.names = self.names, {}
         for state in beat.upstreams:
+            upstream = (state.workspace_id, state.server_slug)
+            said = state.tool_names if state.tool_names is not None else names.get(upstream)
+            if said is not None:
+                self.names[upstream] = said
             if state.up is None:
                 continue
-            upstream = (state.workspace_id, state.server_slug)
             before = known.get(upstream)
             if state.up:
                 self.knowledge[upstream] = _Knowledge(up=True, since_ns=state.last_success_ns)
@@ -85,12 +90,31 @@ class Relays:
                 tools[upstream] = max(tools.get(upstream, 0), state.tools)
                 sizes[upstream] = max(sizes.get(upstream, 0), state.tools_list_bytes)
         yield _family(signals.IN_FLIGHT_CALLS, in_flight)
-        yield _family(signals.UPSTREAM_UP, self._up())
+        yield _family(signals.UPSTREAM_UP, {upstream: int(up) for upstream, up in self.up().items()})
         yield _family(signals.UPSTREAM_LAST_SUCCESS, {key: ns / 1e9 for key, ns in succeeded.items() if ns})
         yield _family(signals.TOOLS, tools)
         yield _family(signals.TOOLS_LIST_BYTES, sizes)
         lags = [ms for relay in self._relays.values() for _, ms in relay.lags]
         yield Family(signals.EVENT_LOOP_LAG, [Reading(("relay",), max(lags) / 1e3)] if lags else [])
+
+    def up(self) -> dict[_Upstream, bool]:
+        """Whether each upstream is up, by the newest knowledge of any relay."""
+        newest: dict[_Upstream, _Knowledge] = {}
+        for relay in self._relays.values():
+            for upstream, knowledge in relay.knowledge.items():
+                if upstream not in newest or knowledge.since_ns > newest[upstream].since_ns:
+                    newest[upstream] = knowledge
+        return {upstream: knowledge.up for upstream, knowledge in newest.items()}
+
+    def tools(self, workspace_id: str) -> set[tuple[str, str]]:
+        """Server and tool of everything in the catalogues of a workspace."""
+        return {
+            (server, tool)
+            for relay in self._relays.values()
+            for (workspace, server), tools in relay.names.items()
+            if workspace == workspace_id
+            for tool in tools
+        }
 
     def _forget_silent(self, now_ns: int) -> None:
         since_ns = now_ns - SILENCE_S * 1e9
@@ -99,14 +123,6 @@ class Relays:
             for key, relay in self._relays.items()
             if relay.beat is not None and relay.beat.timestamp_ns >= since_ns
         }
-
-    def _up(self) -> dict[_Upstream, int]:
-        newest: dict[_Upstream, _Knowledge] = {}
-        for relay in self._relays.values():
-            for upstream, knowledge in relay.knowledge.items():
-                if upstream not in newest or knowledge.since_ns > newest[upstream].since_ns:
-                    newest[upstream] = knowledge
-        return {upstream: int(knowledge.up) for upstream, knowledge in newest.items()}
 
 
 def _family(metric: signals.Metric, values: dict[_Upstream, int] | dict[_Upstream, float]) -> Family:

@@ -16,6 +16,8 @@ logger = logging.getLogger(__name__)
 
 HEARTBEAT_S: Final = 1.0
 LAG_PROBE_S: Final = 0.1
+NAMES_EVERY: Final = 10
+"""Of so many heartbeats, one carries the tools' names."""
 
 
 class Recorder:
@@ -27,6 +29,7 @@ class Recorder:
         self._rejected: Counter[str] = Counter()
         self._fsync_interval = fsync_interval
         self._lag_ms = 0.0
+        self._beats = 0
 
     def reject(self, reason: str) -> None:
         """Count a request that was turned away before it was a call."""
@@ -65,6 +68,8 @@ class Recorder:
 
     def _write(self, servers: Iterable[Server]) -> None:
         in_flight = Counter((call.workspace_id, call.server_slug) for call in self.journal.open_calls.values())
+        with_names = self._beats % NAMES_EVERY == 0
+        self._beats += 1
         states = [
             UpstreamState(
                 workspace_id=server.workspace_id,
@@ -74,6 +79,7 @@ class Recorder:
                 in_flight=in_flight[server.workspace_id, server.slug],
                 tools=len(server.catalogue.tools),
                 tools_list_bytes=server.catalogue.bytes,
+                tool_names=list(server.catalogue.tools) if with_names and server.catalogue.known else None,
             )
             for server in servers
         ]
