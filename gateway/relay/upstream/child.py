@@ -1,0 +1,339 @@
+"""One server process and its standard streams: lines in, lines out, and how it ended.
+
+Its laws: it leads a process group of its own, so that what it started ends with it; it inherits three pipes and no
+other descriptor; a line is whole or it is not handed over; whoever started it stops it.
+
+The process is `subprocess.Popen`'s, not the event loop's: uvloop's processes inherit every descriptor that may be
+inherited, the gateway's listening socket among them, and get sockets, which a shell cannot open as `/dev/stderr`.
+"""
+
+import asyncio
+import logging
+import os
+import re
+import shutil
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from gateway.errors import CallscopeError
+
+stderr_logger = logging.getLogger("gateway.upstream.stderr")
+
+MAX_LINE_BYTES: Final = 64 * 2**20
+MAX_STDERR_LINE_BYTES: Final = 4096
+MAX_UNSENT_BYTES: Final = 2**20
+"""Over it a process that does not read gets no more answers and cancellations; requests wait anyway."""
+LAST_WORDS_S: Final = 0.5
+"""How long the rest of the streams and the exit status may take, once one of them has ended."""
+GRACE_S: Final = 2.0
+"""For each step of stopping: its input ends, SIGTERM, SIGKILL (2025-11-25, basic/lifecycle, "Shutdown")."""
+_UNPRINTABLE: Final = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f]")
+
+OnLine = Callable[[bytes, int], None]
+"""Takes one line without its end, and when its first byte came (`perf_counter_ns`)."""
+
+
+class SpawnError(CallscopeError):
+    """A command cannot be run."""
+
+
+class Lines:
+    """Chunks in, whole lines out; a line over `limit` bytes is cut there, and counted in `cut` at once."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._parts: list[bytes] = []
+        self._size = 0
+        self.cut = 0
+
+    @property
+    def begun(self) -> bool:
+        """Whether a part of a line has come."""
+        return bool(self._parts)
+
+    def feed(self, chunk: bytes) -> list[bytes]:
+        """Take a chunk; the lines that it completed, in order, without their ends."""
+        *ends, rest = chunk.split(b"\n")
+        lines = []
+        for end in ends:
+            self._take(end)
+            lines.append(self._parts[0] if len(self._parts) == 1 else b"".join(self._parts))
+            self._parts, self._size = [], 0
+        if rest:
+            self._take(rest)
+        return lines
+
+    def _take(self, part: bytes) -> None:
+        room = self._limit - self._size
+        self._size += len(part)
+        if room >= len(part):
+            self._parts.append(part)
+        elif room >= 0:
+            self.cut += 1
+            self._parts.append(part[:room])
+            self._size = self._limit + 1
+
+
+class _Output(asyncio.Protocol):
+    """The reading end of one of its streams."""
+
+    def __init__(self, take: Callable[[bytes], None], ended: Callable[["_Output"], None]) -> None:
+        self._take = take
+        self._ended = ended
+
+    def data_received(self, data: bytes) -> None:
+        self._take(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
+        self._ended(self)
+
+
+class _Input(asyncio.BaseProtocol):
+    """The writing end of its standard input."""
+
+    def __init__(self, ended: Callable[[], None]) -> None:
+        self._ended = ended
+        self.writable = asyncio.Event()
+        self.writable.set()
+        self.lost = False
+
+    def pause_writing(self) -> None:
+        if not self.lost:
+            self.writable.clear()
+
+    def resume_writing(self) -> None:
+        self.writable.set()
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
+        self._ended()
+
+    def lose(self) -> None:
+        """Let go of those who wait: nothing will be read any more."""
+        self.lost = True
+        self.writable.set()
+
+
+class Child:
+    """A process. `on_line` is called for each line that it writes, `on_ended` once, when none will come any more."""
+
+    def __init__(self, slug: str, on_line: OnLine, on_ended: Callable[[], None]) -> None:
+        self._slug = slug
+        self._on_line = on_line
+        self._on_ended = on_ended
+        self._loop = asyncio.get_running_loop()
+        self._input = _Input(self._lose)
+        self._stdout = Lines(MAX_LINE_BYTES)
+        self._stderr = Lines(MAX_STDERR_LINE_BYTES)
+        self._outputs = [_Output(self._take, self._output_ended), _Output(self._take_stderr, self._output_ended)]
+        self._open = set(self._outputs)
+        self._transports: list[asyncio.BaseTransport] = []
+        self._line_began_ns = 0
+        self._status: int | None = None
+        self._last_stderr = ""
+        self._verdict = ""
+        self._last_words: asyncio.TimerHandle | None = None
+        self._gone = asyncio.Event()
+        """Nothing is left of it: it has exited, and nobody holds its streams."""
+        self._ended = asyncio.Event()
+        self.lost = False
+        """Whether one of its streams or the process itself has ended: it takes no more requests."""
+        self.line_too_long = False
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more will come of it."""
+        return self._ended.is_set()
+
+    async def start(self, command: Sequence[str], environment: Mapping[str, str], cwd: Path | None) -> None:
+        """Run a command, found by the `PATH` of `environment`; lines may come before this returns.
+
+        Raises:
+            SpawnError: there is no such command or folder, or it cannot be executed.
+        """
+        program = _find(command[0], environment, cwd)
+        pipe = subprocess.PIPE
+        try:
+            self._process = subprocess.Popen(  # noqa: ASYNC220, S603 - a vfork; the operator's own command
+                [program, *command[1:]],
+                bufsize=0,
+                stdin=pipe,
+                stdout=pipe,
+                stderr=pipe,
+                env=environment,
+                cwd=cwd,
+                start_new_session=True,
+            )
+        except (OSError, ValueError) as error:
+            raise SpawnError(f"cannot start {command[0]!r}: {getattr(error, 'strerror', None) or error}") from error
+        process, loop = self._process, self._loop
+        transport, _ = await loop.connect_write_pipe(lambda: self._input, process.stdin)
+        self._stdin = transport
+        for output, stream in zip(self._outputs, (process.stdout, process.stderr), strict=True):
+            reading, _ = await loop.connect_read_pipe(lambda output=output: output, stream)  # type: ignore[misc]  # bound now
+            self._transports.append(reading)
+        threading.Thread(target=self._wait, name=f"wait-{self._slug}", daemon=True).start()
+
+    # -- what its owner uses
+
+    async def until_ended(self) -> None:
+        """Wait for the end of a process that is lost; at most `LAST_WORDS_S`."""
+        await self._ended.wait()
+
+    async def writable(self) -> None:
+        """Wait until the process has read most of what it was sent, or is lost."""
+        while not self._input.writable.is_set():
+            await self._input.writable.wait()
+
+    def write(self, line: bytes) -> None:
+        """Send a line; what stands between JSON's tokens may have line breaks, which a line must not."""
+        if self.lost or self._stdin.is_closing():
+            return
+        if b"\n" in line or b"\r" in line:
+            line = line.replace(b"\n", b" ").replace(b"\r", b" ")
+        self._stdin.write(line + b"\n")
+
+    def write_courtesy(self, line: bytes) -> None:
+        """Send a line that nobody waits for, unless the process does not read."""
+        if self._stdin.get_write_buffer_size() < MAX_UNSENT_BYTES:
+            self.write(line)
+
+    def give_up(self, why: str) -> None:
+        """Want nothing more of it; `ending` will say why."""
+        self._verdict = self._verdict or why
+        self._lose()
+        self._end()
+
+    @property
+    def ending(self) -> str:
+        """Why there is no process any more, for a person."""
+        if self._verdict:
+            return self._verdict
+        if self._status is None:
+            how = "its process closed its standard streams"
+        elif self._status < 0:
+            how = f"its process was killed by {_signal_name(-self._status)}"
+        else:
+            how = f"its process ended with exit status {self._status}"
+        return f"{how}; the last it wrote to stderr: {self._last_stderr!r}" if self._last_stderr else how
+
+    async def stop(self) -> None:
+        """Close its input, then SIGTERM, then SIGKILL, to the whole group; at most three times `GRACE_S`."""
+        self._lose()
+        self._stdin.close()
+        for number in (None, signal.SIGTERM, signal.SIGKILL):
+            if number is not None:
+                self._signal_group(number)
+            try:
+                async with asyncio.timeout(GRACE_S):
+                    await self._gone.wait()
+                break
+            except TimeoutError:
+                continue
+        else:
+            stderr_logger.error("server %s: its process %d outlives SIGKILL", self._slug, self._process.pid)
+        self._end()
+        if self._stdin.get_write_buffer_size():  # or else it is closed: asyncio's must not be closed twice
+            self._stdin.abort()
+        for transport in self._transports:
+            transport.close()
+
+    def _signal_group(self, number: signal.Signals) -> None:
+        """The leader may be gone while its children are not: the group has its number as long as one of them lives."""
+        try:
+            os.killpg(self._process.pid, number)
+        except (ProcessLookupError, PermissionError) as error:
+            stderr_logger.debug("server %s: no %s: %s", self._slug, number.name, error)
+
+    # -- what the process does
+
+    def _take(self, data: bytes) -> None:
+        if self.ended:
+            return
+        now = time.perf_counter_ns()
+        began = self._line_began_ns if self._stdout.begun else now
+        lines = self._stdout.feed(data)
+        if self._stdout.cut:
+            self.line_too_long = True
+            self.give_up(f"sent a line of more than {MAX_LINE_BYTES} bytes")
+            return
+        for line in lines:
+            self._on_line(line, began)
+            began = now
+        self._line_began_ns = began
+
+    def _take_stderr(self, data: bytes) -> None:
+        for line in self._stderr.feed(data):
+            text = _UNPRINTABLE.sub("", line.decode("utf-8", "replace")).strip()
+            if text:
+                self._last_stderr = text
+                stderr_logger.info("server %s: %s", self._slug, text)
+
+    def _output_ended(self, output: _Output) -> None:
+        """Without its output a process is of no use, but it may still say why; stderr may be closed at will."""
+        self._open.discard(output)
+        if output is self._outputs[0]:
+            self._lose()
+        else:
+            self._take_stderr(b"\n")
+        self._end_if_gone()
+
+    def _wait(self) -> None:
+        """In a thread: neither asyncio nor uvloop waits for a process that is not its own."""
+        status = self._process.wait()
+        try:
+            self._loop.call_soon_threadsafe(self._exited, status)
+        except RuntimeError:  # the loop is closed, so that nobody wants to know
+            stderr_logger.debug("server %s: ended after the event loop", self._slug)
+
+    def _exited(self, status: int) -> None:
+        """The process has ended; what it wrote may still be on its way."""
+        self._status = status
+        self._lose()
+        self._end_if_gone()
+
+    def _lose(self) -> None:
+        if self.lost:
+            return
+        self.lost = True
+        self._input.lose()
+        self._last_words = self._loop.call_later(LAST_WORDS_S, self._end)
+
+    def _end_if_gone(self) -> None:
+        if self._status is not None and not self._open:
+            self._gone.set()
+            self._end()
+
+    def _end(self) -> None:
+        if self._last_words is not None:
+            self._last_words.cancel()
+        if not self.ended:
+            self._ended.set()
+            self._on_ended()
+
+
+def _find(command: str, environment: Mapping[str, str], cwd: Path | None) -> str:
+    """The path of the program; it is looked up here so that each mistake is told apart."""
+    if cwd is not None and not cwd.is_dir():
+        raise SpawnError(f"cannot start {command!r}: its working directory {cwd} is no folder")
+    if os.sep in command:
+        path = os.path.join(cwd or "", command)  # noqa: PTH118 - an absolute command stays as it is
+        if shutil.which(path) is not None:
+            return os.path.abspath(path)  # noqa: PTH100 - a link's name may be what the program goes by
+        reason = "it is not executable" if os.path.exists(path) else "there is no such file"  # noqa: PTH110 - a str
+        raise SpawnError(f"cannot start {command!r}: {reason}")
+    found = shutil.which(command, path=environment.get("PATH", os.defpath))
+    if found is None:
+        raise SpawnError(f"cannot start {command!r}: there is no such command in the PATH")
+    return os.path.abspath(found)  # noqa: PTH100 - the same
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
