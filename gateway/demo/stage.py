@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import os
 import re
 import secrets
 import socket
@@ -35,7 +36,6 @@ _MODULE: Final = "gateway.demo.servers"
 class Stage:
     """What runs, and the keys to it."""
 
-    folder: Path
     relay: str
     """The relay's address, `http://host:port`."""
     observer: str
@@ -61,13 +61,15 @@ async def raised(folder: Path, say: Callable[[str], None], stop: asyncio.Event) 
         StartError: the gateway did not become ready, and its log is quoted, or `stop` was set before.
     """
     async with contextlib.AsyncExitStack() as resources:
+        processes = []
         urls = {}
         for slug, kind in _SERVERS.items():
             with socket.create_server((HOST, 0)) as sock:
                 urls[slug] = "http://{}:{}/mcp".format(*sock.getsockname())
                 arguments = ["-m", _MODULE, kind, f"--fd={sock.fileno()}"]
                 log = folder / f"{slug}.log"
-                await resources.enter_async_context(_process(arguments, log, descriptors=[sock.fileno()]))
+                started = _process(arguments, log, descriptors=[sock.fileno()])
+                processes.append(await resources.enter_async_context(started))
         nobody = resources.enter_context(socket.socket())  # bound, and never listening: connections are refused
         nobody.bind((HOST, 0))
         urls["mail"] = "http://{}:{}/mcp".format(*nobody.getsockname())
@@ -82,9 +84,9 @@ async def raised(folder: Path, say: Callable[[str], None], stop: asyncio.Event) 
         serve = ["-m", "gateway.demo.leash", sys.executable, "-m", "gateway", "serve", "--config", str(config)]
         log = folder / "serve.log"
         gateway = await resources.enter_async_context(_process(serve, log))
+        resources.callback(_let_go, *processes, gateway)  # all end at once; each is waited for after that
         ready = await _until_ready(gateway, log, stop)
         yield Stage(
-            folder=folder,
             relay=ready["relay"],
             observer=ready["observer"],
             secrets={token_id: token.secret for token_id, token in created.items()},
@@ -131,7 +133,8 @@ def _free(port: int, what: str, say: Callable[[str], None]) -> str:
         with socket.create_server((HOST, port)):
             return f"{HOST}:{port}"
     except OSError as error:
-        say(f"port {port} cannot be used ({error.strerror}): the {what} takes a free one")
+        why = os.strerror(error.errno or 0)
+        say(f"port {port} cannot be used ({why}): the {what} takes a free one")
         return f"{HOST}:0"
 
 
@@ -153,14 +156,20 @@ async def _process(
     try:
         yield process
     finally:
-        if process.stdin is not None:
-            process.stdin.close()
+        _let_go(process)
         try:
             async with asyncio.timeout(END_TIMEOUT_S):
                 await process.wait()
         except TimeoutError:
             process.kill()
             await process.wait()
+
+
+def _let_go(*processes: asyncio.subprocess.Process) -> None:
+    """Close the standard input of each, which is its sign to end."""
+    for process in processes:
+        if process.stdin is not None:
+            process.stdin.close()
 
 
 async def _until_ready(gateway: asyncio.subprocess.Process, log: Path, stop: asyncio.Event) -> Mapping[str, str]:

@@ -24,7 +24,7 @@ def in_use(port: int) -> Iterator[None]:
 
 def test_it_ends_by_itself_with_a_reckoning_that_agrees_though_its_ports_are_taken() -> None:
     with in_use(8080), in_use(9464):
-        demo = subprocess.run([*COMMAND, "--seconds", "6"], capture_output=True, text=True, timeout=120, check=False)
+        demo = subprocess.run([*COMMAND, "--seconds", "5"], capture_output=True, text=True, timeout=120, check=False)
 
     said = demo.stdout
     assert (demo.returncode, demo.stderr) == (0, ""), said

@@ -2,10 +2,8 @@
 
 import asyncio
 import contextlib
-import ssl
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable
-from functools import lru_cache
 from typing import Any, Final, Literal, NamedTuple
 
 import httpx
@@ -16,7 +14,7 @@ from mcp.shared.exceptions import MCPError
 
 from gateway.calls import UNKNOWN, ErrorType
 from gateway.demo.traffic import error_type_of
-from tests.system.running import Gateway
+from tests.system.running import TLS, Gateway
 
 Mode = Literal["auto", "legacy"]
 MODERN: Final = "2026-07-28"
@@ -54,18 +52,12 @@ async def client(gateway: Gateway, token_id: str, mode: Mode) -> AsyncIterator[C
     """A client of the SDK with this member's token."""
     headers = {"Authorization": f"Bearer {gateway.secrets[token_id]}"}
     async with (
-        httpx2.AsyncClient(headers=headers, verify=_tls(), timeout=30) as http,
+        httpx2.AsyncClient(headers=headers, verify=TLS, timeout=30) as http,
         Client(
             streamable_http_client(gateway.url, http_client=http), mode=mode, cache=None, read_timeout_seconds=30
         ) as connected,
     ):
         yield connected
-
-
-@lru_cache(maxsize=1)
-def _tls() -> ssl.SSLContext:
-    """Made once: it takes 40 ms, and nothing here uses TLS."""
-    return ssl.create_default_context()
 
 
 async def make(connected: Client, planned: Planned, listed: Iterable[str]) -> Outcome:
@@ -129,4 +121,4 @@ def call(name: str, request_id: int | str = 1, **arguments: str) -> dict[str, An
 def post(gateway: Gateway, message: dict[str, Any], token_id: str, **changes: Any) -> httpx.Response:
     """POST a message with a member's token."""
     headers = {"Authorization": f"Bearer {gateway.secrets[token_id]}", **message.get("headers", {})}
-    return httpx.post(gateway.url, **{**message, "headers": headers, "timeout": 20, **changes})
+    return httpx.post(gateway.url, **{**message, "headers": headers, "timeout": 20, "verify": TLS, **changes})

@@ -15,7 +15,7 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.system.clients import Counts, Outcome
-from tests.system.running import Gateway, eventually
+from tests.system.running import TLS, Gateway, eventually
 
 DIMENSIONS = "token,server,tool,status,error_type"
 METRIC = "mcp_gateway_tool_calls_total"
@@ -29,7 +29,7 @@ def from_api(gateway: Gateway) -> Counts:
 
 def from_metrics(gateway: Gateway) -> Counts:
     """`/metrics`, as Prometheus reads it."""
-    text = httpx.get(f"{gateway.observer}/metrics", headers={"Accept": "text/plain"}, timeout=10).text
+    text = httpx.get(f"{gateway.observer}/metrics", headers={"Accept": "text/plain"}, timeout=10, verify=TLS).text
     return Counts(
         {
             _labelled(sample.labels): int(sample.value)
@@ -83,7 +83,7 @@ async def live_stream(gateway: Gateway) -> AsyncIterator[LiveStream]:
                 elif line.startswith("data: ") and event == "call":
                     stream.calls.append(json.loads(line.removeprefix("data: ")))
 
-    async with httpx.AsyncClient(timeout=30) as http, asyncio.TaskGroup() as tasks:
+    async with httpx.AsyncClient(timeout=30, verify=TLS) as http, asyncio.TaskGroup() as tasks:
         reading = tasks.create_task(read(http))
         await opened.wait()
         try:
@@ -100,7 +100,7 @@ class Prometheus:
 
     def query(self, promql: str) -> list[dict[str, Any]]:
         """An instant query: its vector."""
-        response = httpx.get(f"{self.url}/api/v1/query", params={"query": promql}, timeout=10)
+        response = httpx.get(f"{self.url}/api/v1/query", params={"query": promql}, timeout=10, verify=TLS)
         answer = response.json()
         assert answer["status"] == "success", answer
         found: list[dict[str, Any]] = answer["data"]["result"]
@@ -130,7 +130,7 @@ def prometheus(binary: str, folder: Path, gateway: Gateway) -> Iterator[Promethe
         process = subprocess.Popen([binary, *arguments], stdout=log, stderr=log)
     try:
         url = f"http://{address}"
-        eventually(lambda: httpx.get(f"{url}/-/ready").status_code == 200)
+        eventually(lambda: httpx.get(f"{url}/-/ready", verify=TLS).status_code == 200)
         yield Prometheus(url)
     finally:
         process.terminate()

@@ -9,7 +9,7 @@ import duckdb
 import httpx
 
 from tests.system.clients import Mode, Planned, call, make_all
-from tests.system.running import Gateway, eventually, running
+from tests.system.running import TLS, Gateway, eventually, running
 from tests.system.sources import from_api, from_ledger, from_metrics
 
 MODES: dict[str, Mode] = {"alice": "auto", "bob": "legacy"}
@@ -50,7 +50,7 @@ async def test_a_relay_that_is_killed_takes_only_calls_with_it_that_nobody_got_a
         headers = {"Authorization": f"Bearer {gateway.secrets['alice']}"}
         number = 0
         while not stop.is_set():
-            async with httpx.AsyncClient(headers=headers, timeout=20) as http:
+            async with httpx.AsyncClient(headers=headers, timeout=20, verify=TLS) as http:
                 while not stop.is_set():
                     number += 1
                     message = call("modern__pause", f"{worker}-{number}")

@@ -1,7 +1,6 @@
 """A changed configuration holds at once, in the processes that run; a wrong one changes nothing."""
 
 import asyncio
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ import httpx
 import pytest
 
 from tests.system.clients import Outcome, call, post
-from tests.system.running import Gateway, eventually, running
+from tests.system.running import TLS, Gateway, eventually, running
 from tests.system.sources import from_api
 
 PAUSED = Outcome("alice", "modern", "pause", "success", None)
@@ -31,7 +30,7 @@ async def test_a_removed_token_is_refused_at_once_and_nobody_else_notices(worksp
 
     async def keep_calling() -> None:
         headers = {"Authorization": f"Bearer {workspace.secrets['alice']}", **call("modern__pause")["headers"]}
-        async with httpx.AsyncClient(headers=headers) as http:
+        async with httpx.AsyncClient(headers=headers, timeout=20, verify=TLS) as http:
             while not removed.is_set() or len(answered) < 50:
                 response = await http.post(workspace.url, json=call("modern__pause")["json"])
                 answered.append(response.status_code)
@@ -44,13 +43,10 @@ async def test_a_removed_token_is_refused_at_once_and_nobody_else_notices(worksp
     async with asyncio.TaskGroup() as tasks:
         for _ in range(3):
             tasks.create_task(keep_calling())
-        began = time.monotonic()
         workspace.write(without="bob")
         await asyncio.to_thread(eventually, refused_by_all, within_s=5)
-        took_s = time.monotonic() - began
         removed.set()
 
-    assert took_s < 5, "within a second on a machine of its own"
     assert set(answered) == {200}
     assert [workspace.pid(name) for name in PROCESSES] == before
     assert eventually(lambda: from_api(workspace)[PAUSED] == len(answered))
