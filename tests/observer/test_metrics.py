@@ -130,13 +130,13 @@ def test_operations_are_counted_by_side_method_error_and_transport(tmp_path: Pat
     failed = operation(side="client", server_slug="github", error_type="upstream_timeout", transport="stdio")
     sink.absorb(batch(operation(), operation(), operation(method="initialize"), failed))
 
-    server, client = "mcp_server_operation_duration_seconds_count", "mcp_client_operation_duration_seconds_count"
     nothing = {"gen_ai_tool_name": "", "error_type": "", "network_transport": "tcp"}
-    assert sorted(named(sink, server), key=str) == sorted(
-        [({"mcp_method_name": "tools/list", **nothing}, 2), ({"mcp_method_name": "initialize", **nothing}, 1)], key=str
-    )
+    listed, initialized = named(sink, "mcp_server_operation_duration_seconds_count")
+    assert listed == ({"mcp_method_name": "tools/list", **nothing}, 2)
+    assert initialized == ({"mcp_method_name": "initialize", **nothing}, 1)
     labels = {"error_type": "upstream_timeout", "network_transport": "pipe", "gen_ai_tool_name": ""}
-    assert named(sink, client) == [({"mcp_method_name": "tools/list", **labels}, 1)]
+    failures = named(sink, "mcp_client_operation_duration_seconds_count")
+    assert failures == [({"mcp_method_name": "tools/list", **labels}, 1)]
 
 
 def test_what_heartbeats_count_is_added_up(tmp_path: Path) -> None:
@@ -271,6 +271,16 @@ def test_a_call_with_many_phases_over_the_budget_is_counted_once(tmp_path: Path)
     assert {labels["server"] for labels, _ in phases} == {"github", "__other__"}
     overflow = spilled(named(sink, "mcp_gateway_series_overflow_total"))
     assert overflow["mcp_gateway_phase_duration_seconds"] == 2
+
+
+def test_an_operation_over_the_budget_is_counted_once_for_the_metric(tmp_path: Path) -> None:
+    sink = sink_at(tmp_path, Clock(), Metrics(birth_interval=0, max_series=17))
+    sink.absorb(batch(operation(), operation(), operation(side="client")))
+
+    assert spilled(named(sink, "mcp_gateway_series_overflow_total")) == {
+        "mcp_server_operation_duration_seconds": 2,
+        "mcp_client_operation_duration_seconds": 1,
+    }
 
 
 def test_the_overflow_of_every_metric_with_a_budget_is_there_from_the_start(tmp_path: Path) -> None:
