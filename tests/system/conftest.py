@@ -25,7 +25,13 @@ def servers() -> Iterator[dict[str, dict[str, Any]]]:
 
 @pytest.fixture(scope="module")
 def gateway(tmp_path_factory: pytest.TempPathFactory, servers: dict[str, dict[str, Any]]) -> Iterator[Gateway]:
-    """A gateway in front of all of them, with two members."""
+    """A gateway in front of all of them; `gone` may not call any more, and `hurried` only once."""
     folder: Path = tmp_path_factory.mktemp("gateway")
-    with running(folder, servers, {"alice": {}, "bob": {}, "gone": {"expires_at": "2026-01-01T00:00:00Z"}}) as it:
+    members = {
+        "alice": {},
+        "bob": {},
+        "gone": {"expires_at": "2026-01-01T00:00:00Z"},
+        "hurried": {"rate_limit": "1/hour"},
+    }
+    with running(folder, servers, members) as it:
         yield it

@@ -47,17 +47,17 @@ def eventually(look: Callable[[], Found], *, within_s: float = 20.0) -> Found:
 
 
 @contextlib.contextmanager
-def upstreams(*kinds: str) -> Iterator[dict[str, str]]:
+def upstreams(*kinds: str, port: int = 0) -> Iterator[dict[str, str]]:
     """Scripted MCP servers over HTTP: their URLs, by kind."""
     with contextlib.ExitStack() as started:
-        processes = {kind: started.enter_context(_scripted(kind)) for kind in kinds}
+        processes = {kind: started.enter_context(_scripted(kind, port)) for kind in kinds}
         yield {kind: process.stdout.readline().strip() for kind, process in processes.items() if process.stdout}
 
 
 @contextlib.contextmanager
-def _scripted(kind: str) -> Iterator[subprocess.Popen[str]]:
+def _scripted(kind: str, port: int) -> Iterator[subprocess.Popen[str]]:
     process = subprocess.Popen(
-        [sys.executable, SCRIPTED, kind],
+        [sys.executable, SCRIPTED, kind, f"--port={port}"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -87,14 +87,19 @@ class Gateway:
         self._entries: dict[str, dict[str, Any]] = {}
         self._servers = dict(servers)
         self._settings = dict(settings or {})
+        self._workers = workers
         self._log = folder / "serve.log"
         for token_id, entry in members.items():
             created = tokens.create()
             self.secrets[token_id] = created.secret
             self._entries[token_id] = {"id": token_id, "name": token_id.title(), "sha256": created.sha256, **entry}
         self.write()
-        with self._log.open("wb") as log:
-            serve = ["gateway", "serve", "--config", str(self.config), "--workers", str(workers)]
+        self.start()
+
+    def start(self) -> None:
+        """Start it, as it is done at first and after it was stopped or killed, and wait until it serves."""
+        with self._log.open("ab") as log:
+            serve = ["gateway", "serve", "--config", str(self.config), "--workers", str(self._workers)]
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "gateway.demo.leash", sys.executable, "-m", *serve],
                 stdin=subprocess.PIPE,
@@ -146,7 +151,7 @@ class Gateway:
         os.kill(self.pid(name), signal.SIGKILL)
 
     def stop(self) -> int:
-        """Stop it in order: the exit status."""
+        """Stop it in order, if it was not killed: the exit status, once all of its processes have ended."""
         self._process.communicate(timeout=60)
         return self._process.returncode
 

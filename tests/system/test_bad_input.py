@@ -1,5 +1,6 @@
 """Bad input: a clear answer for each, and what is a call is counted, what is none is counted as rejected."""
 
+import time
 from typing import Any
 
 import httpx
@@ -98,6 +99,20 @@ def test_a_call_that_cannot_succeed_fails_with_a_name_and_is_counted_once(
     assert recorded[0].removeprefix("_unknown") in error["message"]
     assert eventually(lambda: from_api(gateway)[outcome] == before + 1)
     assert eventually(lambda: from_metrics(gateway)[outcome] == before + 1)
+
+
+def test_whoever_calls_too_often_is_told_when_to_come_back_and_the_call_is_counted(gateway: Gateway) -> None:
+    assert post(gateway, call("modern__echo"), "hurried").status_code == 200
+
+    response = post(gateway, call("modern__echo"), "hurried")
+
+    assert response.status_code == 429
+    assert response.json()["error"]["code"] == "RATE_LIMIT_EXCEEDED"
+    assert 3500 < int(response.headers["retry-after"]) <= 3601
+    assert (response.headers["x-ratelimit-limit"], response.headers["x-ratelimit-remaining"]) == ("1", "0")
+    assert abs(int(response.headers["x-ratelimit-reset"]) - time.time() - 3600) < 100
+    limited = Outcome("hurried", "modern", "echo", "error", "rate_limited")
+    assert eventually(lambda: from_api(gateway)[limited] == 1)
 
 
 def test_after_all_of_that_the_gateway_serves_as_before(gateway: Gateway) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import duckdb
 import httpx
 
-from tests.system.clients import Mode, Planned, call, make_all
+from tests.system.clients import Counts, Mode, Outcome, Planned, call, make_all, post
 from tests.system.running import TLS, Gateway, eventually, running
 from tests.system.sources import from_api, from_ledger, from_metrics
 
@@ -84,6 +84,32 @@ async def test_a_relay_that_is_killed_takes_only_calls_with_it_that_nobody_got_a
     assert {outcome[each] for each in cut & set(outcome)} <= {"gateway_error", None}, "None: its answer was on the way"
     assert [each for each in cut if outcome.get(each) == "gateway_error"], "no call was under way when its relay died"
     assert set(outcome) <= answered | cut
+
+
+def test_a_gateway_whose_every_process_is_killed_goes_on_where_it_was(
+    tmp_path: Path, servers: dict[str, dict[str, Any]]
+) -> None:
+    kinds = ("echo", "tool_error", "nope")
+    with running(tmp_path, {"modern": servers["modern"]}, {"alice": {}}) as gateway:
+        for tool in kinds * 10:
+            post(gateway, call(f"modern__{tool}"), "alice")
+        for name in ("observer", "relay-0", "supervisor"):
+            gateway.kill(name)
+        gateway.stop()
+
+        gateway.start()
+        for tool in kinds * 10:
+            post(gateway, call(f"modern__{tool}"), "alice")
+
+        expected = Counts(
+            {
+                Outcome("alice", "modern", "echo", "success", None): 20,
+                Outcome("alice", "modern", "tool_error", "error", "tool_error"): 20,
+                Outcome("alice", "modern", "_unknown", "error", "unknown_tool"): 20,
+            }
+        )
+        assert eventually(lambda: from_api(gateway) == expected)
+        assert eventually(lambda: from_metrics(gateway) == expected)
 
 
 def _kill(gateway: Gateway, name: str) -> None:

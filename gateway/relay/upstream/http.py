@@ -100,13 +100,16 @@ class HttpUpstream:
     async def request(self, exchange: Exchange) -> Reply:
         """Send a request and wait for its answer; a legacy session that is gone is begun anew, once.
 
+        HTTP 404 says that it is gone, with a JSON-RPC error in the body or without (2025-11-25, transports).
+
         Raises:
             UpstreamError: see `Upstream.request`.
         """
         session = self._session or await self._negotiated()
         try:
-            reply, _ = await self._attempt(session, exchange)
-            return reply
+            reply, response = await self._attempt(session, exchange)
+            if response.status != _NOT_FOUND or session.session_id is None:
+                return reply
         except UpstreamError as error:
             if error.http_status != _NOT_FOUND or session.session_id is None:
                 raise
