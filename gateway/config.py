@@ -24,6 +24,7 @@ from pydantic import (
     Tag,
     TypeAdapter,
     ValidationError,
+    ValidationInfo,
     model_validator,
 )
 
@@ -45,9 +46,11 @@ def _slug(value: str) -> str:
 
 def _rate(value: str) -> str:
     try:
-        limits.parse(value)
-    except ValueError as error:
-        raise ValueError("is no rate: write it as '120/minute' or '10/second', or null for none") from error
+        rates = limits.parse_many(value)
+    except ValueError:
+        rates = []
+    if len(rates) != 1 or rates[0].amount < 1:
+        raise ValueError("is no rate: write it as '120/minute' or '10/second', or null for none")
     return value
 
 
@@ -62,6 +65,10 @@ def _pattern(value: str) -> str:
     except re.error as error:
         raise ValueError(f"is no regular expression: {error}") from error
     return value
+
+
+def _in_folder(value: Path, info: ValidationInfo) -> Path:
+    return (info.context / value).resolve() if isinstance(info.context, Path) else value
 
 
 def _utc(value: datetime) -> datetime:
@@ -80,9 +87,9 @@ class Address(BaseModel):
 
 
 def _address(value: object) -> object:
-    if not isinstance(value, str):
+    if isinstance(value, Address | dict):
         return value
-    host, _, port = value.rpartition(":")
+    host, _, port = str(value).rpartition(":")
     if not host or not port.isdigit():
         raise ValueError("is no address: write host:port, for instance 127.0.0.1:8080")
     return {"host": host.removeprefix("[").removesuffix("]"), "port": int(port)}
@@ -93,6 +100,8 @@ Rate = Annotated[str, AfterValidator(_rate)]
 Url = Annotated[str, AfterValidator(_url)]
 Pattern = Annotated[str, AfterValidator(_pattern)]
 Listen = Annotated[Address, BeforeValidator(_address)]
+Folder = Annotated[Path, AfterValidator(_in_folder)]
+"""Relative to the file's folder."""
 Timestamp = Annotated[datetime, AfterValidator(_utc)]
 Seconds = Annotated[float, Field(gt=0)]
 
@@ -119,7 +128,7 @@ class StdioServer(Model):
     command: Annotated[str, Field(min_length=1)]
     args: list[str] = []
     env: dict[str, str] = Field(default={}, repr=False)
-    cwd: Path | None = None
+    cwd: Folder | None = None
     timeout: Seconds = 30.0
     enabled: bool = True
 
@@ -263,6 +272,14 @@ class Redaction(Model):
     """The cap of an error message and of an upstream response."""
 
 
+class _UnresolvedError(ValueError):
+    """Mistakes between sections, each with its own path."""
+
+    def __init__(self, mistakes: list[Mistake]) -> None:
+        self.mistakes = mistakes
+        super().__init__("; ".join(map(str, mistakes)))
+
+
 class Config(Model):
     """The whole file."""
 
@@ -286,14 +303,18 @@ class Config(Model):
     def _names_resolve(self) -> Self:
         known = {**PLANS, **self.plans}
         owners: dict[str, str] = {}
+        mistakes = []
         for slug, workspace in self.workspaces.items():
             if workspace.plan not in known:
-                raise ValueError(f"workspaces.{slug}.plan: {workspace.plan!r} is none of {', '.join(sorted(known))}")
-            for token in workspace.tokens:
-                owner = f"{slug}/{token.id}"
-                if token.sha256 in owners:
-                    raise ValueError(f"the tokens {owners[token.sha256]} and {owner} have the same sha256")
-                owners[token.sha256] = owner
+                problem = f"{workspace.plan!r} is none of {', '.join(sorted(known))}"
+                mistakes.append(Mistake(f"workspaces.{slug}.plan", problem))
+            for i, token in enumerate(workspace.tokens):
+                owner = owners.setdefault(token.sha256, f"{slug}/{token.id}")
+                if owner != f"{slug}/{token.id}":
+                    problem = f"is the same as that of the token {owner}: a secret belongs to one token"
+                    mistakes.append(Mistake(f"workspaces.{slug}.tokens[{i}].sha256", problem))
+        if mistakes:
+            raise _UnresolvedError(mistakes)
         return self
 
 
@@ -303,6 +324,8 @@ class _UniqueKeyLoader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002 - PyYAML's signature
         seen: set[Any] = set()
         for key_node, _ in node.value:
+            if not isinstance(key_node, yaml.ScalarNode):
+                raise yaml.constructor.ConstructorError(None, None, "a key must be a text", key_node.start_mark)
             if key_node.value in seen:
                 raise yaml.constructor.ConstructorError(
                     None, None, f"the key {key_node.value!r} stands twice", key_node.start_mark
@@ -333,11 +356,15 @@ def _expand(value: Any, environ: Mapping[str, str], path: str, mistakes: list[Mi
             return value
 
 
+_TAG_AT: Final = 4
+"""workspaces, <slug>, servers, <slug>, and here pydantic says `http` or `stdio`."""
+
+
 def _path(location: tuple[int | str, ...]) -> str:
-    """`workspaces.engineering.tokens[0].sha256`, without the names of union members that pydantic puts in."""
+    """`workspaces.engineering.tokens[0].sha256`, without what pydantic puts in: union members, and what is a key."""
     path = ""
     for i, part in enumerate(location):
-        if part in ("http", "stdio") and i >= 2 and location[i - 2] == "servers":  # noqa: PLR2004 - servers.<slug>.<tag>
+        if part == "[key]" or (i == _TAG_AT and location[2] == "servers"):
             continue
         path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else str(part)
     return path
@@ -345,6 +372,10 @@ def _path(location: tuple[int | str, ...]) -> str:
 
 def _mistakes(error: ValidationError) -> Iterator[Mistake]:
     for detail in error.errors(include_url=False, include_input=False):
+        cause = detail.get("ctx", {}).get("error")
+        if isinstance(cause, _UnresolvedError):
+            yield from cause.mistakes
+            continue
         message = detail["msg"].removeprefix("Value error, ")
         if detail["type"] == "extra_forbidden":
             message = "is no setting here: see docs/configuration.md for the ones that exist"
@@ -365,17 +396,19 @@ def load(path: Path, environ: Mapping[str, str] | None = None) -> Config:
     mistakes: list[Mistake] = []
     try:
         tree = yaml.load(path.read_bytes(), _UniqueKeyLoader)  # noqa: S506 - a SafeLoader
+        tree = _expand(tree, environ, "", mistakes)
     except OSError as error:
         raise ConfigError(str(path), [Mistake("", f"cannot be read: {error.strerror}")]) from error
     except yaml.YAMLError as error:
         raise ConfigError(str(path), [Mistake("", f"is no YAML: {' '.join(str(error).split())}")]) from error
+    except RecursionError as error:
+        raise ConfigError(str(path), [Mistake("", "is nested too deeply, or an alias contains itself")]) from error
     if not isinstance(tree, dict):
         raise ConfigError(str(path), [Mistake("", "must be a mapping with 'workspaces' in it")])
-    tree = _expand(tree, environ, "", mistakes)
     if mistakes:
         raise ConfigError(str(path), mistakes)
     try:
-        config = Config.model_validate(tree)
+        config = Config.model_validate(tree, context=path.parent)
     except ValidationError as error:
         raise ConfigError(str(path), list(_mistakes(error))) from error
     return config.model_copy(update={"data_dir": (path.parent / config.data_dir).resolve()})
