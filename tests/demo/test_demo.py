@@ -1,6 +1,7 @@
 """The whole demo, as a person runs it."""
 
 import contextlib
+import itertools
 import json
 import re
 import signal
@@ -43,12 +44,14 @@ def test_it_ends_by_itself_with_a_reckoning_that_agrees_though_its_ports_are_tak
 
 def test_ctrl_c_ends_it_in_order() -> None:
     with subprocess.Popen(COMMAND, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as demo:
-        assert demo.stdout is not None
-        for said in demo.stdout:
-            if "calls/s" in said and " 0 calls," not in said:
-                break
-        demo.send_signal(signal.SIGINT)
-        rest, errors = demo.communicate(timeout=60)
+        try:
+            assert demo.stdout is not None
+            looks = (said for said in demo.stdout if "calls/s" in said)
+            assert any(" 0 calls," not in look for look in itertools.islice(looks, 10))
+            demo.send_signal(signal.SIGINT)
+            rest, errors = demo.communicate(timeout=60)
+        finally:
+            demo.kill()
 
     assert demo.returncode == 0, rest
     assert "all three agree" in rest
