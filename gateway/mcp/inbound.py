@@ -82,6 +82,8 @@ def read(body: bytes, headers: Headers, lines: Lines) -> Request | Notification 
     version = headers.get(b"mcp-protocol-version")
     era = Era.MODERN if version == _MODERN else era_of(version.decode("latin-1") if version is not None else None)
     try:
+        if not body.isascii():
+            body.decode()  # what stays undecoded here is decoded later, or sent on
         message = jsonrpc.decode_message(body)
     except msgspec.ValidationError as error:
         return Rejection(400, None, jsonrpc.INVALID_REQUEST, _why_invalid(body, error))

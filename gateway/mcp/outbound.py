@@ -9,7 +9,7 @@ from typing import Any, Final
 import msgspec
 from mcp.shared.inbound import NAME_BEARING_METHODS, encode_header_value
 from mcp_types import CLIENT_CAPABILITIES_META_KEY, CLIENT_INFO_META_KEY, PROTOCOL_VERSION_META_KEY
-from msgspec import Raw, Struct
+from msgspec import UNSET, Raw, Struct, UnsetType
 
 from gateway import __version__
 from gateway.mcp.jsonrpc import EMPTY_OBJECT, Params, raw
@@ -17,6 +17,7 @@ from gateway.mcp.revisions import LATEST_HANDSHAKE_VERSION, LATEST_MODERN_VERSIO
 from gateway.mcp.trace_context import KEYS
 
 CLIENT_INFO: Final = {"name": "callscope", "version": __version__}
+_NO_JSON: Final = (msgspec.MsgspecError, UnicodeDecodeError)
 PROTOCOL_META_PREFIX: Final = "io.modelcontextprotocol/"
 
 _MODERN_META: Final[Params] = {
@@ -91,10 +92,14 @@ def result(client_era: Era, upstream_era: Era, value: Raw) -> Raw:
     if client_era is Era.LEGACY or upstream_era is Era.MODERN:
         return value
     body = bytes(value).lstrip()
-    if not body.startswith(b"{") or b'"resultType"' in body:
+    if not body.startswith(b"{") or (b'"resultType"' in body and _has_kind(body)):
         return value
     rest = body[1:].lstrip()
     return Raw(b'{"resultType":"complete"' + (b"" if rest.startswith(b"}") else b",") + rest)
+
+
+class _Kind(Struct):
+    resultType: Raw | UnsetType = UNSET  # noqa: N815 - the member's name in MCP
 
 
 class _Discovered(Struct):
@@ -105,11 +110,18 @@ class _Initialized(Struct):
     protocolVersion: str | None = None  # noqa: N815 - the member's name in MCP
 
 
+def _has_kind(body: bytes) -> bool:
+    try:
+        return msgspec.json.decode(body, type=_Kind).resultType is not UNSET
+    except _NO_JSON:
+        return True
+
+
 def supported_versions(discover_result: Raw) -> list[str]:
     """The versions that a `server/discover` result names; none if it is not one."""
     try:
         return msgspec.json.decode(discover_result, type=_Discovered).supportedVersions
-    except msgspec.MsgspecError:
+    except _NO_JSON:
         return []
 
 
@@ -117,5 +129,5 @@ def negotiated_version(initialize_result: Raw) -> str | None:
     """The revision that an `initialize` result settles; None if it is not one."""
     try:
         return msgspec.json.decode(initialize_result, type=_Initialized).protocolVersion
-    except msgspec.MsgspecError:
+    except _NO_JSON:
         return None

@@ -29,6 +29,7 @@ class Parser:
         self._event = "message"
         self._id: str | None = None
         self._first = True
+        self._after_cr = False
 
     def feed(self, chunk: bytes) -> list[ServerSentEvent]:
         """Take a chunk; the events that it completed, in order.
@@ -36,12 +37,16 @@ class Parser:
         Raises:
             EventTooLargeError: the stream cannot be followed any more.
         """
+        if self._after_cr and chunk:
+            chunk = chunk.removeprefix(b"\n")
+            self._after_cr = False
         self._rest += chunk
-        if self._first and len(self._rest) >= 3:  # noqa: PLR2004 - the length of a byte-order mark
+        ends = b"\n" in chunk or b"\r" in chunk
+        if self._first and (ends or len(self._rest) >= 3):  # noqa: PLR2004 - the length of a byte-order mark
             self._first = False
             if self._rest.startswith(b"\xef\xbb\xbf"):
                 del self._rest[:3]
-        if b"\n" not in chunk and b"\r" not in chunk and len(self._rest) <= MAX_EVENT_BYTES:
+        if not ends and len(self._rest) <= MAX_EVENT_BYTES:
             return []  # a large event in many chunks is looked at once, not once a chunk
         events = []
         for line in self._take_lines():
@@ -53,12 +58,11 @@ class Parser:
         return events
 
     def _take_lines(self) -> list[bytes]:
-        """Lines end with CRLF, LF or CR; a CR at the very end waits for the LF that may follow."""
+        """Lines end with CRLF, LF or CR; a CR at the very end ends its line now, and the LF that may follow is none."""
         data = bytes(self._rest)
-        held = b"\r" if data.endswith(b"\r") else b""
-        whole = data[: len(data) - len(held)]
-        lines = whole.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
-        self._rest = bytearray(lines.pop() + held)
+        self._after_cr = data.endswith(b"\r")
+        lines = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
+        self._rest = bytearray(lines.pop())
         return lines
 
     def _line(self, line: bytes) -> ServerSentEvent | None:
@@ -68,7 +72,7 @@ class Parser:
         value = value.removeprefix(b" ")
         if field == b"data":
             self._data.append(value)
-            self._size += len(value)
+            self._size += len(value) + 1
         elif field == b"event":
             self._event = value.decode("utf-8", "replace")
         elif field == b"id" and b"\0" not in value:
@@ -78,7 +82,7 @@ class Parser:
     def _dispatch(self) -> ServerSentEvent | None:
         data, event = self._data, self._event
         self._data, self._size, self._event = [], 0, "message"
-        return ServerSentEvent(b"\n".join(data), event, self._id) if data else None
+        return ServerSentEvent(b"\n".join(data), event or "message", self._id) if data else None
 
 
 def encode(data: bytes) -> bytes:

@@ -52,7 +52,7 @@ def parse(traceparent: str, tracestate: str | None = None) -> SpanContext | None
 def _text(value: Raw | None) -> str | None:
     try:
         return decode_string(value) if value is not None else None
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, UnicodeDecodeError):
         return None
 
 

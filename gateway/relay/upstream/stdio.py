@@ -136,7 +136,7 @@ class _Session:
         if message.jsonrpc != "2.0" or (message.method is UNSET and message.id is UNSET):
             self._count_junk(line)
         elif message.method is UNSET:
-            self._answered(message, len(line), began_ns)
+            self._answered(message, line, began_ns)
         elif message.id is UNSET or message.id is None:
             self._notified(message)
         else:
@@ -148,16 +148,18 @@ class _Session:
         level = logging.WARNING if self._junk == 1 else logging.DEBUG
         logger.log(level, "server %s: line %d on stdout is no JSON-RPC: %r", self._slug, self._junk, line[:200])
 
-    def _answered(self, message: jsonrpc.Message, size: int, began_ns: int) -> None:
+    def _answered(self, message: jsonrpc.Message, line: bytes, began_ns: int) -> None:
         pending = self._pending.pop(message.id, None) if isinstance(message.id, int) else None
         if pending is None:
             logger.debug("server %s: an answer to nothing that waits, id %r", self._slug, message.id)
             return
         pending.first_byte_ns, pending.done_ns = began_ns, time.perf_counter_ns()
-        if message.error is not UNSET:
-            pending.settle(Reply(error=message.error, size=size))
+        if not _is_utf8(line):
+            pending.settle(UpstreamError(_PROTOCOL_ERROR, "answered with text that is no UTF-8"))
+        elif message.error is not UNSET:
+            pending.settle(Reply(error=message.error, size=len(line)))
         elif message.result is not UNSET:
-            pending.settle(Reply(message.result, size=size))
+            pending.settle(Reply(message.result, size=len(line)))
         else:
             pending.settle(UpstreamError(_PROTOCOL_ERROR, "answered with neither a result nor an error"))
 
@@ -376,6 +378,14 @@ class StdioUpstream:
             )
         session.child.write(jsonrpc.notification("notifications/initialized"))
         return Era.LEGACY
+
+
+def _is_utf8(line: bytes) -> bool:
+    """What stays undecoded is not looked at by the decoder."""
+    try:
+        return line.isascii() or bool(line.decode())
+    except UnicodeDecodeError:
+        return False
 
 
 def _is_modern(probe: _Pending) -> bool:

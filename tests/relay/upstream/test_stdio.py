@@ -165,6 +165,19 @@ async def test_an_answer_without_result_and_error_is_a_protocol_error(start: Sta
     assert str(error) == "answered with neither a result nor an error"
 
 
+async def test_text_that_is_no_utf8_is_a_protocol_error(start: Start) -> None:
+    server = script("""
+        modern()
+        line = json.dumps({"jsonrpc": "2.0", "id": read()["id"], "result": "?"}) + "\\n"
+        sys.stdout.buffer.write(line.encode().replace(b"?", bytes([0xE9])))
+        sys.stdout.flush()
+        read()
+    """)
+    error = await failure(start(server))
+    assert error.error_type is ErrorType.UPSTREAM_PROTOCOL_ERROR
+    assert str(error) == "answered with text that is no UTF-8"
+
+
 async def test_an_answer_counts_even_if_the_process_ends_right_behind_it(start: Start) -> None:
     server = script("""
         modern()
