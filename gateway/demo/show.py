@@ -21,7 +21,7 @@ from gateway.process import stop_requested
 
 SEED: Final = 7
 LOOK_S: Final = 1.0
-LINE_S: Final = 5.0
+LINE_S: Final = 2.0
 SETTLE_S: Final = 20.0
 """Seconds that the last calls have to arrive in the API and in the counters."""
 
