@@ -75,7 +75,7 @@ class Connection(asyncio.Protocol):
         self._waiter: asyncio.Future[Response] | None = None
         self._poll = select.poll()
         self._streaming = self._paused = self._complete = False
-        self._until_eof = False
+        self._until_eof = self._keep_alive = False
         self._headers: dict[bytes, bytes] = {}
         self._chunks: deque[bytes] = deque()
         self._received = 0
@@ -127,7 +127,7 @@ class Connection(asyncio.Protocol):
     @property
     def reusable(self) -> bool:
         """Whether the last exchange ended cleanly and the upstream keeps the connection."""
-        return self._complete and not self.closed and not self._until_eof and self._parser.should_keep_alive()
+        return self._complete and self._keep_alive and not self.closed
 
     def linger(self, done: Callable[["Connection"], None]) -> None:
         """Let a stream that has said what matters come to its end, and call `done` then; for a moment only."""
@@ -241,6 +241,7 @@ class Connection(asyncio.Protocol):
         if self._complete or status < _FINAL:
             return
         self._complete = True
+        self._keep_alive = not self._until_eof and self._parser.should_keep_alive()  # only here does the parser know
         if self._lingering is not None and self._after is not None:
             self._lingering.cancel()
             done, self._after, self._lingering = self._after, None, None
