@@ -5,6 +5,7 @@ closes it; nothing is ever sent twice here. Why it is our own: docs/adr/0002-ups
 """
 
 import asyncio
+import os
 import select
 import ssl
 import time
@@ -18,6 +19,8 @@ from gateway.errors import CallscopeError
 
 MAX_ANSWER_BYTES: Final = 64 * 2**20
 """Of an answer that is read whole; a stream is bounded by its parser."""
+MAX_OVERHEAD_BYTES: Final = 2**18
+"""Of what is no body, up to the next piece of body: heads, interim answers, chunk extensions, trailers."""
 MAX_IDLE_S: Final = 15.0
 """A kept connection older than this is not taken: servers close theirs, and a request must not meet that."""
 LINGER_S: Final = 1.0
@@ -25,7 +28,8 @@ LINGER_S: Final = 1.0
 MAX_BUFFERED_BYTES: Final = 2**20
 """Of a stream whose reader is slower than the upstream: then reading pauses."""
 MAX_CONNECTIONS: Final = 512
-CONNECT_TIMEOUT_S: Final = 10.0
+CONNECT_TIMEOUT_S: Final = 5.0
+"""Shorter than a handshake or a listing may take, so that these fail with the reason that no connection was made."""
 _FINAL: Final = 200
 """Statuses below it announce another answer (RFC 9110, section 15.2)."""
 _WITHOUT_BODY: Final = frozenset({204, 304})
@@ -78,7 +82,7 @@ class Connection(asyncio.Protocol):
         self._until_eof = self._keep_alive = False
         self._headers: dict[bytes, bytes] = {}
         self._chunks: deque[bytes] = deque()
-        self._received = 0
+        self._received = self._overhead = 0
         self._more: asyncio.Future[None] | None = None
         self._failure: CallscopeError | None = None
         self._idle_since = 0.0
@@ -95,9 +99,12 @@ class Connection(asyncio.Protocol):
     def send(self, request: bytes) -> asyncio.Future[Response]:
         """Write a whole request; the future is its answer, or the answer's head if it streams."""
         self._streaming = self._complete = self._until_eof = False
-        self._headers, self._received, self.first_byte_ns = {}, 0, 0
+        self._headers, self._received, self._overhead, self.first_byte_ns = {}, 0, 0, 0
         self._waiter = self._loop.create_future()
-        self._transport.write(request)
+        if self._failure is None:
+            self._transport.write(request)
+        else:  # lost since it was made: nobody else would ever say so
+            self._waiter.set_exception(ConnectionLostError(_lost(began=False), began=False))
         return self._waiter
 
     async def stream(self) -> AsyncIterator[bytes]:
@@ -110,9 +117,8 @@ class Connection(asyncio.Protocol):
             while self._chunks:
                 chunk = self._chunks.popleft()
                 self._received -= len(chunk)
-                if self._paused and self._received < MAX_BUFFERED_BYTES // 2:
-                    self._paused = False
-                    self._transport.resume_reading()
+                if self._received < MAX_BUFFERED_BYTES // 2:
+                    self._resume()
                 yield chunk
             if self._complete:
                 return
@@ -134,9 +140,7 @@ class Connection(asyncio.Protocol):
         self._after = done
         self._lingering = self._loop.call_later(LINGER_S, self.abort)
         self._chunks.clear()
-        if self._paused:
-            self._paused = False
-            self._transport.resume_reading()
+        self._resume()
 
     @property
     def unfinished(self) -> bool:
@@ -149,10 +153,16 @@ class Connection(asyncio.Protocol):
         self.used = True
         self._waiter = None
         self._chunks.clear()
+        self._resume()
 
     def is_fresh(self) -> bool:
         """Whether it can be taken up again: not too old, and the upstream has neither closed it nor sent anything."""
         return not self.closed and self._loop.time() - self._idle_since < self._max_idle and not self._poll.poll(0)
+
+    @property
+    def lost(self) -> bool:
+        """Whether it has failed: nothing will come over it any more."""
+        return self._failure is not None
 
     def abort(self) -> None:
         """Close at once; over HTTP that is how a request is cancelled."""
@@ -174,10 +184,14 @@ class Connection(asyncio.Protocol):
             return
         if self.first_byte_ns == 0:
             self.first_byte_ns = time.perf_counter_ns()
+        self._overhead += len(data)
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self._fail(MalformedAnswerError(f"answered what is no HTTP/1.1: {error}"))
+            self.abort()
+        if self._overhead > MAX_OVERHEAD_BYTES:
+            self._fail(MalformedAnswerError(f"sent more than {MAX_OVERHEAD_BYTES} bytes that are no body"))
             self.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -186,8 +200,7 @@ class Connection(asyncio.Protocol):
         if self._until_eof and exc is None and not self._complete:
             self.on_message_complete()
         began = self.first_byte_ns != 0
-        how = "in the middle of its answer" if began else "before it answered"
-        self._fail(ConnectionLostError(f"closed the connection {how}", began=began))
+        self._fail(ConnectionLostError(_lost(began=began), began=began))
         self._on_closed(self)
 
     # -- httptools
@@ -222,6 +235,7 @@ class Connection(asyncio.Protocol):
 
     def on_body(self, body: bytes) -> None:
         """Collect a piece of the body, or hand it to the stream's reader."""
+        self._overhead = 0
         if self._complete or self._after is not None:
             return
         self._chunks.append(body)
@@ -258,8 +272,13 @@ class Connection(asyncio.Protocol):
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(response)
 
+    def _resume(self) -> None:
+        if self._paused:
+            self._paused = False
+            self._transport.resume_reading()
+
     def _fail(self, failure: CallscopeError) -> None:
-        self._failure = failure
+        failure = self._failure = self._failure or failure  # what comes after the first one follows from it
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_exception(failure)
         self._wake()
@@ -267,6 +286,17 @@ class Connection(asyncio.Protocol):
     def _wake(self) -> None:
         if self._more is not None and not self._more.done():
             self._more.set_result(None)
+
+
+def _lost(*, began: bool) -> str:
+    return f"closed the connection {'in the middle of its answer' if began else 'before it answered'}"
+
+
+def _reason(error: OSError) -> str:
+    """What the system calls it: asyncio's own texts do not say why."""
+    if isinstance(error, ConnectionError) and error.errno:
+        return os.strerror(error.errno).lower()
+    return error.strerror or str(error) or "closed while it was being made"
 
 
 class Pool:
@@ -299,9 +329,14 @@ class Pool:
         Raises:
             ConnectError: it says what failed, for a person.
         """
+        waiter: asyncio.Future[None] | None = None
         while self._count >= self._max:
+            again = waiter is not None  # its turn had come, and another was faster: it does not queue anew
             waiter = asyncio.get_running_loop().create_future()
-            self._waiters.append(waiter)
+            if again:
+                self._waiters.appendleft(waiter)
+            else:
+                self._waiters.append(waiter)
             try:
                 await waiter
             except asyncio.CancelledError:
@@ -353,9 +388,11 @@ class Pool:
                 reason = getattr(error, "verify_message", None) or error.reason
                 raise ConnectError(f"TLS with {where} failed: {reason}") from error
             if isinstance(error, OSError):
-                raise ConnectError(f"no connection to {where}: {error.strerror or error}") from error
+                raise ConnectError(f"no connection to {where}: {_reason(error)}") from error
             raise
         self._open.add(connection)
+        if connection.lost:  # already: `_closed` did not know it then
+            self._closed(connection)
         return connection
 
     def _closed(self, connection: Connection) -> None:
