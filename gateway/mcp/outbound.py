@@ -18,6 +18,8 @@ from gateway.mcp.trace_context import KEYS
 
 CLIENT_INFO: Final = {"name": "callscope", "version": __version__}
 _NO_JSON: Final = (msgspec.MsgspecError, UnicodeDecodeError)
+_MAX_TRACESTATE: Final = 512
+"""What everyone has to pass on (W3C Trace Context, section 3.3.1.5); a longer header may cost a call its answer."""
 PROTOCOL_META_PREFIX: Final = "io.modelcontextprotocol/"
 
 _MODERN_META: Final[Params] = {
@@ -79,7 +81,7 @@ def trace_headers(traceparent: str | None, tracestate: str | None) -> bytes:
     if traceparent is None:
         return b""
     lines = b"traceparent: %b\r\n" % traceparent.encode()
-    if tracestate and tracestate.isascii() and tracestate.isprintable():
+    if tracestate and len(tracestate) <= _MAX_TRACESTATE and tracestate.isascii() and tracestate.isprintable():
         lines += b"tracestate: %b\r\n" % tracestate.encode()
     return lines
 

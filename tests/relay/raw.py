@@ -88,7 +88,12 @@ class Raw:
 
 @contextlib.asynccontextmanager
 async def raw(
-    behave: Behave, *, greet: Steps = (), tls: ssl.SSLContext | None = None, host: str = "127.0.0.1"
+    behave: Behave,
+    *,
+    greet: Steps = (),
+    tls: ssl.SSLContext | None = None,
+    host: str = "127.0.0.1",
+    port: int = 0,
 ) -> AsyncIterator[Raw]:
     """Serve; `greet` is done to every connection before a request has come."""
     server = Raw()
@@ -101,7 +106,7 @@ async def raw(
         number = server.accepted
         server.accepted += 1
         try:
-            with contextlib.suppress(ConnectionError):
+            with contextlib.suppress(ConnectionError, asyncio.CancelledError):  # cancelled: the test is over
                 if await _play(greet, reader, writer):
                     await _converse(number, reader, writer)
         finally:
@@ -122,7 +127,7 @@ async def raw(
             if not await _play(behave(request), reader, writer):
                 return
 
-    listener = await asyncio.start_server(accept, host, 0, ssl=tls)
+    listener = await asyncio.start_server(accept, host, port, ssl=tls)
     scheme = "https" if tls else "http"
     authority = f"[{host}]" if ":" in host else host
     server.url = f"{scheme}://{authority}:{listener.sockets[0].getsockname()[1]}/mcp"

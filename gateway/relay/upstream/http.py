@@ -6,6 +6,7 @@ Source: specification 2026-07-28 and 2025-11-25, basic/transports/streamable-htt
 import asyncio
 import itertools
 import logging
+import re
 import time
 from collections.abc import Callable
 from typing import Final
@@ -13,8 +14,8 @@ from urllib.parse import urlsplit
 
 import msgspec
 from mcp_types.jsonrpc import HEADER_MISMATCH, MISSING_REQUIRED_CLIENT_CAPABILITY
-from mcp_types.version import MODERN_PROTOCOL_VERSIONS
-from msgspec import UNSET
+from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS, MODERN_PROTOCOL_VERSIONS
+from msgspec import UNSET, Raw
 
 from gateway.calls import ErrorType
 from gateway.config import HttpServer
@@ -43,6 +44,12 @@ _HTTP_ERROR: Final = ErrorType.UPSTREAM_HTTP_ERROR
 _SHOWN_BYTES: Final = 65536
 _NO_JSON: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 _MAX_HEADS: Final = 4096
+_MAX_BACKGROUND: Final = 64
+"""Answers to a server's own requests that may be on their way to it; to one that asks faster no more are sent."""
+_SHOWN_TARGET: Final = 256
+
+_SECRET_PART: Final = re.compile("[?#]")
+"""Where the part of a URL begins that may hold a key."""
 
 PoolOf = Callable[[str, int, bool], Pool]
 """The process's pool for an origin: host, port, whether TLS."""
@@ -77,12 +84,13 @@ class HttpUpstream:
         url = urlsplit(server.url)
         tls = url.scheme == "https"
         host = url.hostname or ""
-        port = url.port or (443 if tls else 80)
-        self._pool = pool_of(host, port, tls)
-        self.address: str | None = f"{host}:{port}"
-        path = (url.path or "/") + (f"?{url.query}" if url.query else "")
         default_port = 443 if tls else 80
-        authority = host if port == default_port else f"{host}:{port}"
+        port = url.port or default_port
+        self._pool = pool_of(host, port, tls)
+        shown = f"[{host}]" if ":" in host else host
+        self.address: str | None = f"{shown}:{port}"
+        path = (url.path or "/") + (f"?{url.query}" if url.query else "")
+        authority = shown if port == default_port else self.address
         lines = [f"POST {path} HTTP/1.1", f"host: {authority}"]
         lines += [f"{name.lower()}: {value}" for name, value in server.headers.items()]
         lines += ["content-type: application/json", "accept: application/json, text/event-stream", ""]
@@ -115,6 +123,8 @@ class HttpUpstream:
                 raise
         if self._session is session:
             self._session = None
+        exchange.acquired_ns = exchange.sent_ns = exchange.first_byte_ns = exchange.done_ns = 0  # the phases begin anew
+        exchange.http_status = None
         reply, _ = await self._attempt(await self._negotiated(), exchange)
         return reply
 
@@ -170,9 +180,12 @@ class HttpUpstream:
                 reply = await self._follow(connection, session, exchange, request_id)
             else:
                 reply = _read(response, request_id)
-        except UpstreamError:
+        except UpstreamError as error:
             exchange.first_byte_ns = connection.first_byte_ns
-            self._pool.release(connection)
+            if error.error_type is _HTTP_ERROR:
+                self._pool.release(connection)
+            else:  # who answers something else may still send the answer: it must not meet the next request
+                connection.abort()
             raise
         except BaseException:
             exchange.first_byte_ns = connection.first_byte_ns
@@ -186,25 +199,24 @@ class HttpUpstream:
     async def _follow(self, connection: Connection, session: _Session, exchange: Exchange, request_id: int) -> Reply:
         """Read an event stream up to the response; what comes before it belongs to the request."""
         parser = sse.Parser()
-        reply: Reply | None = None
         async for chunk in connection.stream():
             for event in parser.feed(chunk):
+                if event.event != "message" or not event.data:
+                    continue  # another kind, or one that only has an id to resume at (2025-11-25, "priming")
                 message = _decode(event.data)
                 if message.method is UNSET:
-                    reply = _reply(message, len(event.data), request_id)
-                elif message.id is not UNSET:
+                    return _reply(message, len(event.data), request_id)
+                if message.id is not UNSET:
                     self._answer_server(session, message)
-                elif exchange.notify is not None and reply is None:
+                elif exchange.notify is not None:
                     await exchange.notify(event.data)
-            if reply is not None:
-                return reply
         raise UpstreamError(
             ErrorType.UPSTREAM_PROTOCOL_ERROR, "ended its event stream without an answer", http_status=_OK
         )
 
     def _answer_server(self, session: _Session, message: jsonrpc.Message) -> None:
         """A legacy server may ask its client: `ping` is answered, all else refused, as no capability was declared."""
-        if message.id is UNSET:
+        if message.id is UNSET or len(self._background) >= _MAX_BACKGROUND:
             return
         if message.method == "ping":
             body = jsonrpc.result(message.id, jsonrpc.EMPTY_OBJECT)
@@ -236,7 +248,14 @@ class HttpUpstream:
         if self._negotiating is None:
             self._negotiating = asyncio.create_task(self._negotiate())
             self._negotiating.add_done_callback(self._settled)
-        return await asyncio.shield(self._negotiating)
+        negotiating = self._negotiating
+        try:
+            return await asyncio.shield(negotiating)
+        except asyncio.CancelledError:
+            waiting = asyncio.current_task()
+            if not negotiating.cancelled() or (waiting is not None and waiting.cancelling()):
+                raise
+            raise UpstreamError(ErrorType.UPSTREAM_UNREACHABLE, "is not served any more") from None
 
     def _settled(self, task: asyncio.Task[_Session]) -> None:
         self._negotiating = None
@@ -263,7 +282,7 @@ class HttpUpstream:
                 raise
             return None
         if reply.error is not UNSET:
-            return modern if jsonrpc.decode_error(reply.error).code in _MODERN_CODES else None
+            return modern if _code(reply.error) in _MODERN_CODES else None
         versions = outbound.supported_versions(reply.result) if reply.result is not UNSET else []
         return modern if set(versions) & set(MODERN_PROTOCOL_VERSIONS) else None
 
@@ -283,7 +302,7 @@ class HttpUpstream:
             )
         head = self._base_head
         version = outbound.negotiated_version(reply.result)
-        if version is not None:
+        if version in HANDSHAKE_PROTOCOL_VERSIONS:
             head += b"mcp-protocol-version: %b\r\n" % version.encode()
         session_id = response.headers.get(b"mcp-session-id")
         if session_id is not None:
@@ -305,6 +324,13 @@ def _decode_response(data: bytes) -> jsonrpc.Response:
         return jsonrpc.decode_response(data)
     except _NO_JSON as error:
         raise _garbage(data, error) from error
+
+
+def _code(error: Raw) -> int | None:
+    try:
+        return jsonrpc.decode_error(error).code
+    except _NO_JSON:
+        return None
 
 
 def _garbage(data: bytes, error: Exception) -> UpstreamError:
@@ -330,7 +356,7 @@ def _read(response: Response, request_id: int) -> Reply:
         reply = _reply(_decode_response(response.body), len(response.body), request_id)
     except UpstreamError as error:
         if status in _REDIRECT:
-            target = response.headers.get(b"location", b"").decode("latin-1")
+            target = _SECRET_PART.split(response.headers.get(b"location", b"").decode("latin-1"))[0][:_SHOWN_TARGET]
             message, kind = f"redirects (HTTP {status}) to {target!r}: name that URL instead", _HTTP_ERROR
         elif status >= _BAD_REQUEST:
             message, kind = f"answered HTTP {status}", _HTTP_ERROR
