@@ -386,6 +386,14 @@ def _mistakes(error: ValidationError) -> Iterator[Mistake]:
         yield Mistake(_path(detail["loc"]), message)
 
 
+def _where(error: yaml.YAMLError) -> str:
+    """What is wrong and at which line and column, without PyYAML's own idea of the file's name."""
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        mark = error.problem_mark
+        return f"line {mark.line + 1}, column {mark.column + 1}: {error.problem or error.context}"
+    return " ".join(str(error).split())
+
+
 def load(path: Path, environ: Mapping[str, str] | None = None) -> Config:
     """Read and validate the file at `path`.
 
@@ -400,7 +408,7 @@ def load(path: Path, environ: Mapping[str, str] | None = None) -> Config:
     except OSError as error:
         raise ConfigError(str(path), [Mistake("", f"cannot be read: {error.strerror}")]) from error
     except yaml.YAMLError as error:
-        raise ConfigError(str(path), [Mistake("", f"is no YAML: {' '.join(str(error).split())}")]) from error
+        raise ConfigError(str(path), [Mistake("", f"is no YAML: {_where(error)}")]) from error
     except RecursionError as error:
         raise ConfigError(str(path), [Mistake("", "is nested too deeply, or an alias contains itself")]) from error
     if not isinstance(tree, dict):

@@ -119,12 +119,17 @@ def locked(data_dir: Path) -> Iterator[Path]:
     """The folder `run/` of a data directory that no other supervisor uses, with this one's pid in it.
 
     Raises:
-        StartError: another supervisor uses it.
+        StartError: another supervisor uses it, or it cannot be made.
     """
     run = data_dir / "run"
-    run.mkdir(parents=True, exist_ok=True)
     pid_file = run / "supervisor.pid"
-    descriptor = os.open(pid_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        run.mkdir(mode=0o750, parents=True, exist_ok=True)
+        descriptor = os.open(pid_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise StartError(
+            f"data_dir {data_dir} cannot be used: {error.strerror}; name a folder that can be made and written"
+        ) from error
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -113,3 +113,6 @@ MEMBERS: Final = (
         ),
     ),
 )
+
+GUEST: Final = Member(name="You", kind="member", workspace="engineering", mode="auto", calls_per_s=0, habits=())
+"""Whoever pastes the configuration that the demo prints: their calls are shown, and left out of the reckoning."""

@@ -9,7 +9,7 @@ from rich.console import Group
 from rich.table import Table
 
 from gateway.calls import UNKNOWN
-from gateway.demo.cast import MEMBERS
+from gateway.demo.cast import GUEST, MEMBERS
 from gateway.demo.counts import Counts
 from gateway.demo.stage import Stage
 from gateway.tokens import client_configuration
@@ -30,14 +30,14 @@ class View(NamedTuple):
 
 def directions(stage: Stage) -> str:
     """Ready to paste: a client's configuration, the metrics, the analytics API and the live stream."""
-    member = MEMBERS[0]
+    member = GUEST
     url = stage.workspace_url(member.workspace)
     block = json.dumps(client_configuration(member.workspace, url, stage.secrets[member.token_id]), indent=2)
     bearer = f"-H 'Authorization: Bearer {stage.jwt}'"
     api = stage.api_url(member.workspace)
     return "\n".join(
         (
-            f"\nAn MCP client's configuration, as {member.name}:",
+            "\nAn MCP client's configuration, to try it yourself:",
             block,
             f"\nMetrics:        {stage.observer}/metrics",
             "\nAnalytics API:",
@@ -73,7 +73,7 @@ def reckoning(clients: Counts, api: Counts, metrics: Counts) -> Table:
     for heading in ("clients", "API", "/metrics"):
         found.add_column(heading, justify="right")
     found.add_column("")
-    names = {member.token_id: member.name for member in MEMBERS}
+    names = {member.token_id: member.name for member in (*MEMBERS, GUEST)}
     for key in sorted({*clients, *api, *metrics}, key=lambda key: (key[0], key[1], key[2] or "")):
         numbers = [source[key] for source in (clients, api, metrics)]
         mark = "" if len(set(numbers)) == 1 else "differs"

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.live import Live
 
 from gateway.demo.answers import Answers
-from gateway.demo.cast import MEMBERS, WORKSPACES
+from gateway.demo.cast import GUEST, MEMBERS, WORKSPACES
 from gateway.demo.counts import Counts
 from gateway.demo.screen import RATE_WINDOW_S, View, directions, line, reckoning, table
 from gateway.demo.stage import Stage, raised
@@ -78,8 +78,8 @@ class _Show:
         api, metrics, silence = Counts(), Counts(), ""
         while not clients == api == metrics and time.monotonic() < deadline:
             try:
-                api = await self._answers.counted_by_api(self._began_s)
-                metrics = await self._answers.counted_by_metrics()
+                api = _of_members(await self._answers.counted_by_api(self._began_s))
+                metrics = _of_members(await self._answers.counted_by_metrics())
             except (httpx.HTTPError, ValueError) as error:
                 silence = f" ({error})"
             await asyncio.sleep(0.25)
@@ -117,3 +117,8 @@ class _Show:
             recent_tools=await self._answers.groups("server,tool", recently_s),
             counted=counts,
         )
+
+
+def _of_members(counts: Counts) -> Counts:
+    """Without the guest's calls: no client of the demo made them."""
+    return Counts({outcome: calls for outcome, calls in counts.items() if outcome.token_id != GUEST.token_id})

@@ -17,7 +17,7 @@ from typing import Any, Final
 from gateway import tokens
 from gateway.analytics import auth
 from gateway.config import Jwt
-from gateway.demo.cast import MEMBERS, WORKSPACES
+from gateway.demo.cast import GUEST, MEMBERS, WORKSPACES
 from gateway.errors import StartError
 
 HOST: Final = "127.0.0.1"
@@ -74,7 +74,7 @@ async def raised(folder: Path, say: Callable[[str], None], stop: asyncio.Event) 
         nobody.bind((HOST, 0))
         urls["mail"] = "http://{}:{}/mcp".format(*nobody.getsockname())
 
-        created = {member.token_id: tokens.create() for member in MEMBERS}
+        created = {member.token_id: tokens.create() for member in (*MEMBERS, GUEST)}
         key = Jwt(secret=secrets.token_urlsafe(32))
         addresses = {"relay": _free(RELAY_PORT, "relay", say), "observer": _free(OBSERVER_PORT, "observer", say)}
         digests = {token_id: token.sha256 for token_id, token in created.items()}
@@ -120,7 +120,7 @@ def configuration(
                 "plan": "pro",
                 "rate_limit": None,
                 "servers": {slug: server(slug) for slug in servers},
-                "tokens": [token(member) for member in MEMBERS if member.workspace == workspace],
+                "tokens": [token(member) for member in (*MEMBERS, GUEST) if member.workspace == workspace],
             }
             for workspace, servers in WORKSPACES.items()
         },

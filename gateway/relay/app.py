@@ -94,10 +94,11 @@ class Relay:
     async def _follow(self, path: Path) -> None:
         async for change in changes(path):
             if isinstance(change, ConfigError):
-                logger.error("the changed configuration is refused, the one before stays:\n%s", change)
+                for mistake in change.mistakes:
+                    logger.error("the changed configuration is refused: %s: %s", change.source, mistake)
             else:
                 self.apply(change)
-                logger.info("the changed configuration is in force")
+                logger.info("the changed configuration holds")
 
     async def _probe(self) -> None:
         """List the tools of every server over HTTP, and of those over stdio that run already, now and then."""

@@ -4,7 +4,6 @@ Source: specification 2026-07-28, server/discover, server/tools and server/utili
 """
 
 import asyncio
-import logging
 from collections.abc import Iterable
 from typing import Any, Final, NamedTuple
 
@@ -19,8 +18,6 @@ from gateway.mcp.inbound import Request
 from gateway.mcp.revisions import LATEST_HANDSHAKE_VERSION, Era, negotiate
 from gateway.relay.upstream.seam import UpstreamError
 from gateway.relay.workspaces import Server, WorkspaceView
-
-logger = logging.getLogger(__name__)
 
 UNAVAILABLE_META_KEY: Final = "callscope/unavailable"
 """In the `_meta` of a `tools/list` result: the servers whose tools are missing from it, and why."""
@@ -84,7 +81,6 @@ async def _list_tools(view: WorkspaceView, request: Request) -> Raw | Refusal:
     unavailable = []
     for server, listing in zip(servers, listings, strict=True):
         if isinstance(listing, UpstreamError):
-            logger.warning("tools/list of %s lacks server %s: %s", view.slug, server.slug, listing)
             unavailable.append({"server": server.slug, "error_type": listing.error_type.value, "message": str(listing)})
         else:
             tools.extend(listing)

@@ -5,6 +5,7 @@ their connections, sessions and processes.
 """
 
 import hashlib
+import logging
 import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -20,6 +21,8 @@ from gateway.relay.upstream.connection import Pool
 from gateway.relay.upstream.http import HttpUpstream, PoolOf
 from gateway.relay.upstream.seam import Exchange, Reply, Upstream, UpstreamError
 from gateway.relay.upstream.stdio import StdioUpstream
+
+logger = logging.getLogger(__name__)
 
 PATHS: Final = ("/ws/", "/api/gateway/ws/")
 """Where a workspace's slug stands behind."""
@@ -73,12 +76,16 @@ class Server:
 
     def succeeded(self) -> None:
         """It answered."""
+        if self.up is False:
+            logger.info("server %s of %s answers again", self.slug, self.workspace_id)
         self.up = True
         self.last_success_ns = time.time_ns()
 
     def failed(self, error: UpstreamError) -> None:
         """It did not; one slow call does not say that it is down."""
         if error.error_type in _DOWN:
+            if self.up is not False:
+                logger.warning("server %s of %s is down: %s", self.slug, self.workspace_id, error)
             self.up = False
 
     async def ask(self, exchange: Exchange) -> Reply:

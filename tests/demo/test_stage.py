@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from gateway.config import load
-from gateway.demo.cast import MEMBERS, WORKSPACES
+from gateway.demo.cast import GUEST, MEMBERS, WORKSPACES
 from gateway.demo.stage import READY, configuration
 
 
@@ -16,7 +16,7 @@ def test_every_member_calls_servers_of_their_own_workspace_and_only_modern_ones_
 
 
 def test_the_configuration_is_valid_and_has_everybody_in_it(tmp_path: Path) -> None:
-    digests = {member.token_id: f"{i:064x}" for i, member in enumerate(MEMBERS)}
+    digests = {member.token_id: f"{i:064x}" for i, member in enumerate((*MEMBERS, GUEST))}
     urls = dict.fromkeys(("github", "billing", "warehouse", "mail"), "http://127.0.0.1:1/mcp")
     addresses = {"relay": "127.0.0.1:0", "observer": "127.0.0.1:0"}
     path = tmp_path / "callscope.yaml"
@@ -25,7 +25,7 @@ def test_the_configuration_is_valid_and_has_everybody_in_it(tmp_path: Path) -> N
     config = load(path, {})
 
     assert {slug: [token.name for token in workspace.tokens] for slug, workspace in config.workspaces.items()} == {
-        "engineering": ["Alice Cursor", "Bob Claude Code", "CI Bot"],
+        "engineering": ["Alice Cursor", "Bob Claude Code", "CI Bot", "You"],
         "support": ["Dana Claude Desktop", "Triage Bot"],
     }
     assert {slug: tuple(workspace.servers) for slug, workspace in config.workspaces.items()} == WORKSPACES
