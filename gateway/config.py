@@ -390,7 +390,8 @@ def _where(error: yaml.YAMLError) -> str:
     """What is wrong and at which line and column, without PyYAML's own idea of the file's name."""
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
         mark = error.problem_mark
-        return f"line {mark.line + 1}, column {mark.column + 1}: {error.problem or error.context}"
+        what = ", ".join(part for part in (error.context, error.problem) if part)
+        return f"{what} (line {mark.line + 1}, column {mark.column + 1})"
     return " ".join(str(error).split())
 
 

@@ -37,12 +37,21 @@ class Batch(NamedTuple):
     corrupt: int
     """Lines that are no event: passed over, and counted."""
     lag_bytes: int
-    """What stood in the journal behind `positions` when the batch was read."""
+    """What stood in the journal behind `positions` when the batch was read, but for a line that is not whole."""
 
     @property
     def events(self) -> list[Event]:
         """The events alone."""
         return [entry.event for entry in self.entries]
+
+
+class _Part(NamedTuple):
+    """What one writer added to a batch."""
+
+    position: int
+    size: int
+    corrupt: int
+    lag: int
 
 
 class Reader:
@@ -62,28 +71,37 @@ class Reader:
         corrupt = lag = 0
         for folder in list_writers(self._root):
             segments = list_segments(folder)
-            if not segments:
-                continue
-            writer = folder.name
-            position = max(positions.get(writer, 0), segments[0].base)
-            for i, segment in enumerate(segments):
-                if max_bytes <= 0:
-                    break
-                last = i == len(segments) - 1
-                if position < segment.end:
-                    data = _whole_lines(segment, position, max_bytes)
-                    corrupt += self._decode_into(entries, data, writer, position)
-                    position += len(data)
-                    max_bytes -= len(data)
-                    if position < segment.end and not last:
-                        if data:
-                            break
-                        corrupt += 1  # the segment ends in the middle of a line
-                if not last:
-                    position = max(position, segments[i + 1].base)
-            behind[writer] = position
-            lag += max(segments[-1].end - position, 0)
+            if segments:
+                begin = max(positions.get(folder.name, 0), segments[0].base)
+                part = self._read_writer(entries, folder.name, segments, begin, max_bytes)
+                behind[folder.name] = part.position
+                corrupt += part.corrupt
+                lag += part.lag
+                max_bytes -= part.size
         return Batch(entries, behind, corrupt, lag)
+
+    def _read_writer(
+        self, entries: list[Entry], writer: str, segments: Sequence[Segment], position: int, max_bytes: int
+    ) -> _Part:
+        size = corrupt = 0
+        for segment in segments:
+            if position >= segment.end:
+                continue
+            if size >= max_bytes:
+                break
+            data = _whole_lines(segment, position, max_bytes - size)
+            if data:
+                corrupt += self._decode_into(entries, data, writer, position)
+                position += len(data)
+                size += len(data)
+                if position < segment.end:
+                    break
+            elif segment is segments[-1]:  # no whole line: not yet, or, of a writer that died, never
+                return _Part(position, size, corrupt, 0)
+            else:
+                corrupt += data is not None  # the segment ends in the middle of a line
+                position = segment.end
+        return _Part(position, size, corrupt, max(segments[-1].end - position, 0))
 
     def _decode_into(self, entries: list[Entry], data: bytes, writer: str, offset: int) -> int:
         corrupt = 0
@@ -106,8 +124,11 @@ def decode_lines(data: bytes) -> Iterator[Event]:
             yield _decode(line)
 
 
-def _whole_lines(segment: Segment, position: int, max_bytes: int) -> bytes:
-    """Bytes of `segment` from `position` to a newline; one line at least, if there is a whole one."""
+def _whole_lines(segment: Segment, position: int, max_bytes: int) -> bytes | None:
+    """Bytes of `segment` from `position` to a newline; one line at least, if there is a whole one.
+
+    None if the janitor was faster: the next segment goes on behind it.
+    """
     try:
         with segment.path.open("rb") as file:
             file.seek(position - segment.base)
@@ -117,8 +138,8 @@ def _whole_lines(segment: Segment, position: int, max_bytes: int) -> bytes:
                 data += file.readline()
                 end = len(data) if data.endswith(b"\n") else 0
             return data[:end]
-    except FileNotFoundError:  # the janitor was faster: the next read goes on behind it
-        return b""
+    except FileNotFoundError:
+        return None
 
 
 def end_positions(root: Path) -> Positions:
@@ -128,5 +149,5 @@ def end_positions(root: Path) -> Positions:
         segments: Sequence[Segment] = list_segments(folder)
         if segments:
             last = segments[-1]
-            ends[folder.name] = last.base + len(_whole_lines(last, last.base, max(last.size, 1)))
+            ends[folder.name] = last.base + len(_whole_lines(last, last.base, max(last.size, 1)) or b"")
     return ends

@@ -2,7 +2,9 @@
 
 import contextlib
 import fcntl
+import itertools
 import os
+import re
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -11,8 +13,14 @@ CLOSED: Final = "closed"
 """The file that says that a writer will append no more."""
 
 
+_WRITER: Final = re.compile(r"\d{13}-")
+
+
 class Segment(NamedTuple):
-    """One file of a writer; `base` is the offset of its first byte, `size` its length when it was listed."""
+    """One file of a writer; `base` is the offset of its first byte.
+
+    `size` is the length of what was written: up to the next segment, or, of the last, the file's when it was listed.
+    """
 
     base: int
     size: int
@@ -30,10 +38,10 @@ def segment_path(folder: Path, base: int) -> Path:
 
 
 def list_writers(root: Path) -> list[Path]:
-    """The folders of all writers, the oldest first."""
+    """The folders of all writers, the oldest first; what is none, as `lost+found`, is passed over."""
     try:
         with os.scandir(root) as entries:
-            return sorted(Path(entry.path) for entry in entries if not entry.name.startswith("."))
+            return sorted(Path(entry.path) for entry in entries if _WRITER.match(entry.name) and entry.is_dir())
     except FileNotFoundError:
         return []
 
@@ -50,7 +58,9 @@ def list_segments(folder: Path) -> list[Segment]:
                         segments.append(Segment(int(base), entry.stat().st_size, Path(entry.path)))
     except FileNotFoundError:
         return []
-    return sorted(segments)
+    segments.sort()
+    ended = [Segment(one.base, other.base - one.base, one.path) for one, other in itertools.pairwise(segments)]
+    return ended + segments[-1:]
 
 
 def try_lock(folder: Path) -> int | None:

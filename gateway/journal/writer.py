@@ -1,5 +1,6 @@
 """The relay's end of the journal. Appending is one `write(2)`; nothing else happens on a call's way."""
 
+import contextlib
 import os
 import time
 from collections import deque
@@ -15,6 +16,8 @@ from gateway.journal.segments import CLOSED, segment_path, try_lock
 
 Fsync = Literal["interval", "always", "never"]
 
+MAX_UNSYNCED: Final = 8
+"""Full segments that wait for `sync`; of one more, the oldest is left to the kernel."""
 MAX_BACKLOG: Final = 10_000
 """Lines kept in memory while the disk refuses them; one more drops the oldest, counted."""
 
@@ -47,22 +50,30 @@ class Writer:
         self._dropped = 0
         self._offset = 0
         self._base = 0
+        self._first = 0
+        """The offset behind the open calls' start lines that the segment begins with."""
         self._began = 0.0
         self._descriptor = -1
-        self.writer_id = f"{int(clock() * 1000):013d}-{name}-{os.getpid()}"
-        self._folder = self._make_folder(root)
+        self._torn = False
+        self._unsynced: deque[int] = deque()
+        """Descriptors of full segments, until `sync` has brought them to the disk."""
+        self._folder = self._make_folder(root, name)
+        self.writer_id = self._folder.name
         self._open_segment()
 
-    def _make_folder(self, root: Path) -> Path:
+    def _make_folder(self, root: Path, name: str) -> Path:
         """Lock the folder before it can be seen, or a janitor would take it for a dead writer's."""
         root.mkdir(parents=True, exist_ok=True)
-        hidden = root / f".{self.writer_id}"
-        hidden.mkdir()
+        born = int(self._clock() * 1000)
+        while (folder := root / f"{born:013d}-{name}-{os.getpid()}").exists():
+            born += 1
+        hidden = folder.with_name(f".{folder.name}")
+        hidden.mkdir(exist_ok=True)
         lock = try_lock(hidden)
         if lock is None:
             raise JournalError(f"{hidden}: locked by another process, though this process has just made it")
         self._lock = lock
-        return hidden.rename(root / self.writer_id)
+        return hidden.rename(folder)
 
     @property
     def open_calls(self) -> Mapping[str, CallStart]:
@@ -84,7 +95,8 @@ class Writer:
         self._open.pop(call.call_id, None)
         self._append(call)
         if self._fsync == "always":
-            os.fdatasync(self._descriptor)
+            with contextlib.suppress(OSError):  # a call never fails because of its record
+                self.sync()
 
     def append(self, event: Operation | Heartbeat) -> None:
         """Write what is no tool call."""
@@ -101,9 +113,20 @@ class Writer:
             self._rotate()
 
     def sync(self) -> None:
-        """Bring what was written to the disk; for another thread, as it may take long."""
+        """Bring what was written to the disk; for another thread, as it may take long.
+
+        Raises:
+            OSError: the disk refused.
+        """
         if self._fsync == "never" or self._descriptor < 0:
             return
+        while self._unsynced:
+            full = self._unsynced.popleft()
+            try:
+                os.fdatasync(full)
+            finally:
+                os.close(full)
+            os.fsync(self._lock)  # the folder: the name of the segment behind it
         descriptor = os.dup(self._descriptor)
         try:
             os.fdatasync(descriptor)
@@ -111,37 +134,45 @@ class Writer:
             os.close(descriptor)
 
     def close(self) -> None:
-        """End the calls that are still open as abandoned, and say that no more will come. Idempotent."""
+        """End the calls that are still open as abandoned, and say that no more will come. Idempotent.
+
+        If the disk still refuses lines, that is not said, and a janitor will close the calls whose end is not there.
+        """
         if self._descriptor < 0:
             return
         now_ns = time.time_ns()
         for call in list(self._open.values()):
             self.end(abandoned(call, now_ns=now_ns))
-        os.fsync(self._descriptor)
-        os.close(self._descriptor)
+        with contextlib.suppress(OSError):
+            self.sync()
+            if not self._backlog:
+                (self._folder / CLOSED).touch()
+        for descriptor in (*self._unsynced, self._descriptor, self._lock):
+            os.close(descriptor)
+        self._unsynced.clear()
         self._descriptor = -1
-        (self._folder / CLOSED).touch()
-        os.close(self._lock)
 
     def _append(self, event: Event) -> None:
         self._encoder.encode_into(event, self._buffer)
         self._buffer += b"\n"
         if self._backlog or not self._write(self._buffer):
             self._retry_later(bytes(self._buffer))
-        if self._offset - self._base >= self._segment_bytes:
+        if self._offset - self._first >= self._segment_bytes:
             self._rotate()
 
     def _write(self, line: bytes | bytearray) -> bool:
         """Whether the line is in the file whole; a part of it is taken back."""
         try:
-            written = os.write(self._descriptor, line)
+            if not self._torn:
+                self._torn = os.write(self._descriptor, line) != len(line)
+                if not self._torn:
+                    self._offset += len(line)
+                    return True
+            os.ftruncate(self._descriptor, self._offset - self._base)
+            self._torn = False
         except OSError:
             return False
-        if written != len(line):
-            os.ftruncate(self._descriptor, self._offset - self._base)
-            return False
-        self._offset += written
-        return True
+        return False
 
     def _retry_later(self, line: bytes) -> None:
         self._backlog.append(line)
@@ -152,6 +183,9 @@ class Writer:
             self._dropped += 1
 
     def _rotate(self) -> None:
+        """Begin a new segment, unless lines wait: an end among them would have its start in the old one alone."""
+        if self._backlog:
+            return
         previous, base = self._descriptor, self._base
         try:
             self._base = self._offset
@@ -159,7 +193,9 @@ class Writer:
         except OSError:  # the old segment goes on; the next line tries again
             self._base = base
             return
-        os.close(previous)
+        self._unsynced.append(previous)
+        if self._fsync == "never" or len(self._unsynced) > MAX_UNSYNCED:
+            os.close(self._unsynced.popleft())
 
     def _open_segment(self) -> None:
         """Make the segment at `_base`; it gets its name only when the open calls' start lines are in it."""
@@ -173,7 +209,9 @@ class Writer:
             draft.rename(final)
         except OSError:
             os.close(descriptor)
+            draft.unlink(missing_ok=True)  # a full disk needs the room, and the next draft has another name
             raise
         self._descriptor = descriptor
-        self._offset = self._base + len(carried)
+        self._torn = False
+        self._offset = self._first = self._base + len(carried)
         self._began = self._clock()
