@@ -5,7 +5,7 @@ Source: specification 2026-07-28, basic/index and streamable-http, "Sending Mess
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Annotated, Any, Final, NamedTuple
 
 import msgspec
 from mcp.shared.inbound import (
@@ -16,7 +16,7 @@ from mcp.shared.inbound import (
 )
 from mcp_types import CLIENT_CAPABILITIES_META_KEY, CLIENT_INFO_META_KEY, PROTOCOL_VERSION_META_KEY
 from mcp_types.jsonrpc import HEADER_MISMATCH
-from msgspec import UNSET, Raw, Struct
+from msgspec import UNSET, Meta, Raw, Struct
 
 from gateway.mcp import jsonrpc
 from gateway.mcp.jsonrpc import Id, Params
@@ -30,14 +30,15 @@ Lines = Sequence[tuple[bytes, bytes]]
 _NO_PARAMS: Final[Params] = {}
 _MODERN: Final = LATEST_MODERN_VERSION.encode()
 _MODERN_JSON: Final = Raw(b'"%b"' % _MODERN)
-_decode_object: Final = msgspec.json.Decoder(dict[str, Any]).decode
+Shown = Annotated[str, Meta(max_length=256)]
+"""What goes into every record of a call: who is called longer than this is nobody."""
 
 
 class ClientInfo(Struct, frozen=True):
     """Who a client says it is: `io.modelcontextprotocol/clientInfo`."""
 
-    name: str | None = None
-    version: str | None = None
+    name: Shown | None = None
+    version: Shown | None = None
 
 
 _NOBODY: Final = ClientInfo()
@@ -127,8 +128,8 @@ def _is_plain(request: Request, headers: Headers, lines: Lines) -> Request | Non
     key = NAME_BEARING_METHODS.get(request.method)
     if key is not None:
         name, mirrored = request.params.get(key), headers.get(b"mcp-name")
-        if name is None or mirrored is None or bytes(name) != b'"%b"' % mirrored:
-            return None
+        if name is None or mirrored is None or bytes(name) != b'"%b"' % mirrored or b"\\" in mirrored:
+            return None  # an escape means one thing in the body and another in the header
     client = meta.get(CLIENT_INFO_META_KEY)
     if client is not None:
         request.client = _client(client)
@@ -141,11 +142,14 @@ def _climb(request: Request, headers: Headers, lines: Lines) -> Request | Reject
     repeated = find_duplicated_routing_header((n.decode("latin-1"), v.decode("latin-1")) for n, v in lines)
     if repeated is not None:
         return Rejection(400, request.id, HEADER_MISMATCH, f"the header {repeated} stands more than once")
-    seen: dict[str, Any] = {"_meta": _decode_object(request.params["_meta"])} if "_meta" in request.params else {}
+    seen: dict[str, Any] = {}
+    if "_meta" in request.params:
+        seen["_meta"] = dict(request.meta)
+        if PROTOCOL_VERSION_META_KEY in request.meta:
+            seen["_meta"][PROTOCOL_VERSION_META_KEY] = _text(request.meta[PROTOCOL_VERSION_META_KEY])
     key = NAME_BEARING_METHODS.get(request.method)
     if key is not None and key in request.params:
-        name = msgspec.json.decode(request.params[key])
-        seen[key] = name if isinstance(name, str) else None
+        seen[key] = _text(request.params[key])
     verdict = classify_inbound_request({"method": request.method, "params": seen}, headers=texts)
     if isinstance(verdict, InboundLadderRejection):
         status = jsonrpc.http_status(Era.MODERN, verdict.code)
@@ -154,6 +158,13 @@ def _climb(request: Request, headers: Headers, lines: Lines) -> Request | Reject
     if CLIENT_INFO_META_KEY in request.meta:
         request.client = _client(request.meta[CLIENT_INFO_META_KEY])
     return request
+
+
+def _text(value: Raw) -> str | None:
+    try:
+        return jsonrpc.decode_string(value)
+    except msgspec.MsgspecError:
+        return None
 
 
 def _client(value: Raw) -> ClientInfo:

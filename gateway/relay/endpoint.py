@@ -24,6 +24,7 @@ _BEARER: Final = b"bearer "
 _JSON: Final = b"application/json"
 _LOOPBACK_ORIGINS: Final = ("localhost", "127.0.0.1", "[::1]")
 _CHALLENGE: Final = [(b"www-authenticate", b'Bearer error="invalid_token"')]
+_INTERNAL: Final = "internal error: the gateway's log has the reason"
 _ALLOW_POST: Final = [(b"allow", b"POST")]
 
 
@@ -65,6 +66,11 @@ class Endpoint:
         except Refused as refused:
             self._recorder.reject(refused.reason)
             await send_error(send, refused.status, str(refused), headers=refused.headers)
+        except Exception:
+            logger.exception("a request failed in the gateway")
+            self._recorder.reject("gateway_error")
+            error = jsonrpc.error_object(jsonrpc.INTERNAL_ERROR, _INTERNAL)
+            await send_json(send, 500, jsonrpc.error(None, error))
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         began = time.perf_counter_ns()
@@ -102,7 +108,7 @@ class Endpoint:
             outcome = await operations.answer(call.view, request)
         except Exception:
             logger.exception("%s failed in the gateway", request.method)
-            outcome = operations.Refusal(jsonrpc.INTERNAL_ERROR, "internal error: the gateway's log has the reason")
+            outcome = operations.Refusal(jsonrpc.INTERNAL_ERROR, _INTERNAL)
         if isinstance(outcome, operations.Refusal):
             error_type = str(outcome.code)
             status = jsonrpc.http_status(request.era, outcome.code)

@@ -136,7 +136,7 @@ class Call:
             protocol_version=request.version,
             client_name=request.client.name,
             client_version=request.client.version,
-            jsonrpc_id=str(request.id),
+            jsonrpc_id=str(request.id)[:_SHOWN_NAME],
             replica=replica,
         )
         return start

@@ -48,7 +48,7 @@ class Request:
 
     @property
     def message(self) -> Any:
-        return json.loads(self.body)
+        return json.loads(self.body, parse_int=lambda digits: int(digits) if len(digits) < 4000 else digits)
 
     @property
     def headers(self) -> dict[str, str]:
