@@ -226,8 +226,11 @@ def test_a_segment_without_room_for_the_open_calls_leaves_nothing_behind(tmp_pat
     with files_of_at_most(2 * LINE):
         writer.rotate_if_old()
     assert sorted(entry.name for entry in folder_of(writer, tmp_path).iterdir()) == ["00000000000000000000.jsonl"]
+    with files_of_at_most(writer.offset + 20):
+        writer.append(beat(0))
     writer.append(beat(1))
-    assert ids(written(folder_of(writer, tmp_path))[0])[-1] == "heartbeat 1"
+    opened = [f"start {number}" for number in range(4)]
+    assert ids(written(folder_of(writer, tmp_path))[0]) == [*opened, "heartbeat 0", "heartbeat 1"]
     writer.rotate_if_old()
     assert len(written(folder_of(writer, tmp_path))) == 2
     writer.close()

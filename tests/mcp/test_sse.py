@@ -44,6 +44,8 @@ def reference(stream: bytes) -> list[ServerSentEvent]:
 @given(streams, st.data())
 @example(b"\n" + BOM + b"data: x\n\n", None)
 @example(b"data: x\r\r\n\r\ndata: y\r\r", None)
+@example(b"event: a\r\ndata: 1\r\n\r\n", None)
+@example(b"event: a\nevent:\ndata: 1\n\n", None)
 def test_any_chunking_gives_the_events_of_the_standard(stream: bytes, data: st.DataObject | None) -> None:
     chunks, rest = [], stream
     while rest:

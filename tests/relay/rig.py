@@ -57,6 +57,11 @@ class Rig:
         return [event for event in self.events() if isinstance(event, ToolCall)]
 
     @property
+    def recorded(self) -> list[Any]:
+        """What there is of clients' requests, calls or not."""
+        return [*self.starts, *self.ends, *self.operations("server")]
+
+    @property
     def end(self) -> ToolCall:
         """The only call's record."""
         (only,) = self.ends
@@ -81,8 +86,9 @@ class Rig:
         """Send a message; a body that is bytes is sent as it is."""
         own, body = message
         content = body if isinstance(body, bytes) else json.dumps(body).encode()
-        more = {name.replace("_", "-"): value.encode("latin-1") for name, value in headers.items()}
-        return await self.http.post(path, content=content, headers={**bearer(token), **own, **more})
+        lines = {**bearer(token), **own, **{name.replace("_", "-"): value for name, value in headers.items()}}
+        encoded = {name.encode(): value.encode("latin-1") for name, value in lines.items()}
+        return await self.http.post(path, content=content, headers=encoded)
 
 
 def bearer(token: str | None) -> dict[str, str]:
