@@ -259,17 +259,28 @@ async def test_a_process_that_ended_is_started_again_by_the_next_request_after_a
     assert lines(starts) == ["start", "start"]
 
 
-async def test_the_pause_doubles_while_the_process_keeps_dying_and_has_a_limit(
+async def pause_after_the_next_death(upstream: StdioUpstream) -> int:
+    """In whole seconds, as the request after it is told."""
+    assert "it is started again" not in str(await failure(upstream))
+    told = str(await failure(upstream))
+    upstream._not_before = 0.0  # the pause is over
+    return round(float(told.rpartition("again in ")[2].partition(" s")[0]))
+
+
+async def test_the_pause_doubles_while_the_process_keeps_dying_and_has_a_limit(start: Start) -> None:
+    upstream = start(script("read()\nsys.exit(1)"), min_backoff=8.0)
+    assert [await pause_after_the_next_death(upstream) for _ in range(4)] == [8, 16, 30, 30]
+
+
+async def test_a_process_that_lived_long_makes_the_pauses_begin_anew(
     monkeypatch: pytest.MonkeyPatch, start: Start
 ) -> None:
-    upstream = start(script("read()\nsys.exit(1)"), min_backoff=8.0)
-    pauses = []
-    for _ in range(4):
-        assert "it is started again" not in str(await failure(upstream))
-        told = str(await failure(upstream))
-        pauses.append(round(float(told.rpartition("again in ")[2].partition(" s")[0])))
-        monkeypatch.setattr(upstream, "_not_before", 0.0)  # the pause is over
-    assert pauses == [8, 16, 30, 30]
+    upstream = start(script("modern()\nread()\nsys.exit(1)"), min_backoff=8.0)
+    assert [await pause_after_the_next_death(upstream) for _ in range(2)] == [8, 16]
+    with monkeypatch.context() as patch:
+        patch.setattr("gateway.relay.upstream.stdio.STEADY_S", 0.0)
+        assert str(await failure(upstream)) == "its process ended with exit status 1"
+    assert await pause_after_the_next_death(upstream) == 8
 
 
 async def test_a_process_that_lived_long_is_started_again_without_a_pause(
