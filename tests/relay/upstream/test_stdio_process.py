@@ -292,6 +292,32 @@ async def test_a_process_that_lived_long_is_started_again_without_a_pause(
         assert str(await failure(upstream)) == "its process ended with exit status 1"
 
 
+async def test_a_process_is_started_only_when_the_one_before_is_gone(
+    monkeypatch: pytest.MonkeyPatch, start: Start, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("gateway.relay.upstream.child.GRACE_S", 0.1)
+    server = script(
+        """
+        import fcntl
+        database = open(sys.argv[1], "w")
+        fcntl.flock(database, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        modern()
+        request = read()
+        if request["params"]["name"] == "linger":
+            os.close(1)
+            while True:
+                signal.pause()
+        answer(request, "alone")
+        read()
+        """,
+        str(tmp_path / "database"),
+    )
+    upstream = start(server, min_backoff=0.0)
+    with pytest.raises(UpstreamError, match="closed its standard streams"):
+        await upstream.request(call("linger"))
+    assert result(await upstream.request(call())) == "alone"
+
+
 # -- standard error
 
 
