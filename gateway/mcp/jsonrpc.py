@@ -13,6 +13,8 @@ Id = int | str
 Params = dict[str, Raw]
 
 EMPTY_OBJECT: Final = Raw(b"{}")
+NO_JSON: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+"""What decoding raises: text that is no UTF-8 is found only when it is decoded, and so is what is nested too deeply."""
 
 
 class Message(Struct, frozen=True):
@@ -120,6 +122,7 @@ __all__ = [
     "INVALID_PARAMS",
     "INVALID_REQUEST",
     "METHOD_NOT_FOUND",
+    "NO_JSON",
     "PARSE_ERROR",
     "ErrorObject",
     "Id",

@@ -12,12 +12,11 @@ from mcp_types import CLIENT_CAPABILITIES_META_KEY, CLIENT_INFO_META_KEY, PROTOC
 from msgspec import UNSET, Raw, Struct, UnsetType
 
 from gateway import __version__
-from gateway.mcp.jsonrpc import EMPTY_OBJECT, Params, raw
+from gateway.mcp.jsonrpc import EMPTY_OBJECT, NO_JSON, Params, raw
 from gateway.mcp.revisions import LATEST_HANDSHAKE_VERSION, LATEST_MODERN_VERSION, Era
 from gateway.mcp.trace_context import KEYS
 
 CLIENT_INFO: Final = {"name": "callscope", "version": __version__}
-_NO_JSON: Final = (msgspec.MsgspecError, UnicodeDecodeError)
 _MAX_TRACESTATE: Final = 512
 """What everyone has to pass on (W3C Trace Context, section 3.3.1.5); a longer header may cost a call its answer."""
 PROTOCOL_META_PREFIX: Final = "io.modelcontextprotocol/"
@@ -115,7 +114,7 @@ class _Initialized(Struct):
 def _has_kind(body: bytes) -> bool:
     try:
         return msgspec.json.decode(body, type=_Kind).resultType is not UNSET
-    except _NO_JSON:
+    except NO_JSON:
         return True
 
 
@@ -123,7 +122,7 @@ def supported_versions(discover_result: Raw) -> list[str]:
     """The versions that a `server/discover` result names; none if it is not one."""
     try:
         return msgspec.json.decode(discover_result, type=_Discovered).supportedVersions
-    except _NO_JSON:
+    except NO_JSON:
         return []
 
 
@@ -131,5 +130,5 @@ def negotiated_version(initialize_result: Raw) -> str | None:
     """The revision that an `initialize` result settles; None if it is not one."""
     try:
         return msgspec.json.decode(initialize_result, type=_Initialized).protocolVersion
-    except _NO_JSON:
+    except NO_JSON:
         return None

@@ -15,7 +15,7 @@ from gateway.journal import Writer
 from gateway.mcp import jsonrpc
 from gateway.relay.endpoint import Endpoint
 from gateway.relay.recorder import Recorder
-from gateway.relay.redaction import Redactor
+from gateway.relay.redaction import Redactor, secrets_of
 from gateway.relay.responses import send_json
 from gateway.relay.tool_calls import ToolCalls
 from gateway.relay.upstream.seam import UpstreamError
@@ -32,12 +32,13 @@ class Relay:
 
     def __init__(self, config: Config, journal: Writer) -> None:
         self._pools = Pools()
+        self._secrets: set[str] = set()
         self._recorder = Recorder(journal, replica=socket.gethostname(), fsync_interval=config.journal.fsync_interval)
         self._directory = Directory(config, self._pools, self._recorder.operation)
         self._endpoint = Endpoint(
             self._directory,
             self._recorder,
-            ToolCalls(self._recorder, _redactor(config)),
+            ToolCalls(self._recorder, self._redactor(config)),
             max_bytes=config.requests.max_bytes,
             allowed_origins=tuple(config.requests.allowed_origins),
         )
@@ -58,7 +59,7 @@ class Relay:
         self._endpoint.directory = self._directory
         self._endpoint.max_bytes = config.requests.max_bytes
         self._endpoint.allowed_origins = tuple(config.requests.allowed_origins)
-        self._endpoint.tool_calls.redactor = _redactor(config)
+        self._endpoint.tool_calls.redactor = self._redactor(config)
         kept = set(self._directory.servers())
         for server in before.servers():
             if server not in kept:
@@ -77,7 +78,7 @@ class Relay:
         try:
             yield
         finally:
-            for task in tasks:
+            for task in (*tasks, *self._retired):
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             await asyncio.gather(
@@ -86,6 +87,11 @@ class Relay:
                 return_exceptions=True,
             )
             self._pools.close()
+
+    def _redactor(self, config: Config) -> Redactor:
+        """A secret that was changed is still one: calls under way may have been made with it."""
+        self._secrets |= secrets_of(config)
+        return Redactor(config.redaction.patterns, self._secrets, max_bytes=config.redaction.max_bytes)
 
     def _servers(self) -> Iterator[Server]:
         """The servers that there are now; the directory may have been replaced since."""
@@ -119,14 +125,7 @@ class Relay:
 
 async def _retire(server: Server) -> None:
     """Close a server that the configuration has no more, when the calls that it may still have are over."""
-    await asyncio.sleep(server.timeout)
-    await server.upstream.close()
-
-
-def _redactor(config: Config) -> Redactor:
-    secrets: set[str] = set()
-    for workspace in config.workspaces.values():
-        for server in workspace.servers.values():
-            values = server.headers if isinstance(server, HttpServer) else server.env
-            secrets.update(value for value in values.values() if len(value) >= 8)  # noqa: PLR2004 - shorter is no secret
-    return Redactor(config.redaction.patterns, secrets, max_bytes=config.redaction.max_bytes)
+    try:
+        await asyncio.sleep(server.timeout)
+    finally:
+        await server.upstream.close()

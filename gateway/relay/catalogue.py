@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final, NamedTuple
 
 import msgspec
-from msgspec import UNSET, Raw, Struct
+from msgspec import UNSET, Raw, Struct, UnsetType
 
 from gateway.calls import ErrorType
 from gateway.mcp import jsonrpc, names
@@ -30,13 +30,13 @@ class Tool(NamedTuple):
 
 
 class _Annotations(Struct):
-    readOnlyHint: bool = False  # noqa: N815 - the member's name in MCP
-    idempotentHint: bool = False  # noqa: N815 - the member's name in MCP
+    readOnlyHint: bool | None = None  # noqa: N815 - the member's name in MCP
+    idempotentHint: bool | None = None  # noqa: N815 - the member's name in MCP
 
 
 class _ToolHead(Struct):
     name: str
-    annotations: _Annotations | None = None
+    annotations: Raw | UnsetType = UNSET
 
 
 class _Page(Struct):
@@ -46,6 +46,8 @@ class _Page(Struct):
 
 _decode_page: Final = msgspec.json.Decoder(_Page).decode
 _decode_head: Final = msgspec.json.Decoder(_ToolHead).decode
+_decode_annotations: Final = msgspec.json.Decoder(_Annotations | None).decode
+_SHOWN_MESSAGE: Final = 500
 
 
 class Catalogue:
@@ -112,11 +114,8 @@ class Catalogue:
         for _ in range(MAX_PAGES):
             page = _read_page(await self._ask(Exchange("tools/list", params, repeatable=True)))
             for listing in page.tools:
-                head = _decode_tool(listing)
-                members: dict[str, Any] = jsonrpc.decode_params(listing)
-                members["name"] = names.join(self._slug, head.name)
-                hints = head.annotations or _Annotations()
-                tools[head.name] = Tool(jsonrpc.raw(members), hints.readOnlyHint or hints.idempotentHint)
+                name, tool = _read_tool(listing, self._slug)
+                tools[name] = tool
             if page.nextCursor is None:
                 return tools
             params = {"cursor": jsonrpc.raw(page.nextCursor)}
@@ -125,18 +124,35 @@ class Catalogue:
 
 def _read_page(reply: Reply) -> _Page:
     if reply.error is not UNSET:
-        error = jsonrpc.decode_error(reply.error)
-        raise UpstreamError(ErrorType.JSONRPC_ERROR, f"refused tools/list: {error.message} ({error.code})")
+        try:
+            error = jsonrpc.decode_error(reply.error)
+            why = f"{error.message[:_SHOWN_MESSAGE]} ({error.code})"
+        except jsonrpc.NO_JSON:
+            why = "with an error that is none of JSON-RPC's"
+        raise UpstreamError(ErrorType.JSONRPC_ERROR, f"refused tools/list: {why}")
     try:
         return _decode_page(b"" if reply.result is UNSET else reply.result)
-    except msgspec.MsgspecError as error:
+    except jsonrpc.NO_JSON as error:
         raise UpstreamError(
             ErrorType.UPSTREAM_PROTOCOL_ERROR, f"answered tools/list with no list of tools: {error}"
         ) from error
 
 
-def _decode_tool(listing: Raw) -> _ToolHead:
+def _read_tool(listing: Raw, slug: str) -> tuple[str, Tool]:
+    """A tool and the upstream's own name of it."""
     try:
-        return _decode_head(listing)
-    except msgspec.MsgspecError as error:
+        head = _decode_head(listing)
+        members: dict[str, Any] = jsonrpc.decode_params(listing)
+    except jsonrpc.NO_JSON as error:
         raise UpstreamError(ErrorType.UPSTREAM_PROTOCOL_ERROR, f"lists a tool that is none: {error}") from error
+    members["name"] = names.join(slug, head.name)
+    return head.name, Tool(jsonrpc.raw(members), _is_repeatable(head.annotations))
+
+
+def _is_repeatable(annotations: Raw | UnsetType) -> bool:
+    """Hints that are no hints are none, and no reason to do without the tool."""
+    try:
+        hints = _decode_annotations(annotations) if annotations is not UNSET else None
+    except jsonrpc.NO_JSON:
+        return False
+    return hints is not None and bool(hints.readOnlyHint or hints.idempotentHint)

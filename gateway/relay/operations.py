@@ -7,7 +7,6 @@ import asyncio
 from collections.abc import Iterable
 from typing import Any, Final, NamedTuple
 
-import msgspec
 from mcp_types import SERVER_INFO_META_KEY
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from msgspec import Raw
@@ -21,6 +20,7 @@ from gateway.relay.workspaces import Server, WorkspaceView
 
 UNAVAILABLE_META_KEY: Final = "callscope/unavailable"
 """In the `_meta` of a `tools/list` result: the servers whose tools are missing from it, and why."""
+_NULL: Final = Raw(b"null")
 CAPABILITIES: Final[dict[str, Any]] = {"tools": {}}
 
 
@@ -53,7 +53,7 @@ def _server_info(view: WorkspaceView) -> dict[str, Any]:
 def _initialize(view: WorkspaceView, request: Request) -> Raw:
     try:
         requested = jsonrpc.decode_string(request.params.get("protocolVersion", b'""'))
-    except msgspec.MsgspecError:
+    except jsonrpc.NO_JSON:
         requested = LATEST_HANDSHAKE_VERSION
     return jsonrpc.raw(
         {"protocolVersion": negotiate(requested), "capabilities": CAPABILITIES, "serverInfo": _server_info(view)}
@@ -73,7 +73,7 @@ def _discover(view: WorkspaceView) -> Raw:
 
 async def _list_tools(view: WorkspaceView, request: Request) -> Raw | Refusal:
     """Ask all servers at once and merge, in the file's order; one that fails is named, the others' tools stand."""
-    if "cursor" in request.params:
+    if request.params.get("cursor", _NULL) != _NULL:
         return Refusal(jsonrpc.INVALID_PARAMS, "no such cursor: tools/list answers with one page")
     servers = list(view.servers.values())
     listings = await asyncio.gather(*(_listing(server) for server in servers))

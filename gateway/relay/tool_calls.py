@@ -36,7 +36,7 @@ _VARIANT: Final = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abc
 class _Probe(Struct):
     """Reads one member of a result and copies nothing."""
 
-    isError: bool = False  # noqa: N815 - the member's name in MCP
+    isError: bool | None = False  # noqa: N815 - the member's name in MCP
 
 
 class _Block(Struct):
@@ -192,7 +192,7 @@ class ToolCalls:
         name = call.request.params.get("name")
         try:
             parts = names.split(jsonrpc.decode_string(name)) if name is not None else None
-        except msgspec.MsgspecError:
+        except jsonrpc.NO_JSON:
             return None
         call.server = call.view.servers.get(parts[0]) if parts else None
         if call.server is None or parts is None:
@@ -283,7 +283,7 @@ class ToolCalls:
         if reply.error is not UNSET:
             try:
                 error = jsonrpc.decode_error(reply.error)
-            except msgspec.MsgspecError:
+            except jsonrpc.NO_JSON:
                 return self._garbage(call, reply.error, "an error that is none of JSON-RPC's")
             return Failure(ErrorType.JSONRPC_ERROR, error.message, None, bytes(reply.error), error.code)
         if reply.result is UNSET:
@@ -291,11 +291,11 @@ class ToolCalls:
         try:
             if not _probe(reply.result).isError:
                 return None
-        except msgspec.MsgspecError:
+        except jsonrpc.NO_JSON:
             return self._garbage(call, reply.result, "a result that is no object of MCP's")
         try:
             message = "\n".join(block.text for block in _failed_result(reply.result).content if block.text)
-        except msgspec.MsgspecError:
+        except jsonrpc.NO_JSON:
             message = ""
         return Failure(ErrorType.TOOL_ERROR, message or "the tool failed and said nothing", None, bytes(reply.result))
 

@@ -84,9 +84,12 @@ class Server:
     def failed(self, error: UpstreamError) -> None:
         """It did not; one slow call does not say that it is down."""
         if error.error_type in _DOWN:
-            if self.up is not False:
-                logger.warning("server %s of %s is down: %s", self.slug, self.workspace_id, error)
-            self.up = False
+            self._went_down(error)
+
+    def _went_down(self, why: object) -> None:
+        if self.up is not False:
+            logger.warning("server %s of %s is down: %s", self.slug, self.workspace_id, why)
+        self.up = False
 
     async def ask(self, exchange: Exchange) -> Reply:
         """Send a request that is no tool call, recorded as an operation of the gateway as client."""
@@ -97,10 +100,11 @@ class Server:
             self.succeeded()
             error_type = None if reply.is_result else ErrorType.JSONRPC_ERROR
         except UpstreamError as error:
-            self.failed(error)
+            self._went_down(error)
             error_type = error.error_type
             raise
         except BaseException:
+            self._went_down(f"it did not answer {exchange.method} in time")  # only the listing's deadline cancels this
             error_type = ErrorType.CANCELLED
             raise
         finally:

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any, Final
 
 import httpx
+import pytest
 
-from gateway.calls import CallStart, Heartbeat, Operation, ToolCall
+from gateway.calls import UPSTREAM_PHASES, CallStart, Heartbeat, Operation, ToolCall
 from gateway.config import Config
 from gateway.journal import Reader, Writer
 from gateway.process import serve
@@ -110,6 +111,20 @@ def legacy(method: str, params: Mapping[str, Any] | None = None, *, id_: Any = 1
     """A legacy client's request: headers and body."""
     body = {"jsonrpc": "2.0", "id": id_, "method": method, **({"params": dict(params)} if params is not None else {})}
     return {**JSON, "mcp-protocol-version": "2025-11-25"}, body
+
+
+def assert_times_add_up(call: ToolCall) -> None:
+    """The phases follow one another and are all there is; the upstream's are what it took."""
+    phases = {name: getattr(call.phases, name) for name in call.phases.__struct_fields__}
+    assert min(phases.values()) >= 0
+    assert sum(phases.values()) == pytest.approx(call.total_ms, abs=0.001)
+    assert sum(phases[name] for name in UPSTREAM_PHASES) == pytest.approx(call.duration_ms, abs=0.001)
+    assert 0 <= call.duration_ms <= call.total_ms
+
+
+def legacy_call(name: str = "files__act", arguments: Any = None, **meta: Any) -> tuple[dict[str, str], Any]:
+    """A legacy client's `tools/call`."""
+    return legacy("tools/call", {"name": name, "arguments": arguments or {}, **({"_meta": meta} if meta else {})})
 
 
 JSON: Final = {"content-type": "application/json", "accept": "application/json, text/event-stream"}

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from typing import Final
 from urllib.parse import urlsplit
 
-import msgspec
 from mcp_types.jsonrpc import HEADER_MISMATCH, MISSING_REQUIRED_CLIENT_CAPABILITY
 from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS, MODERN_PROTOCOL_VERSIONS
 from msgspec import UNSET, Raw
@@ -42,7 +41,6 @@ _BAD_REQUEST: Final = 400
 _NOT_FOUND: Final = 404
 _HTTP_ERROR: Final = ErrorType.UPSTREAM_HTTP_ERROR
 _SHOWN_BYTES: Final = 65536
-_NO_JSON: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 _MAX_HEADS: Final = 4096
 _MAX_BACKGROUND: Final = 64
 """Answers to a server's own requests that may be on their way to it; to one that asks faster no more are sent."""
@@ -314,22 +312,26 @@ class HttpUpstream:
 
 def _decode(data: bytes) -> jsonrpc.Message:
     try:
+        if not data.isascii():
+            data.decode()  # what stays undecoded here is sent on
         return jsonrpc.decode_message(data)
-    except _NO_JSON as error:
+    except jsonrpc.NO_JSON as error:
         raise _garbage(data, error) from error
 
 
 def _decode_response(data: bytes) -> jsonrpc.Response:
     try:
+        if not data.isascii():
+            data.decode()
         return jsonrpc.decode_response(data)
-    except _NO_JSON as error:
+    except jsonrpc.NO_JSON as error:
         raise _garbage(data, error) from error
 
 
 def _code(error: Raw) -> int | None:
     try:
         return jsonrpc.decode_error(error).code
-    except _NO_JSON:
+    except jsonrpc.NO_JSON:
         return None
 
 
