@@ -41,8 +41,8 @@ def write(journal: Path, calls: int) -> None:
             jsonrpc_id=str(number),
             replica="bench",
         )
-        writer.start(start)
-        writer.end(_end(start, failed=number % 20 == 0))
+        writer.append(start)
+        writer.append(_end(start, failed=number % 20 == 0))
     writer.close()
 
 

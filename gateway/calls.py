@@ -63,28 +63,28 @@ class CallIdentity(Struct, frozen=True, kw_only=True, omit_defaults=True):
     call_id: str
     timestamp_ns: int
     workspace_id: str
-    token_id: str
     server_slug: str
     tool_name: str
-    trace_id: str
-    span_id: str
-    """The SERVER span's id; `upstream_span_id` is the CLIENT span's, which goes upstream."""
-    upstream_span_id: str
-    parent_span_id: str | None = None
-    link_trace_id: str | None = None
-    link_span_id: str | None = None
-    trace_flags: int = 1
-    request_bytes: int = 0
     transport: Literal["http", "stdio"] = "http"
     """How the upstream is reached: Streamable HTTP (OTel `tcp`) or stdio (OTel `pipe`)."""
     upstream_address: str | None = None
     """`host:port` of a Streamable HTTP upstream."""
+    replica: str = ""
+    token_id: str
     protocol_version: str | None = None
     client_name: str | None = None
     client_version: str | None = None
-    session_id: str | None = None
+    trace_id: str
+    span_id: str
+    """The SERVER span's id; `upstream_span_id` is the CLIENT span's, which goes upstream."""
+    upstream_span_id: str
+    request_bytes: int = 0
     jsonrpc_id: str | None = None
-    replica: str = ""
+    session_id: str | None = None
+    parent_span_id: str | None = None
+    link_trace_id: str | None = None
+    link_span_id: str | None = None
+    trace_flags: int = 1
 
 
 class CallStart(CallIdentity, frozen=True, kw_only=True, omit_defaults=True, tag_field="event", tag="start"):
@@ -98,14 +98,14 @@ class ToolCall(CallIdentity, frozen=True, kw_only=True, omit_defaults=True, tag_
     """
 
     status: Status
-    duration_ms: float
-    total_ms: float
     error_type: ErrorType | None = None
     error_message: str | None = None
     upstream_response: str | None = None
     """A failed call's answer: redacted and capped."""
-    response_bytes: int = 0
     jsonrpc_code: int | None = None
+    duration_ms: float
+    total_ms: float
+    response_bytes: int = 0
     http_status: int | None = None
     """The upstream's HTTP status."""
     phases: Phases = NO_PHASES

@@ -10,7 +10,7 @@ from typing import Final, Literal
 
 import msgspec
 
-from gateway.calls import CallStart, Event, Heartbeat, Operation, ToolCall, abandoned
+from gateway.calls import CallStart, Event, ToolCall, abandoned
 from gateway.errors import JournalError
 from gateway.journal.segments import CLOSED, segment_path, try_lock
 
@@ -44,8 +44,7 @@ class Writer:
         self._segment_age = segment_age
         self._fsync = fsync
         self._encoder = msgspec.json.Encoder()
-        self._buffer = bytearray()
-        self._open: dict[str, CallStart] = {}
+        self._open: dict[str, bytes] = {}
         self._backlog: deque[bytes] = deque()
         self._dropped = 0
         self._offset = 0
@@ -76,8 +75,8 @@ class Writer:
         return hidden.rename(folder)
 
     @property
-    def open_calls(self) -> Mapping[str, CallStart]:
-        """The calls that have started and not ended, by call id."""
+    def open_calls(self) -> Mapping[str, bytes]:
+        """The start lines of the calls that have not ended, by call id."""
         return self._open
 
     @property
@@ -85,22 +84,28 @@ class Writer:
         """The bytes written so far."""
         return self._offset
 
-    def start(self, call: CallStart) -> None:
-        """Write that a call starts."""
-        self._open[call.call_id] = call
-        self._append(call)
+    def start(self, call_id: str, line: bytes) -> None:
+        """Write that a call starts: the line of a `CallStart`, newline included."""
+        self._open[call_id] = line
+        self._append(line)
 
-    def end(self, call: ToolCall) -> None:
-        """Write a call's record; only then may its answer be completed."""
-        self._open.pop(call.call_id, None)
-        self._append(call)
+    def end(self, call_id: str, line: bytes) -> None:
+        """Write a call's record, the line of a `ToolCall`; only then may its answer be completed."""
+        self._open.pop(call_id, None)
+        self._append(line)
         if self._fsync == "always":
             with contextlib.suppress(OSError):  # a call never fails because of its record
                 self.sync()
 
-    def append(self, event: Operation | Heartbeat) -> None:
-        """Write what is no tool call."""
-        self._append(event)
+    def append(self, event: Event) -> None:
+        """Write any event; a relay writes the lines of its calls itself, by `start` and `end`."""
+        line = self._encoder.encode(event) + b"\n"
+        if isinstance(event, CallStart):
+            self.start(event.call_id, line)
+        elif isinstance(event, ToolCall):
+            self.end(event.call_id, line)
+        else:
+            self._append(line)
 
     def take_dropped(self) -> int:
         """How many lines were lost to a full disk since this was last asked."""
@@ -141,8 +146,8 @@ class Writer:
         if self._descriptor < 0:
             return
         now_ns = time.time_ns()
-        for call in list(self._open.values()):
-            self.end(abandoned(call, now_ns=now_ns))
+        for line in list(self._open.values()):
+            self.append(abandoned(msgspec.json.decode(line, type=CallStart), now_ns=now_ns))
         with contextlib.suppress(OSError):
             self.sync()
             if not self._backlog:
@@ -152,15 +157,13 @@ class Writer:
         self._unsynced.clear()
         self._descriptor = -1
 
-    def _append(self, event: Event) -> None:
-        self._encoder.encode_into(event, self._buffer)
-        self._buffer += b"\n"
-        if self._backlog or not self._write(self._buffer):
-            self._retry_later(bytes(self._buffer))
+    def _append(self, line: bytes) -> None:
+        if self._backlog or not self._write(line):
+            self._retry_later(line)
         if self._offset - self._first >= self._segment_bytes:
             self._rotate()
 
-    def _write(self, line: bytes | bytearray) -> bool:
+    def _write(self, line: bytes) -> bool:
         """Whether the line is in the file whole; a part of it is taken back."""
         try:
             if not self._torn:
@@ -199,7 +202,7 @@ class Writer:
 
     def _open_segment(self) -> None:
         """Make the segment at `_base`; it gets its name only when the open calls' start lines are in it."""
-        carried = b"".join(self._encoder.encode(call) + b"\n" for call in self._open.values())
+        carried = b"".join(self._open.values())
         final = segment_path(self._folder, self._base)
         draft = final.with_suffix(".draft")
         descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o640)

@@ -5,6 +5,7 @@ Source: specification 2026-07-28, basic/index and streamable-http, "Sending Mess
 """
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Annotated, Any, Final, NamedTuple
 
 import msgspec
@@ -168,6 +169,11 @@ def _text(value: Raw) -> str | None:
 
 
 def _client(value: Raw) -> ClientInfo:
+    return _client_of(bytes(value))
+
+
+@lru_cache(maxsize=1024)
+def _client_of(value: bytes) -> ClientInfo:
     try:
         return _decode_client(value)
     except msgspec.MsgspecError:

@@ -12,10 +12,11 @@ from starlette.types import Receive, Scope, Send
 from gateway.calls import UNKNOWN, Operation
 from gateway.mcp import inbound, jsonrpc
 from gateway.relay import operations
+from gateway.relay.call import Call
 from gateway.relay.limits import RateLimits
 from gateway.relay.recorder import Recorder
 from gateway.relay.responses import rate_limited, send_empty, send_error, send_json
-from gateway.relay.tool_calls import Call, ToolCalls
+from gateway.relay.tool_calls import ToolCalls
 from gateway.relay.workspaces import PATHS, Directory, Principal, WorkspaceView
 
 logger = logging.getLogger(__name__)

@@ -67,7 +67,6 @@ class Recorder:
             self._lag_ms = max(self._lag_ms, (time.perf_counter() - now - LAG_PROBE_S) * 1e3)
 
     def _write(self, servers: Iterable[Server]) -> None:
-        in_flight = Counter((call.workspace_id, call.server_slug) for call in self.journal.open_calls.values())
         with_names = self._beats % NAMES_EVERY == 0
         self._beats += 1
         states = [
@@ -76,7 +75,7 @@ class Recorder:
                 server_slug=server.slug,
                 up=server.up,
                 last_success_ns=server.last_success_ns,
-                in_flight=in_flight[server.workspace_id, server.slug],
+                in_flight=server.in_flight,
                 tools=len(server.catalogue.tools),
                 tools_list_bytes=server.catalogue.bytes,
                 tool_names=list(server.catalogue.tools) if with_names and server.catalogue.known else None,

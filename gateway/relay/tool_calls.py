@@ -6,31 +6,29 @@ telemetry there is here.
 
 import asyncio
 import logging
-import random
 import time
-from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 import msgspec
 from msgspec import UNSET, Raw, Struct
 from starlette.types import Receive, Send
 
-from gateway.calls import UNKNOWN, CallStart, ErrorType, Phases, ToolCall, ended
-from gateway.mcp import jsonrpc, names, outbound, trace_context
-from gateway.mcp.inbound import Request
+from gateway.calls import UNKNOWN, ErrorType
+from gateway.journal import lines
+from gateway.mcp import jsonrpc, outbound
+from gateway.relay.call import Call, server_timing
 from gateway.relay.guard import Guard, Guards
 from gateway.relay.limits import Exceeded
 from gateway.relay.recorder import Recorder
 from gateway.relay.redaction import Redactor
-from gateway.relay.responses import EventStream, Headers, rate_limited, send_json
+from gateway.relay.responses import EventStream, rate_limited, send_json
 from gateway.relay.upstream.seam import Exchange, Reply, UpstreamError
-from gateway.relay.workspaces import Principal, Server, WorkspaceView
+from gateway.relay.workspaces import Route, Server
 
 logger = logging.getLogger(__name__)
 
-_MS: Final = 1e6
+_NO_NAME: Final = Raw(b"")
 _SHOWN_NAME: Final = 128
-_VARIANT: Final = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
 
 
 class _Probe(Struct):
@@ -66,95 +64,13 @@ class _Refused(Exception):  # noqa: N818 - an outcome, raised only to end the wa
         self.failure = failure
 
 
-class Call:
-    """One call while it runs: who, what, and when each phase ended (`perf_counter_ns`)."""
-
-    __slots__ = (
-        "authenticated_ns",
-        "began_ns",
-        "exchange",
-        "headers",
-        "principal",
-        "request",
-        "request_bytes",
-        "routed_ns",
-        "server",
-        "start",
-        "timestamp_ns",
-        "tool",
-        "trace",
-        "view",
-    )
-
-    def __init__(
-        self,
-        view: WorkspaceView,
-        principal: Principal,
-        request: Request,
-        headers: Mapping[bytes, bytes],
-        began_ns: int,
-        timestamp_ns: int,
-        request_bytes: int,
-    ) -> None:
-        self.view = view
-        self.principal = principal
-        self.request = request
-        self.headers = headers
-        self.request_bytes = request_bytes
-        self.server: Server | None = None
-        self.tool = UNKNOWN
-        self.exchange: Exchange | None = None
-        self.start: CallStart | None = None
-        self.timestamp_ns = timestamp_ns
-        self.began_ns = began_ns
-        self.authenticated_ns = time.perf_counter_ns()
-        self.routed_ns = 0
-
-    def identify(self, replica: str) -> CallStart:
-        """Who calls what, with new ids: the start line, and the first half of the record."""
-        request, server, headers = self.request, self.server, self.headers
-        digits = random.randbytes(42).hex()  # noqa: S311 - ids, no secrets
-        trace = trace_context.begin(digits, request.meta, headers.get(b"traceparent"), headers.get(b"tracestate"))
-        self.trace = trace
-        self.start = start = CallStart(
-            call_id=call_id(self.timestamp_ns, digits[64:]),
-            timestamp_ns=self.timestamp_ns,
-            workspace_id=self.view.slug,
-            token_id=self.principal.token_id,
-            server_slug=server.slug if server is not None else UNKNOWN,
-            tool_name=self.tool,
-            trace_id=trace.trace_id,
-            span_id=trace.span_id,
-            upstream_span_id=trace.upstream_span_id,
-            parent_span_id=trace.parent_span_id,
-            link_trace_id=trace.link.trace_id if trace.link is not None else None,
-            link_span_id=trace.link.span_id if trace.link is not None else None,
-            trace_flags=trace.flags,
-            request_bytes=self.request_bytes,
-            transport=server.transport if server is not None else "http",
-            upstream_address=server.upstream.address if server is not None else None,
-            protocol_version=request.version,
-            client_name=request.client.name,
-            client_version=request.client.version,
-            jsonrpc_id=str(request.id)[:_SHOWN_NAME],
-            replica=replica,
-        )
-        return start
-
-
-def call_id(timestamp_ns: int, digits: str) -> str:
-    """A UUID version 7 (RFC 9562) of 19 random hex digits: sorts by time, unique without asking anyone."""
-    time_hex = f"{timestamp_ns // 1_000_000:012x}"
-    return f"{time_hex[:8]}-{time_hex[8:]}-7{digits[:3]}-{_VARIANT[digits[3]]}{digits[4:7]}-{digits[7:19]}"
-
-
 class ToolCalls:
     """Serves `tools/call` for every workspace."""
 
     def __init__(self, recorder: Recorder, redactor: Redactor) -> None:
         self._recorder = recorder
         self._journal = recorder.journal
-        self._replica = recorder.replica
+        self._replica = lines.members(replica=recorder.replica) + ","
         self._guards = Guards()
         self.redactor = redactor
 
@@ -164,8 +80,7 @@ class ToolCalls:
         reply: Reply | None = None
         try:
             if exceeded is not None:
-                self._resolve(call)
-                raise _Refused(Failure(ErrorType.RATE_LIMITED, f"over the limit of {exceeded.limit} requests"))
+                raise self._over_limit(call, exceeded)
             reply = await self._relay(call, receive, stream)
             failure = self._judge(call, reply)
         except _Refused as refusal:
@@ -174,8 +89,7 @@ class ToolCalls:
             logger.exception("a call failed in the gateway")
             failure = self._fail(call, ErrorType.GATEWAY_ERROR, f"internal error: {type(error).__name__}")
         status, body = self._answer(call, reply, failure)
-        record = self._record(call, failure, len(body))
-        self._journal.end(record)
+        timing = self._record(call, failure, len(body))
         if failure is not None and failure.error_type is ErrorType.CANCELLED:
             return
         if exceeded is not None:
@@ -183,54 +97,36 @@ class ToolCalls:
         elif stream.begun:
             await stream.end(body)
         else:
-            await send_json(send, status, body, _server_timing(record.phases))
+            await send_json(send, status, body, [(b"server-timing", timing)])
 
     # -- relaying
 
-    def _resolve(self, call: Call) -> str | None:
-        """Find the server and, if its catalogue has it, the tool; the upstream's own name if there is such a server."""
-        name = call.request.params.get("name")
-        try:
-            parts = names.split(jsonrpc.decode_string(name)) if name is not None else None
-        except jsonrpc.NO_JSON:
-            return None
-        call.server = call.view.servers.get(parts[0]) if parts else None
-        if call.server is None or parts is None:
-            return None
-        if parts[1] in call.server.catalogue.tools:
-            call.tool = parts[1]
-        return parts[1]
-
     async def _relay(self, call: Call, receive: Receive, stream: EventStream) -> Reply:
-        own_name = self._resolve(call)
-        server = call.server
-        if server is None or own_name is None:
+        name = call.request.params.get("name", _NO_NAME)
+        route = call.view.route(name)
+        server = route.server if route is not None else call.view.resolve(name)[0]
+        if server is None:
             raise _Refused(self._unknown(call))
+        call.server = server
         guard = self._guards.begin(receive, server.timeout)
         try:
-            tool = server.catalogue.tools.get(own_name)
-            if tool is None:
+            if route is None:
                 call.routed_ns = time.perf_counter_ns()  # from here on it is the upstream that is waited for
-                tool = await server.catalogue.find(own_name)
-            if tool is None:
-                raise _Refused(self._unknown(call))
-            call.tool = own_name
-            request = call.request
-            start = call.identify(self._replica)
-            trace = call.trace
-            call.exchange = Exchange(
-                "tools/call",
-                {**request.params, "name": own_name},
-                meta=request.meta,
-                name=own_name,
-                traceparent=f"00-{trace.trace_id}-{trace.upstream_span_id}-{trace.flags:02x}",
-                tracestate=trace.tracestate,
-                notify=stream.event,
-                repeatable=tool.repeatable,
-            )
-            self._journal.start(start)
-            call.routed_ns = call.routed_ns or time.perf_counter_ns()
-            reply = await server.upstream.request(call.exchange)
+                await server.catalogue.find(call.view.resolve(name)[1])
+                route = call.view.route(name)
+                if route is None:
+                    raise _Refused(self._unknown(call))
+            call.tool = route.tool
+            identity = call.identify(self._replica, route)
+            call.exchange = exchange = _exchange(call, route, stream)
+            self._journal.start(call.call_id, lines.start(identity))
+            server.in_flight += 1
+            if call.routed_ns == 0:
+                call.routed_ns = time.perf_counter_ns()
+            try:
+                reply = await server.upstream.request(exchange)
+            finally:
+                server.in_flight -= 1
         except UpstreamError as error:
             server.failed(error)
             if call.exchange is not None and error.http_status is not None:
@@ -248,6 +144,13 @@ class ToolCalls:
             self._guards.end(guard)
 
     # -- outcomes
+
+    def _over_limit(self, call: Call, exceeded: Exceeded) -> _Refused:
+        name = call.request.params.get("name", _NO_NAME)
+        route = call.view.route(name)
+        call.server = call.view.resolve(name)[0]
+        call.tool = route.tool if route is not None else UNKNOWN
+        return _Refused(Failure(ErrorType.RATE_LIMITED, f"over the limit of {exceeded.limit} requests"))
 
     def _unknown(self, call: Call) -> Failure:
         name = bytes(call.request.params.get("name", b"(none)"))[:_SHOWN_NAME].decode("utf-8", "replace")
@@ -319,78 +222,32 @@ class ToolCalls:
         value = reply.result if reply.result is not UNSET else jsonrpc.EMPTY_OBJECT
         return 200, jsonrpc.result(request.id, outbound.result(request.era, upstream_era or request.era, value))
 
-    def _record(self, call: Call, failure: Failure | None, response_bytes: int) -> ToolCall:
-        start = call.start or call.identify(self._replica)
-        now = time.perf_counter_ns()
-        phases, upstream_ms = _phases(call, now)
-        total_ms = (now - call.began_ns) / _MS
-        http_status = call.exchange.http_status if call.exchange is not None else None
-        if failure is None:
-            return ended(
-                start,
-                "success",
-                duration_ms=upstream_ms,
-                total_ms=total_ms,
-                response_bytes=response_bytes,
-                http_status=http_status,
-                phases=phases,
-            )
-        return ended(
-            start,
-            "error",
-            duration_ms=upstream_ms,
-            total_ms=total_ms,
+    def _record(self, call: Call, failure: Failure | None, response_bytes: int) -> bytes:
+        """Write the call's record; its phases, for the answer's `Server-Timing`."""
+        if not call.identity:
+            call.identify(self._replica, None)
+        line, phases = call.end(self._members(failure) if failure is not None else "", response_bytes)
+        self._journal.end(call.call_id, line)
+        return server_timing(phases)
+
+    def _members(self, failure: Failure) -> str:
+        return lines.members(
             error_type=failure.error_type,
             error_message=self.redactor.text(failure.message),
             upstream_response=self.redactor.text(failure.response) if failure.response else None,
-            response_bytes=response_bytes,
             jsonrpc_code=failure.code,
-            http_status=http_status,
-            phases=phases,
         )
 
 
-def _phases(call: Call, now: int) -> tuple[Phases, float]:
-    """The phases up to `now`, and the upstream's part of them; a phase that was cut ends where the call did."""
-    authenticate = (call.authenticated_ns - call.began_ns) / _MS
-    if call.routed_ns == 0:
-        return Phases(authenticate=authenticate, route=(now - call.authenticated_ns) / _MS), 0.0
-    route = (call.routed_ns - call.authenticated_ns) / _MS
-    exchange = call.exchange
-    if exchange is None:
-        waited = (now - call.routed_ns) / _MS
-        return Phases(authenticate=authenticate, route=route, acquire=waited), waited
-    done = exchange.done_ns or now
-    acquired = exchange.acquired_ns or done
-    sent = exchange.sent_ns or done
-    first = exchange.first_byte_ns or done
-    phases = Phases(
-        authenticate=authenticate,
-        route=route,
-        acquire=(acquired - call.routed_ns) / _MS,
-        send=(sent - acquired) / _MS,
-        wait=(first - sent) / _MS,
-        receive=(done - first) / _MS,
-        respond=(now - done) / _MS,
+def _exchange(call: Call, route: Route, stream: EventStream) -> Exchange:
+    trace = call.trace
+    return Exchange(
+        "tools/call",
+        {**call.request.params, "name": route.tool},
+        meta=call.request.meta,
+        name=route.tool,
+        traceparent=f"00-{trace.trace_id}-{trace.upstream_span_id}-{trace.flags:02x}",
+        tracestate=trace.tracestate,
+        notify=stream.event,
+        repeatable=route.repeatable,
     )
-    return phases, (done - call.routed_ns) / _MS
-
-
-def _server_timing(phases: Phases) -> Headers:
-    """The phases for a browser's or a client's own tools (W3C Server Timing)."""
-    return [
-        (
-            b"server-timing",
-            b"authenticate;dur=%.3f, route;dur=%.3f, acquire;dur=%.3f, send;dur=%.3f, wait;dur=%.3f, receive;dur=%.3f,"
-            b" respond;dur=%.3f"
-            % (
-                phases.authenticate,
-                phases.route,
-                phases.acquire,
-                phases.send,
-                phases.wait,
-                phases.receive,
-                phases.respond,
-            ),
-        )
-    ]

@@ -13,10 +13,13 @@ from functools import lru_cache
 from typing import Final, Literal, NamedTuple
 
 import limits
+from msgspec import Raw
 
-from gateway.calls import ErrorType, Operation
+from gateway.calls import UNKNOWN, ErrorType, Operation
 from gateway.config import Config, HttpServer, StdioServer, Workspace
-from gateway.relay.catalogue import Catalogue
+from gateway.journal import lines
+from gateway.mcp import jsonrpc, names
+from gateway.relay.catalogue import Catalogue, Tool
 from gateway.relay.upstream.connection import Pool
 from gateway.relay.upstream.http import HttpUpstream, PoolOf
 from gateway.relay.upstream.seam import Exchange, Reply, Upstream, UpstreamError
@@ -26,6 +29,8 @@ logger = logging.getLogger(__name__)
 
 PATHS: Final = ("/ws/", "/api/gateway/ws/")
 """Where a workspace's slug stands behind."""
+
+_MAX_ROUTES: Final = 10_000
 
 Observe = Callable[[Operation], None]
 """Takes the record of an operation that is no tool call."""
@@ -44,6 +49,8 @@ class Principal(NamedTuple):
     expires_at: float | None
     """Seconds since the Unix epoch."""
     rate: limits.RateLimitItem | None
+    members: str
+    """Of a call's lines in the journal."""
 
 
 class Server:
@@ -73,6 +80,8 @@ class Server:
         self.catalogue = Catalogue(slug, self.ask)
         self.up: bool | None = None
         self.last_success_ns = 0
+        self.in_flight = 0
+        """Tool calls that have gone to it and have not ended."""
 
     def succeeded(self) -> None:
         """It answered."""
@@ -123,12 +132,60 @@ class Server:
         return reply
 
 
-class WorkspaceView(NamedTuple):
+class Route(NamedTuple):
+    """Where a tool's public name leads, as long as its server's catalogue is the one it was looked up in."""
+
+    server: Server
+    tool: str
+    repeatable: bool
+    catalogue: Mapping[str, Tool]
+    members: str
+    """Of a call's lines in the journal."""
+
+
+class WorkspaceView:
     """One workspace and its servers that are enabled, in the file's order."""
 
-    slug: str
-    settings: Workspace
-    servers: Mapping[str, Server]
+    def __init__(self, slug: str, settings: Workspace, servers: Mapping[str, Server]) -> None:
+        self.slug = slug
+        self.settings = settings
+        self.servers = servers
+        self._routes: dict[bytes, Route] = {}
+
+    def route(self, name: Raw) -> Route | None:
+        """Where a call's `params.name` leads, if that server's catalogue has the tool. Kept by the name's bytes."""
+        key = bytes(name)
+        route = self._routes.get(key)
+        if route is not None and route.catalogue is route.server.catalogue.tools:
+            return route
+        server, tool = self.resolve(name)
+        listed = server.catalogue.tools.get(tool) if server is not None else None
+        if server is None or listed is None:
+            return None
+        if len(self._routes) >= _MAX_ROUTES:
+            self._routes.clear()
+        members = route_members(self.slug, server, tool)
+        route = self._routes[key] = Route(server, tool, listed.repeatable, server.catalogue.tools, members)
+        return route
+
+    def resolve(self, name: Raw) -> tuple[Server | None, str]:
+        """The server that a public name means and its own name of the tool, whether it has that tool or not."""
+        try:
+            parts = names.split(jsonrpc.decode_string(name))
+        except jsonrpc.NO_JSON:
+            parts = None
+        return (self.servers.get(parts[0]), parts[1]) if parts is not None else (None, "")
+
+
+def route_members(workspace_id: str, server: Server | None, tool: str) -> str:
+    """What a call's lines say of where it goes."""
+    return lines.members(
+        workspace_id=workspace_id,
+        server_slug=server.slug if server is not None else UNKNOWN,
+        tool_name=tool,
+        transport=server.transport if server is not None else "http",
+        upstream_address=server.upstream.address if server is not None else None,
+    )
 
 
 class Pools:
@@ -180,6 +237,7 @@ class Directory:
                     token.id,
                     token.expires_at.timestamp() if token.expires_at else None,
                     limits.parse(rate) if rate else None,
+                    lines.members(token_id=token.id),
                 )
 
     def servers(self) -> Iterator[Server]:

@@ -11,11 +11,11 @@ from tests.journal.lines import end, start
 def main() -> None:
     """Leave two calls open, one of them since before the first of many segments ended."""
     writer = Writer(Path(sys.argv[1]), "relay-0", segment_bytes=5_000)
-    writer.start(start("open from the beginning"))
+    writer.append(start("open from the beginning"))
     for number in range(int(sys.argv[2])):
-        writer.start(start(f"{number}"))
-        writer.end(end(f"{number}"))
-    writer.start(start("open at the end"))
+        writer.append(start(f"{number}"))
+        writer.append(end(f"{number}"))
+    writer.append(start("open at the end"))
     sys.stdout.write(f"{writer.writer_id}\n")
     sys.stdout.flush()
     signal.pause()

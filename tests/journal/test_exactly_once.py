@@ -59,13 +59,13 @@ class JournalMachine(RuleBasedStateMachine):
             call_id = f"{len(self.started)}"
             self.started.append(call_id)
             self.open.append(call_id)
-            self.writer.start(start(call_id))
+            self.writer.append(start(call_id))
 
     @precondition(lambda self: self.open)
     @rule(data=st.data())
     def end_a_call(self, data: st.DataObject) -> None:
         call_id = self.open.pop(data.draw(st.integers(0, len(self.open) - 1)))
-        self.writer.end(end(call_id))
+        self.writer.append(end(call_id))
 
     @rule()
     def write_something_else(self) -> None:
@@ -76,7 +76,7 @@ class JournalMachine(RuleBasedStateMachine):
     def end_a_call_on_a_full_disk_that_gets_room_again(self, room: int) -> None:
         last = list_segments(folder_of(self.writer, self.root))[-1]
         with files_of_at_most(last.size + room):
-            self.writer.end(end(self.open.pop()))
+            self.writer.append(end(self.open.pop()))
             self.writer.append(beat())
         self.writer.append(beat())
 

@@ -30,7 +30,7 @@ def calls(root: Path, count: int, name: str = "relay-0") -> Writer:
     """A writer with some finished calls over several segments."""
     writer = Writer(root, name, segment_bytes=2_000)
     for number in range(count):
-        writer.end(end(f"{name} {number}"))
+        writer.append(end(f"{name} {number}"))
     return writer
 
 
@@ -60,19 +60,19 @@ def test_the_calls_that_a_killed_relay_left_open_are_closed_exactly_once(tmp_pat
 
 def test_a_writer_that_lives_is_left_alone(tmp_path: Path) -> None:
     writer = Writer(tmp_path, "relay-0")
-    writer.start(start("a"))
+    writer.append(start("a"))
     assert Janitor(tmp_path).recover() == 0
     assert not (folder_of(writer, tmp_path) / CLOSED).exists()
-    writer.end(end("a"))
+    writer.append(end("a"))
     assert ends(tmp_path) == {"a": 1}
     writer.close()
 
 
 def test_the_last_segment_alone_tells_what_was_open(tmp_path: Path) -> None:
     writer = Writer(tmp_path, "relay-0", segment_bytes=1_000)
-    writer.start(start("long"))
+    writer.append(start("long"))
     for number in range(20):
-        writer.end(end(f"{number}"))
+        writer.append(end(f"{number}"))
     kill(writer)
     for segment in list_segments(folder_of(writer, tmp_path))[:-1]:
         segment.path.unlink()
@@ -82,7 +82,7 @@ def test_the_last_segment_alone_tells_what_was_open(tmp_path: Path) -> None:
 
 def test_a_janitor_that_died_before_it_had_said_so_closes_nothing_twice(tmp_path: Path) -> None:
     writer = Writer(tmp_path, "relay-0")
-    writer.start(start("a"))
+    writer.append(start("a"))
     kill(writer)
     assert Janitor(tmp_path).recover() == 1
     (folder_of(writer, tmp_path) / CLOSED).unlink()
@@ -92,8 +92,8 @@ def test_a_janitor_that_died_before_it_had_said_so_closes_nothing_twice(tmp_path
 
 def test_a_janitor_that_died_in_the_middle_of_a_line_begins_it_anew(tmp_path: Path) -> None:
     writer = Writer(tmp_path, "relay-0")
-    writer.start(start("a"))
-    writer.start(start("b"))
+    writer.append(start("a"))
+    writer.append(start("b"))
     kill(writer)
     janitor = Janitor(tmp_path)
     with files_of_at_most(writer.offset + 500), pytest.raises(OSError, match="too large"):
@@ -104,9 +104,9 @@ def test_a_janitor_that_died_in_the_middle_of_a_line_begins_it_anew(tmp_path: Pa
 
 def test_a_writer_that_could_not_write_its_last_lines_is_closed_like_a_dead_one(tmp_path: Path) -> None:
     writer = Writer(tmp_path, "relay-0")
-    writer.start(start("a"))
+    writer.append(start("a"))
     with files_of_at_most(writer.offset):
-        writer.end(end("a"))
+        writer.append(end("a"))
         writer.close()
     assert Janitor(tmp_path).recover() == 1
     assert ends(tmp_path) == {"a": 1}
@@ -157,7 +157,7 @@ def test_a_segment_that_was_read_stays_for_those_who_look_back(tmp_path: Path) -
 
 def test_a_closed_writer_that_was_read_leaves_no_folder(tmp_path: Path) -> None:
     writer = calls(tmp_path, 10)
-    writer.start(start("open"))
+    writer.append(start("open"))
     offset = writer.offset
     kill(writer)
     janitor = Janitor(tmp_path, retain_seconds=0)
@@ -213,7 +213,7 @@ def test_over_max_bytes_the_oldest_goes_and_what_each_sink_so_loses_is_counted(t
 def test_a_living_writers_last_segment_stays_however_large_it_is(tmp_path: Path) -> None:
     writer = Writer(tmp_path, "relay-0")
     for number in range(30):
-        writer.end(end(f"{number}"))
+        writer.append(end(f"{number}"))
     assert Janitor(tmp_path, max_bytes=100).collect({"otlp": {}}) == {}
     assert ends(tmp_path).total() == 30
     writer.close()

@@ -29,8 +29,8 @@ def segmented(root: Path, beats: int, name: str = "relay-0") -> Writer:
 
 def test_events_of_the_wanted_kinds_come_in_order_with_the_offset_behind_them(tmp_path: Path) -> None:
     writer = Writer(tmp_path, "relay-0")
-    writer.start(start("a"))
-    writer.end(end("a"))
+    writer.append(start("a"))
+    writer.append(end("a"))
     offset = writer.offset
     writer.append(beat(1))
     batch = Reader(tmp_path, ToolCall).read({})
@@ -93,7 +93,7 @@ def test_the_limit_holds_for_all_writers_together_and_the_oldest_comes_first(tmp
 
 def test_a_line_longer_than_the_limit_is_read_whole(tmp_path: Path) -> None:
     writer = Writer(tmp_path, "relay-0")
-    writer.end(end("x" * 5000))
+    writer.append(end("x" * 5000))
     writer.append(beat(1))
     assert Reader(tmp_path).read({}, max_bytes=10).events == [end("x" * 5000)]
     writer.close()

@@ -36,9 +36,9 @@ def writer(tmp_path: Path) -> Iterator[Writer]:
 
 
 def test_an_event_is_a_line_at_once(writer: Writer, tmp_path: Path) -> None:
-    writer.start(start("a"))
+    writer.append(start("a"))
     writer.append(beat(7))
-    writer.end(end("a"))
+    writer.append(end("a"))
     (lines,) = written(folder_of(writer, tmp_path))
     assert ids(lines) == ["start a", "heartbeat 7", "end a"]
     assert lines[2]["status"] == "success"
@@ -46,21 +46,21 @@ def test_an_event_is_a_line_at_once(writer: Writer, tmp_path: Path) -> None:
 
 
 def test_open_calls_are_those_that_started_and_have_not_ended(writer: Writer) -> None:
-    writer.start(start("a"))
-    writer.start(start("b"))
-    writer.end(end("a"))
-    writer.end(end("never started"))
+    writer.append(start("a"))
+    writer.append(start("b"))
+    writer.append(end("a"))
+    writer.append(end("never started"))
     assert set(writer.open_calls) == {"b"}
 
 
 def test_a_full_segment_is_followed_by_one_that_begins_with_the_open_calls(tmp_path: Path) -> None:
     writer = Writer(tmp_path, "relay-0", segment_bytes=4 * LINE)
-    writer.start(start("long"))
+    writer.append(start("long"))
     for number in range(9):
-        writer.start(start(f"{number}"))
-        writer.end(end(f"{number}"))
+        writer.append(start(f"{number}"))
+        writer.append(end(f"{number}"))
     writer.append(beat())
-    writer.end(end("long"))
+    writer.append(end("long"))
     segments = written(folder_of(writer, tmp_path))
     assert len(segments) > 3
     assert all(ids(lines)[0] == "start long" for lines in segments if lines)
@@ -75,7 +75,7 @@ def test_a_full_segment_is_followed_by_one_that_begins_with_the_open_calls(tmp_p
 def test_more_open_calls_than_a_segment_holds_do_not_begin_one_at_every_line(tmp_path: Path) -> None:
     writer = Writer(tmp_path, "relay-0", segment_bytes=4 * LINE)
     for number in range(50):
-        writer.start(start(f"{number}"))
+        writer.append(start(f"{number}"))
     before = len(list_segments(folder_of(writer, tmp_path)))
     for _ in range(8):
         writer.append(beat())
@@ -142,9 +142,9 @@ def test_the_lock_is_held_for_as_long_as_the_writer_lives(
 
 def test_closing_ends_the_open_calls_as_the_gateways_error_once(tmp_path: Path) -> None:
     writer = Writer(tmp_path, "relay-0")
-    writer.start(start("a"))
-    writer.start(start("b"))
-    writer.end(end("a"))
+    writer.append(start("a"))
+    writer.append(start("b"))
+    writer.append(end("a"))
     writer.close()
     writer.close()
     (lines,) = written(folder_of(writer, tmp_path))
@@ -157,9 +157,9 @@ def test_closing_ends_the_open_calls_as_the_gateways_error_once(tmp_path: Path) 
 
 def test_lines_that_the_disk_refuses_wait_in_order_and_none_is_torn(writer: Writer, tmp_path: Path) -> None:
     folder = folder_of(writer, tmp_path)
-    writer.start(start("a"))
+    writer.append(start("a"))
     with files_of_at_most(writer.offset + 100):
-        writer.end(end("a"))
+        writer.append(end("a"))
         for number in range(5):
             writer.append(beat(number))
         assert ids(written(folder)[0]) == ["start a"]
@@ -205,7 +205,7 @@ def test_a_part_of_a_line_that_cannot_be_taken_back_at_once_is_taken_back_before
 
 def test_a_segment_that_cannot_be_begun_leaves_the_one_before_in_use(tmp_path: Path) -> None:
     writer = Writer(tmp_path, "relay-0", segment_bytes=4 * LINE)
-    writer.start(start("long"))
+    writer.append(start("long"))
     with no_new_files():
         for number in range(60):
             writer.append(beat(number))
@@ -221,7 +221,7 @@ def test_a_segment_without_room_for_the_open_calls_leaves_nothing_behind(tmp_pat
     clock = Clock()
     writer = Writer(tmp_path, "relay-0", segment_age=60, clock=clock)
     for number in range(4):
-        writer.start(start(f"{number}"))
+        writer.append(start(f"{number}"))
     clock.now += 61
     with files_of_at_most(2 * LINE):
         writer.rotate_if_old()
@@ -239,9 +239,9 @@ def test_a_segment_without_room_for_the_open_calls_leaves_nothing_behind(tmp_pat
 def test_no_segment_is_begun_while_lines_wait_for_the_disk(tmp_path: Path) -> None:
     clock = Clock()
     writer = Writer(tmp_path, "relay-0", segment_age=60, clock=clock)
-    writer.start(start("a"))
+    writer.append(start("a"))
     with files_of_at_most(writer.offset):
-        writer.end(end("a"))
+        writer.append(end("a"))
         clock.now += 61
         writer.rotate_if_old()  # a new one would not have the call as open, and would not have its end either
     assert [ids(lines) for lines in written(folder_of(writer, tmp_path))] == [["start a"]]
@@ -250,9 +250,9 @@ def test_no_segment_is_begun_while_lines_wait_for_the_disk(tmp_path: Path) -> No
 
 def test_a_writer_that_closes_with_lines_still_waiting_does_not_say_that_it_is_complete(tmp_path: Path) -> None:
     writer = Writer(tmp_path, "relay-0")
-    writer.start(start("a"))
+    writer.append(start("a"))
     with files_of_at_most(writer.offset):
-        writer.end(end("a"))
+        writer.append(end("a"))
         writer.close()
     folder = folder_of(writer, tmp_path)
     assert [entry.name for entry in folder.iterdir()] == ["00000000000000000000.jsonl"]
@@ -299,8 +299,8 @@ def test_a_sync_brings_every_segment_since_the_last_one_to_the_disk(tmp_path: Pa
 def test_with_fsync_always_a_call_is_on_the_disk_when_its_end_returns(tmp_path: Path, synced: list[int]) -> None:
     writer = Writer(tmp_path, "relay-0", fsync="always", segment_bytes=4 * LINE)
     for number in range(10):
-        writer.start(start(f"{number}"))
-        writer.end(end(f"{number}"))
+        writer.append(start(f"{number}"))
+        writer.append(end(f"{number}"))
         assert set(inodes(folder_of(writer, tmp_path))) == set(synced)
     writer.close()
 
@@ -308,8 +308,8 @@ def test_with_fsync_always_a_call_is_on_the_disk_when_its_end_returns(tmp_path: 
 def test_with_fsync_never_the_kernel_decides(tmp_path: Path, synced: list[int]) -> None:
     writer = Writer(tmp_path, "relay-0", fsync="never", segment_bytes=4 * LINE)
     for number in range(30):
-        writer.start(start(f"{number}"))
-        writer.end(end(f"{number}"))
+        writer.append(start(f"{number}"))
+        writer.append(end(f"{number}"))
         writer.sync()
     writer.close()
     assert synced == []
@@ -337,8 +337,8 @@ def test_a_disk_that_cannot_sync_fails_no_call_but_tells_who_asks_for_it(
 
     writer = Writer(tmp_path, "relay-0", fsync="always")
     monkeypatch.setattr(os, "fdatasync", fdatasync)
-    writer.start(start("a"))
-    writer.end(end("a"))
+    writer.append(start("a"))
+    writer.append(end("a"))
     assert ids(written(folder_of(writer, tmp_path))[0]) == ["start a", "end a"]
     with pytest.raises(OSError, match="refused"):
         writer.sync()

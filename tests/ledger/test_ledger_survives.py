@@ -33,7 +33,7 @@ def test_after_kill_9_amid_ingestion_no_call_is_lost_and_none_is_there_twice(tmp
     calls = [call() for _ in range(3000)]
     writer = Writer(journal, "r1", fsync="never", segment_bytes=100_000)
     for record in calls:
-        writer.end(record)
+        writer.append(record)
 
     for share in (0.1, 0.3, 0.6):
         ingest_until_killed(journal, path, beyond=int(writer.offset * share))

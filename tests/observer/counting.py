@@ -92,7 +92,7 @@ def read_all(sink: MetricsSink, reader: Reader, max_bytes: int = 2**20) -> None:
 
 def write_all(writer: Writer, calls: Iterable[ToolCall]) -> None:
     for one in calls:
-        writer.end(one)
+        writer.append(one)
 
 
 def samples(sink: MetricsSink) -> Samples:

@@ -125,7 +125,7 @@ def writer(config_path: Path) -> Iterator[Writer]:
 
 
 async def test_a_call_is_in_the_ledger_and_in_the_live_stream(config_path: Path, writer: Writer) -> None:
-    writer.end(call(0))
+    writer.append(call(0))
     async with plane(config_path) as http:
         await until(lambda: ledger_calls(http))
         stream = await http.head(LIVE, headers=AUTHORIZATION)
@@ -135,8 +135,8 @@ async def test_a_call_is_in_the_ledger_and_in_the_live_stream(config_path: Path,
 
 
 async def test_a_call_is_in_the_metrics_and_in_the_usage_gauge(config_path: Path, writer: Writer) -> None:
-    writer.end(call(0))
-    writer.end(call(1, status="error", error_type=ErrorType.TOOL_ERROR))
+    writer.append(call(0))
+    writer.append(call(1, status="error", error_type=ErrorType.TOOL_ERROR))
     async with plane(config_path) as http:
 
         async def is_counted() -> bool:
@@ -182,7 +182,7 @@ from pathlib import Path
 from gateway.calls import CallStart
 from gateway.journal import Reader, Writer
 writer = Writer(Path({str(journal)!r}), "relay-0")
-writer.start(CallStart(call_id="left", timestamp_ns=time.time_ns(), workspace_id="engineering", token_id="alice",
+writer.append(CallStart(call_id="left", timestamp_ns=time.time_ns(), workspace_id="engineering", token_id="alice",
     server_slug="github", tool_name="create_issue", trace_id="1" * 32, span_id="2" * 16, upstream_span_id="3" * 16))
 os._exit(9)
 """
@@ -269,7 +269,7 @@ async def test_a_change_that_cannot_hold_at_once_is_logged(config_path: Path, ca
 async def test_the_end_waits_for_the_sinks_to_take_what_is_in_the_journal(config_path: Path, writer: Writer) -> None:
     async with plane(config_path):
         for number in range(500):
-            writer.end(call(number))
+            writer.append(call(number))
 
     async with plane(config_path) as http:
         assert await ledger_calls(http) == 500
@@ -357,11 +357,11 @@ def test_a_killed_observer_counts_every_call_once_when_it_is_back(process: Proce
     written = 0
     for _ in range(3):
         for _ in range(200):
-            writer.end(call(written))
+            writer.append(call(written))
             written += 1
         process.until(process.ledger_calls)
         for _ in range(200):
-            writer.end(call(written))
+            writer.append(call(written))
             written += 1
         process.kill_and_start()
         process.until_ready()

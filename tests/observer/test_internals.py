@@ -14,7 +14,7 @@ from tests.observer.counting import AT_ONCE, Clock, batch, call, sink_at, value
 
 def test_the_lag_of_each_sink_is_exposed(tmp_path: Path) -> None:
     writer = Writer(tmp_path / "journal", "relay-0")
-    writer.end(call())
+    writer.append(call())
     pump = Pump(sink_at(tmp_path, Clock()), Reader(tmp_path / "journal", ToolCall), interval=0.01)
     pump.lag_bytes = 512
     registry = CollectorRegistry()

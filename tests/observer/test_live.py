@@ -166,11 +166,11 @@ def writer(root: Path) -> Any:
 
 
 async def test_calls_come_as_they_happen_in_order_and_with_the_apis_shape(root: Path, writer: Writer) -> None:
-    writer.end(call(0))
+    writer.append(call(0))
     async with serving(root) as server, server.connect() as client:
         await client.ready()
-        writer.end(call(1, **FAILED))
-        writer.end(call(2))
+        writer.append(call(1, **FAILED))
+        writer.append(call(2))
 
         first = await client.event()
         assert await client.calls(1) == ["c2"]
@@ -186,8 +186,8 @@ async def test_calls_come_as_they_happen_in_order_and_with_the_apis_shape(root: 
 async def test_another_workspaces_calls_never_come(root: Path, writer: Writer) -> None:
     async with serving(root) as server, server.connect("last=10") as client:
         await client.ready()
-        writer.end(call(1, workspace_id="sales"))
-        writer.end(call(2))
+        writer.append(call(1, workspace_id="sales"))
+        writer.append(call(2))
 
         assert await client.calls(1) == ["c2"]
 
@@ -208,11 +208,11 @@ async def test_filters_choose_calls(root: Path, writer: Writer, query: str, expe
     settings = LiveSettings(poll=0.01, keep_alive=0.02)
     async with serving(root, settings) as server, server.connect(query) as client:
         await client.ready()
-        writer.end(call(0))
-        writer.end(call(1, tool_name="search"))
-        writer.end(call(2, tool_name="search", server_slug="jira"))
-        writer.end(call(3, token_id="bob", **FAILED))
-        writer.end(call(4, server_slug="x", status="error", error_type=ErrorType.RATE_LIMITED))
+        writer.append(call(0))
+        writer.append(call(1, tool_name="search"))
+        writer.append(call(2, tool_name="search", server_slug="jira"))
+        writer.append(call(3, token_id="bob", **FAILED))
+        writer.append(call(4, server_slug="x", status="error", error_type=ErrorType.RATE_LIMITED))
 
         found = []
         while client.place() != {writer.writer_id: writer.offset}:
@@ -227,8 +227,8 @@ async def test_filters_choose_calls(root: Path, writer: Writer, query: str, expe
 async def test_a_members_token_limits_the_stream_to_the_members_calls(root: Path, writer: Writer) -> None:
     async with serving(root) as server, server.connect("last=10", token="bob") as client:
         await client.ready()
-        writer.end(call(1))
-        writer.end(call(2, token_id="bob"))
+        writer.append(call(1))
+        writer.append(call(2, token_id="bob"))
 
         assert await client.calls(1) == ["c2"]
 
@@ -247,7 +247,7 @@ async def test_a_members_token_limits_the_stream_to_the_members_calls(root: Path
 async def test_a_mistake_in_a_parameter_is_400_and_named(
     root: Path, writer: Writer, query: str, parameter: str
 ) -> None:
-    writer.end(call(0))
+    writer.append(call(0))
     async with serving(root) as server:
         response = await server.http.get(f"{PATH}?{query}")
 
@@ -266,18 +266,18 @@ async def test_a_stream_needs_a_token_that_names_the_workspace(root: Path) -> No
 
 async def test_last_replays_the_newest_that_match_and_goes_on_from_there(root: Path, writer: Writer) -> None:
     for number in range(6):
-        writer.end(call(number, token_id="bob" if number % 2 else "alice"))
+        writer.append(call(number, token_id="bob" if number % 2 else "alice"))
 
     async with serving(root) as server, server.connect("last=2&token=bob") as client:
         assert await client.calls(2) == ["c3", "c5"]
-        writer.end(call(7, token_id="bob"))
+        writer.append(call(7, token_id="bob"))
         assert await client.calls(1) == ["c7"]
 
 
 async def test_last_looks_further_back_when_the_end_of_the_journal_has_too_few(root: Path, writer: Writer) -> None:
-    writer.end(call(0, token_id="bob"))
+    writer.append(call(0, token_id="bob"))
     for number in range(1, 300):
-        writer.end(call(number, upstream_response="x" * 4096))
+        writer.append(call(number, upstream_response="x" * 4096))
 
     async with serving(root) as server, server.connect("last=1&token=bob") as client:
         assert await client.calls(1) == ["c0"]
@@ -286,9 +286,9 @@ async def test_last_looks_further_back_when_the_end_of_the_journal_has_too_few(r
 async def test_calls_of_several_relays_come_in_the_order_in_which_they_ended(root: Path, writer: Writer) -> None:
     second = Writer(root, "relay-1")
     for number in range(0, 10, 2):
-        writer.end(call(number))
+        writer.append(call(number))
     for number in range(1, 10, 2):
-        second.end(call(number))
+        second.append(call(number))
 
     async with serving(root) as server, server.connect("last=7") as client:
         assert await client.calls(7) == [f"c{n}" for n in range(3, 10)]
@@ -306,12 +306,12 @@ async def test_a_client_that_comes_back_to_a_restarted_observer_misses_nothing_a
             if last_event_id is None:
                 await client.ready()
             for number in range(life * 10, life * 10 + 10):
-                (writer, second)[number % 2].end(call(number))
+                (writer, second)[number % 2].append(call(number))
             received += await client.calls(5)
             last_event_id = client.last_event_id
     async with serving(root) as server, server.connect(last_event_id=last_event_id) as client:
         received += await client.calls(20)
-        writer.end(call(100))
+        writer.append(call(100))
         received += await client.calls(1)
 
     assert sorted(received) == sorted([f"c{n}" for n in range(40)] + ["c100"])
@@ -321,7 +321,7 @@ async def test_a_client_that_comes_back_to_a_restarted_observer_misses_nothing_a
 async def test_a_client_that_leaves_in_the_middle_of_a_replay_goes_on_in_the_middle(root: Path, writer: Writer) -> None:
     second = Writer(root, "relay-1")
     for number in range(10):
-        (writer, second)[number % 2].end(call(number))
+        (writer, second)[number % 2].append(call(number))
 
     async with serving(root) as server:
         async with server.connect("last=6") as client:
@@ -329,17 +329,17 @@ async def test_a_client_that_leaves_in_the_middle_of_a_replay_goes_on_in_the_mid
             left_at = client.last_event_id
         async with server.connect("last=6", last_event_id=left_at) as client:
             assert await client.calls(4) == ["c6", "c7", "c8", "c9"]
-            writer.end(call(10))
+            writer.append(call(10))
             assert await client.calls(1) == ["c10"]
     second.close()
 
 
 async def test_a_client_that_has_seen_no_event_yet_still_goes_on_where_it_was(root: Path, writer: Writer) -> None:
-    writer.end(call(0))
+    writer.append(call(0))
     async with serving(root) as server, server.connect() as client:
         await client.ready()
         place = client.last_event_id
-    writer.end(call(1))
+    writer.append(call(1))
 
     async with serving(root) as server, server.connect(last_event_id=place) as client:
         assert await client.calls(1) == ["c1"]
@@ -352,9 +352,9 @@ async def test_calls_that_are_gone_from_the_journal_are_a_lag_event(root: Path) 
             await client.ready()
             place = client.last_event_id
         for number in range(40):
-            writer.end(call(number))
+            writer.append(call(number))
         Janitor(root, retain_seconds=0).collect({})
-        writer.end(call(40))
+        writer.append(call(40))
 
         async with server.connect(last_event_id=place) as client:
             assert (await client.event())[:2] == ("lag", {"skipped": None})
@@ -367,9 +367,9 @@ async def test_calls_that_are_gone_from_the_journal_are_a_lag_event(root: Path) 
 
 async def test_the_folder_of_a_writer_that_was_read_to_its_end_is_not_missed(root: Path, writer: Writer) -> None:
     ended = Writer(root, "relay-1")
-    ended.end(call(0))
+    ended.append(call(0))
     ended.close()
-    writer.end(call(1))
+    writer.append(call(1))
     async with serving(root) as server:
         async with server.connect("last=10") as client:
             await client.calls(2)
@@ -380,7 +380,7 @@ async def test_the_folder_of_a_writer_that_was_read_to_its_end_is_not_missed(roo
 
         async with server.connect(last_event_id=place) as client:
             await client.ready()
-            writer.end(call(2))
+            writer.append(call(2))
             assert await client.calls(1) == ["c2"]
 
 
@@ -397,7 +397,7 @@ async def test_a_quiet_stream_says_that_it_lives_and_where_it_is(root: Path, wri
     settings = LiveSettings(poll=0.01, keep_alive=0.02)
     async with serving(root, settings) as server, server.connect("token=bob") as client:
         await client.ready()
-        writer.end(call(1))
+        writer.append(call(1))
         comments = []
         while client.place() != {writer.writer_id: writer.offset}:
             block = await client.block()
@@ -410,7 +410,7 @@ async def test_a_quiet_stream_says_that_it_lives_and_where_it_is(root: Path, wri
 async def test_an_open_stream_ends_when_the_observer_stops(root: Path, writer: Writer) -> None:
     async with serving(root) as server, server.connect() as client:
         await client.ready()
-        writer.end(call(1))
+        writer.append(call(1))
         await client.calls(1)
         server.stop.set()
 
@@ -422,7 +422,7 @@ async def test_a_stream_that_is_too_old_ends_and_can_be_taken_up_again(root: Pat
         async with server.connect() as client:
             await client.ready()
             assert await client.block() is None
-        writer.end(call(1))
+        writer.append(call(1))
         async with server.connect(last_event_id=client.last_event_id) as client:
             assert await client.calls(1) == ["c1"]
 
@@ -471,13 +471,13 @@ async def test_a_client_that_reads_too_slowly_is_told_how_many_calls_it_missed(r
         tasks.create_task(app(scope, receive, send))
         await until(lambda: any(b"id: " in body for body in sent))
         await until(lambda: live.streams == 1)
-        writer.end(call(0))
+        writer.append(call(0))
         await blocked.wait()
         for number in range(1, 1001):
-            writer.end(call(number, upstream_response="x" * 1000))
+            writer.append(call(number, upstream_response="x" * 1000))
         go_on.set()
         await until(lambda: any(b"event: lag" in body for body in sent))
-        writer.end(call(1001))
+        writer.append(call(1001))
         await until(lambda: b'"c1001"' in sent[-1] or b'"c1001"' in sent[-2])
         stop.set()
 

@@ -161,7 +161,7 @@ class Bench:
 
     def write(self, *numbers: int) -> None:
         for number in numbers:
-            self.writer.end(call(number))
+            self.writer.append(call(number))
 
     def feed(self, sink: OtlpSink) -> None:
         sink.absorb(self.reader.read(sink.durable))

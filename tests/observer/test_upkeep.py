@@ -37,7 +37,7 @@ def root(tmp_path: Path) -> Path:
 def writer(root: Path) -> Iterator[Writer]:
     writer = Writer(root, "relay-0", segment_bytes=4096)
     for number in range(100):
-        writer.end(call(number))
+        writer.append(call(number))
     yield writer
     writer.close()
 
@@ -115,7 +115,7 @@ async def test_a_sink_that_was_away_for_long_gets_to_read_before_a_full_journal_
 
 
 async def test_the_calls_of_a_relay_that_dies_are_closed(root: Path, writer: Writer) -> None:
-    writer.start(CallStart(**{name: getattr(call(100), name) for name in CallStart.__struct_fields__}))
+    writer.append(CallStart(**{name: getattr(call(100), name) for name in CallStart.__struct_fields__}))
     dead = root / writer.writer_id
     pump = Pump(Stubborn(takes=True), Reader(root, ToolCall), interval=0.005)
     pump.start()

@@ -73,6 +73,15 @@ class _Session:
             head = self._heads[method, name] = self.head + outbound.headers(self.era, method, name)
         return head
 
+    def message(self, exchange: Exchange, request_id: int) -> bytes:
+        """A whole HTTP request."""
+        traceparent, tracestate = exchange.traceparent, exchange.tracestate
+        params = outbound.params(self.era, exchange.params, exchange.meta, traceparent, tracestate)
+        body = jsonrpc.request(request_id, exchange.method, params)
+        head = self.head_of(exchange.method, exchange.name)
+        trace = outbound.trace_headers(traceparent, tracestate)
+        return b"%b%bcontent-length: %d\r\n\r\n%b" % (head, trace, len(body), body)
+
 
 class HttpUpstream:
     """An upstream behind a URL. Any number of requests may be under way; one negotiation at a time."""
@@ -141,14 +150,15 @@ class HttpUpstream:
         A kept connection may have been closed by the upstream in the very moment of sending. Whether the upstream ran
         the request then, nobody can tell: only what is repeatable is sent again.
         """
+        connection = self._pool.take()
         try:
-            connection = self._pool.take() or await self._pool.connect()
-            try:
-                return await self._over(connection, session, exchange)
-            except ConnectionLostError as error:
-                if error.began or not connection.used or not exchange.repeatable:
-                    raise
-                return await self._over(await self._pool.connect(), session, exchange)
+            if connection is not None:
+                try:
+                    return await self._over(connection, session, exchange)
+                except ConnectionLostError as error:
+                    if error.began or not connection.used or not exchange.repeatable:
+                        raise
+            return await self._over(await self._pool.connect(), session, exchange)
         except ConnectError as error:
             raise UpstreamError(ErrorType.UPSTREAM_UNREACHABLE, str(error)) from error
         except ConnectionLostError as error:
@@ -161,16 +171,8 @@ class HttpUpstream:
     async def _over(self, connection: Connection, session: _Session, exchange: Exchange) -> tuple[Reply, Response]:
         exchange.acquired_ns = time.perf_counter_ns()
         request_id = next(self._ids)
-        traceparent, tracestate = exchange.traceparent, exchange.tracestate
-        body = jsonrpc.request(
-            request_id,
-            exchange.method,
-            outbound.params(session.era, exchange.params, exchange.meta, traceparent, tracestate),
-        )
-        head = session.head_of(exchange.method, exchange.name)
-        trace = outbound.trace_headers(traceparent, tracestate)
         try:
-            answer = connection.send(b"%b%bcontent-length: %d\r\n\r\n%b" % (head, trace, len(body), body))
+            answer = connection.send(session.message(exchange, request_id))
             exchange.sent_ns = time.perf_counter_ns()
             response = await answer
             exchange.http_status = response.status
