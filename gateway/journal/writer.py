@@ -165,12 +165,13 @@ class Writer:
 
     def _write(self, line: bytes) -> bool:
         """Whether the line is in the file whole; a part of it is taken back."""
+        size = len(line)
         try:
             if not self._torn:
-                self._torn = os.write(self._descriptor, line) != len(line)
-                if not self._torn:
-                    self._offset += len(line)
+                if os.write(self._descriptor, line) == size:
+                    self._offset += size
                     return True
+                self._torn = True
             os.ftruncate(self._descriptor, self._offset - self._base)
             self._torn = False
         except OSError:

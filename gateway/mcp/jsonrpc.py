@@ -95,6 +95,8 @@ def notification(method: str, params: Params | None = None) -> bytes:
 
 def result(id: Id | None, value: Raw) -> bytes:  # noqa: A002 - the member's name in JSON-RPC
     """A successful response's bytes; `value` passes through untouched."""
+    if type(id) is int:
+        return b'{"jsonrpc":"2.0","id":%d,"result":%b}' % (id, value)
     return _encode(_Result(id, value))
 
 

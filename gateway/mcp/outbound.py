@@ -19,6 +19,8 @@ from gateway.mcp.trace_context import KEYS
 CLIENT_INFO: Final = {"name": "callscope", "version": __version__}
 _MAX_TRACESTATE: Final = 512
 """What everyone has to pass on (W3C Trace Context, section 3.3.1.5); a longer header may cost a call its answer."""
+_TRACE_KEYS: Final = frozenset(KEYS)
+_PLAIN_MEMBERS: Final = 3
 PROTOCOL_META_PREFIX: Final = "io.modelcontextprotocol/"
 
 _MODERN_META: Final[Params] = {
@@ -63,6 +65,23 @@ def params(
     else:
         translated.pop("_meta", None)
     return translated
+
+
+def call(request_id: int, values: Mapping[str, Any], client_meta: Mapping[str, Raw], traceparent: str) -> bytes | None:
+    """A `tools/call` for a modern upstream as its modern client wrote it, `_meta` included, with our id and span.
+
+    None if it has anything beside `name`, `arguments` and an `_meta` of which nothing is to be replaced.
+    """
+    name, arguments, meta = values.get("name"), values.get("arguments"), values.get("_meta")
+    if len(values) != _PLAIN_MEMBERS or type(name) is not Raw or arguments is None or meta is None:
+        return None
+    if PROTOCOL_VERSION_META_KEY not in client_meta or not _TRACE_KEYS.isdisjoint(client_meta):
+        return None
+    return (
+        b'{"jsonrpc":"2.0","id":%d,"method":"tools/call","params":'
+        b'{"name":%b,"arguments":%b,"_meta":{"traceparent":"%b",%b}}'
+        % (request_id, name, arguments, traceparent.encode(), bytes(meta)[1:])
+    )
 
 
 def headers(era: Era, method: str, name: str | None) -> bytes:

@@ -4,8 +4,9 @@ import asyncio
 import contextlib
 import logging
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Iterator
 from pathlib import Path
+from typing import Final
 
 from starlette.types import Receive, Scope, Send
 
@@ -23,7 +24,8 @@ from gateway.relay.workspaces import Directory, Pools, Server
 
 logger = logging.getLogger(__name__)
 
-PROBE_S = 30.0
+_HEALTH_PATHS: Final = frozenset({"/healthz", "/readyz"})
+PROBE_S: Final = 30.0
 """How often an upstream is asked for its tools without a client's asking: its health, and names for labels."""
 
 
@@ -45,12 +47,11 @@ class Relay:
         self._retired: set[asyncio.Task[None]] = set()
         self._probes: asyncio.Event = asyncio.Event()
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Serve MCP, but for the two paths that a load balancer asks."""
-        if scope["path"] in ("/healthz", "/readyz"):
-            await send_json(send, 200, jsonrpc.encode({"status": "ok"}))
-            return
-        await self._endpoint(scope, receive, send)
+        if scope["path"] in _HEALTH_PATHS:
+            return send_json(send, 200, jsonrpc.encode({"status": "ok"}))
+        return self._endpoint(scope, receive, send)
 
     def apply(self, config: Config) -> None:
         """Take a new configuration: calls under way end on the servers on which they began."""

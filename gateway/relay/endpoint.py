@@ -7,7 +7,7 @@ import logging
 import time
 from typing import Final
 
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from gateway.calls import UNKNOWN, Operation
 from gateway.mcp import inbound, jsonrpc
@@ -62,28 +62,22 @@ class Endpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one HTTP request."""
-        try:
-            await self._serve(scope, receive, send)
-        except Refused as refused:
-            self._recorder.reject(refused.reason)
-            await send_error(send, refused.status, str(refused), headers=refused.headers)
-        except Exception:
-            logger.exception("a request failed in the gateway")
-            self._recorder.reject("gateway_error")
-            error = jsonrpc.error_object(jsonrpc.INTERNAL_ERROR, _INTERNAL)
-            await send_json(send, 500, jsonrpc.error(None, error))
-
-    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         began = time.perf_counter_ns()
-        lines = scope["headers"]
-        headers: dict[bytes, bytes] = dict(lines)
-        view, principal = self._admit(scope, headers)
-        waiting = time.perf_counter_ns()
-        body = await self._body(receive, headers)
-        began += time.perf_counter_ns() - waiting  # how long a client takes to send is not the gateway's time
-        timestamp_ns = time.time_ns()
-        message = inbound.read(body, headers, lines)
-        if isinstance(message, inbound.Request):
+        try:
+            lines = scope["headers"]
+            headers: dict[bytes, bytes] = dict(lines)
+            view, principal = self._admit(scope, headers)
+            waiting = time.perf_counter_ns()
+            first = await receive()
+            body = first.get("body", b"")
+            if first.get("more_body", False) or not body or len(body) > self.max_bytes:
+                body = await self._body(first, receive, headers)
+            began += time.perf_counter_ns() - waiting  # how long a client takes to send is not the gateway's time
+            timestamp_ns = time.time_ns()
+            message = inbound.read(body, headers, lines)
+            if not isinstance(message, inbound.Request):
+                await self._other(message, send)
+                return
             exceeded = None
             if principal.rate is not None:
                 exceeded = self._limits.take(principal.rate, principal.workspace_id, principal.token_id)
@@ -95,7 +89,17 @@ class Endpoint:
                 await rate_limited(send, exceeded)
             else:
                 await self._operation(call, send)
-        elif isinstance(message, inbound.Notification):
+        except Refused as refused:
+            self._recorder.reject(refused.reason)
+            await send_error(send, refused.status, str(refused), headers=refused.headers)
+        except Exception:
+            logger.exception("a request failed in the gateway")
+            self._recorder.reject("gateway_error")
+            error = jsonrpc.error_object(jsonrpc.INTERNAL_ERROR, _INTERNAL)
+            await send_json(send, 500, jsonrpc.error(None, error))
+
+    async def _other(self, message: inbound.Notification | inbound.Rejection, send: Send) -> None:
+        if isinstance(message, inbound.Notification):
             await send_empty(send, 202)
         else:
             self._recorder.reject("bad_request")
@@ -173,13 +177,13 @@ class Endpoint:
         if origin not in self.allowed_origins and name not in _LOOPBACK_ORIGINS:
             raise Refused("forbidden_origin", 403, f"requests.allowed_origins does not have {origin!r}")
 
-    async def _body(self, receive: Receive, headers: inbound.Headers) -> bytes:
-        """The whole body.
+    async def _body(self, first: Message, receive: Receive, headers: inbound.Headers) -> bytes:
+        """The whole body, of which `first` is the beginning.
 
         Raises:
             Refused: it is larger than `requests.max_bytes`, or its client went away.
         """
-        message = await receive()
+        message = first
         body: bytes = message.get("body", b"")
         if message.get("more_body", False):
             declared = headers.get(b"content-length", b"")

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from starlette.types import Receive
 
@@ -18,8 +18,8 @@ class Guard:
 
     __slots__ = ("deadline_ns", "reason", "receive", "task", "watcher")
 
-    def __init__(self, receive: Receive, deadline_ns: int) -> None:
-        self.task = asyncio.current_task()
+    def __init__(self, task: asyncio.Task[Any] | None, receive: Receive, deadline_ns: int) -> None:
+        self.task = task
         self.receive = receive
         self.deadline_ns = deadline_ns
         self.watcher: asyncio.Task[None] | None = None
@@ -51,13 +51,16 @@ class Guards:
     def __init__(self) -> None:
         self._guards: set[Guard] = set()
         self._timer: asyncio.TimerHandle | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     def begin(self, receive: Receive, timeout: float) -> Guard:
         """Guard the call whose task this is, for at most `timeout` seconds."""
-        guard = Guard(receive, time.perf_counter_ns() + int(timeout * 1e9))
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+        guard = Guard(asyncio.current_task(self._loop), receive, time.perf_counter_ns() + int(timeout * 1e9))
         self._guards.add(guard)
         if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(SWEEP_S, self._sweep)
+            self._timer = self._loop.call_later(SWEEP_S, self._sweep)
         return guard
 
     def end(self, guard: Guard) -> None:

@@ -243,7 +243,7 @@ def _exchange(call: Call, route: Route, stream: EventStream) -> Exchange:
     trace = call.trace
     return Exchange(
         "tools/call",
-        {**call.request.params, "name": route.tool},
+        {**call.request.params, "name": route.name},
         meta=call.request.meta,
         name=route.tool,
         traceparent=f"00-{trace.trace_id}-{trace.upstream_span_id}-{trace.flags:02x}",

@@ -137,6 +137,9 @@ class Route(NamedTuple):
 
     server: Server
     tool: str
+    """The server's own name of it."""
+    name: Raw
+    """The same, as JSON."""
     repeatable: bool
     catalogue: Mapping[str, Tool]
     members: str
@@ -165,7 +168,9 @@ class WorkspaceView:
         if len(self._routes) >= _MAX_ROUTES:
             self._routes.clear()
         members = route_members(self.slug, server, tool)
-        route = self._routes[key] = Route(server, tool, listed.repeatable, server.catalogue.tools, members)
+        route = self._routes[key] = Route(
+            server, tool, jsonrpc.raw(tool), listed.repeatable, server.catalogue.tools, members
+        )
         return route
 
     def resolve(self, name: Raw) -> tuple[Server | None, str]:

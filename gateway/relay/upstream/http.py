@@ -56,10 +56,11 @@ PoolOf = Callable[[str, int, bool], Pool]
 class _Session:
     """What negotiation settled: the era, the legacy session, and the head of every request."""
 
-    __slots__ = ("_heads", "era", "head", "session_id")
+    __slots__ = ("_heads", "_is_modern", "era", "head", "session_id")
 
     def __init__(self, era: Era, session_id: bytes | None, head: bytes) -> None:
         self.era = era
+        self._is_modern = era is Era.MODERN
         self.session_id = session_id
         self.head = head
         self._heads: dict[tuple[str, str | None], bytes] = {}
@@ -76,8 +77,12 @@ class _Session:
     def message(self, exchange: Exchange, request_id: int) -> bytes:
         """A whole HTTP request."""
         traceparent, tracestate = exchange.traceparent, exchange.tracestate
-        params = outbound.params(self.era, exchange.params, exchange.meta, traceparent, tracestate)
-        body = jsonrpc.request(request_id, exchange.method, params)
+        body = None
+        if self._is_modern and exchange.method == "tools/call" and traceparent is not None and tracestate is None:
+            body = outbound.call(request_id, exchange.params, exchange.meta, traceparent)
+        if body is None:
+            params = outbound.params(self.era, exchange.params, exchange.meta, traceparent, tracestate)
+            body = jsonrpc.request(request_id, exchange.method, params)
         head = self.head_of(exchange.method, exchange.name)
         trace = outbound.trace_headers(traceparent, tracestate)
         return b"%b%bcontent-length: %d\r\n\r\n%b" % (head, trace, len(body), body)

@@ -61,7 +61,7 @@ class Exchange:
     ) -> None:
         self.method = method
         self.params = params
-        """Without `_meta`, with the upstream's own names."""
+        """With the upstream's own names; `_meta` in it is replaced by what `meta` becomes."""
         self.meta = meta or {}
         """The client's `_meta`, as it came."""
         self.name = name
