@@ -1,0 +1,169 @@
+"""A result of an upstream, for a client of the other era. What is not named here passes byte for byte.
+
+Source: specification 2026-07-28, basic/index "Responses", server/utilities/caching and server/tools; 2025-11-25,
+server/tools "Structured Content" and "Output Schema".
+"""
+
+from enum import StrEnum
+from typing import Any, Final
+
+import msgspec
+from mcp_types import SERVER_INFO_META_KEY
+from mcp_types.methods import CACHEABLE_METHODS, INPUT_REQUIRED_METHODS
+from msgspec import Raw, Struct
+
+from gateway.errors import CallscopeError
+from gateway.mcp import jsonrpc
+from gateway.mcp.jsonrpc import NO_JSON, Params
+from gateway.mcp.revisions import Era
+
+_COMPLETE: Final = Raw(b'"complete"')
+_NEVER_FRESH: Final[Params] = {"ttlMs": Raw(b"0"), "cacheScope": Raw(b'"private"')}
+"""What a result that says nothing of caching is to a modern client; lists depend on the token: never shared."""
+_MODERN_MEMBERS: Final = ("resultType", *_NEVER_FRESH)
+
+
+class InvalidResultError(CallscopeError):
+    """An upstream answered with what is no result or no error of its protocol: an `upstream_protocol_error`."""
+
+
+class ResultType(StrEnum):
+    """What a modern result is (2026-07-28, basic/index "Responses"); an absent `resultType` is `complete`."""
+
+    COMPLETE = "complete"
+    INPUT_REQUIRED = "input_required"
+
+
+class _Tagged(Struct, frozen=True):
+    resultType: str = "complete"  # noqa: N815 - the member's name in MCP
+
+
+class _Schema(Struct, frozen=True):
+    type: Raw = Raw()
+
+
+_decode_tagged: Final = msgspec.json.Decoder(_Tagged).decode
+_decode_items: Final = msgspec.json.Decoder(list[Raw]).decode
+_decode_schema: Final = msgspec.json.Decoder(_Schema).decode
+
+
+def result_type(method: str, value: Raw) -> ResultType:
+    """What a modern upstream's result is.
+
+    Raises:
+        InvalidResultError: its `resultType` is none that the gateway knows, or not one of this method.
+    """
+    try:
+        tag = _decode_tagged(value).resultType
+        found = ResultType(tag)
+    except NO_JSON as error:
+        raise InvalidResultError(f"the result is no object with a text for 'resultType': {error}") from error
+    except ValueError as error:
+        raise InvalidResultError(f"the result's 'resultType' is {tag[:64]!r}, which is not known") from error
+    if found is ResultType.INPUT_REQUIRED and method not in INPUT_REQUIRED_METHODS:
+        raise InvalidResultError(f"{method} cannot be answered with 'input_required'")
+    return found
+
+
+def result(method: str, client: Era, upstream: Era, value: Raw, server_info: Raw | None = None) -> Raw:
+    """An upstream's complete result for a client; between peers of one era it is the same object.
+
+    `server_info` is the gateway's own, for `_meta` of what a modern client gets.
+
+    Raises:
+        InvalidResultError: it is none, or it asks for input, which takes the way over `elicitation`.
+    """
+    if client is upstream:
+        return value
+    members = _object(value, "the result")
+    if client is Era.MODERN:
+        return _to_modern(method, members, server_info)
+    if result_type(method, value) is ResultType.INPUT_REQUIRED:
+        raise InvalidResultError("the result asks for input that this client was not said to give")
+    return _to_legacy(method, members)
+
+
+def _to_modern(method: str, members: Params, server_info: Raw | None) -> Raw:
+    for name in _MODERN_MEMBERS:
+        members.pop(name, None)
+    made: dict[str, Any] = {"resultType": _COMPLETE}
+    if method in CACHEABLE_METHODS:
+        made.update(_NEVER_FRESH)
+    if method == "tools/list" and "tools" in members:
+        made["tools"] = _items(members.pop("tools"), Era.MODERN, Era.LEGACY)
+    made.update(members)
+    if server_info is not None:
+        made["_meta"] = {**_meta(members), SERVER_INFO_META_KEY: server_info}
+    return jsonrpc.raw(made)
+
+
+def _to_legacy(method: str, members: Params) -> Raw:
+    kept: dict[str, Any] = {name: value for name, value in members.items() if name not in _MODERN_MEMBERS}
+    meta = _meta(members)
+    if SERVER_INFO_META_KEY in meta:
+        del meta[SERVER_INFO_META_KEY]
+        del kept["_meta"]
+        if meta:
+            kept["_meta"] = meta
+    if method == "tools/list" and "tools" in kept:
+        kept["tools"] = _items(kept["tools"], Era.LEGACY, Era.MODERN)
+    if method == "tools/call" and not bytes(kept.get("structuredContent", b"{")).startswith(b"{"):
+        _unstructure(kept)
+    return jsonrpc.raw(kept)
+
+
+def _unstructure(members: dict[str, Any]) -> None:
+    """A legacy result's structure is an object; any other goes, but as text if there is no other content."""
+    structure = bytes(members.pop("structuredContent")).decode("utf-8", "replace")
+    if structure != "null" and bytes(members.get("content", b"[]")).translate(None, b" \t\r\n") == b"[]":
+        members["content"] = [{"type": "text", "text": structure}]
+
+
+def tool(client: Era, upstream: Era, listing: Raw) -> Raw:
+    """One item of `tools/list` for a client; between peers of one era it is the same object.
+
+    A modern client gets no `execution`, of the tasks that are gone; a legacy one no `outputSchema` but of an object.
+
+    Raises:
+        InvalidResultError: it is no object.
+    """
+    if client is upstream:
+        return listing
+    members = _object(listing, "a listed tool")
+    if client is Era.MODERN:
+        unknown = "execution" in members
+        members.pop("execution", None)
+    else:
+        unknown = "outputSchema" in members and not _is_of_object(members["outputSchema"])
+        if unknown:
+            del members["outputSchema"]
+    return jsonrpc.raw(members) if unknown else listing
+
+
+def _items(value: Raw, client: Era, upstream: Era) -> list[Raw]:
+    try:
+        return [tool(client, upstream, item) for item in _decode_items(value)]
+    except NO_JSON as error:
+        raise InvalidResultError(f"the result's 'tools' is no list: {error}") from error
+
+
+def _is_of_object(schema: Raw) -> bool:
+    try:
+        return bytes(_decode_schema(schema).type) == b'"object"'
+    except NO_JSON:
+        return False
+
+
+def _meta(members: Params) -> Params:
+    """A result's `_meta`; one that is no object says nothing."""
+    try:
+        return jsonrpc.decode_params(members["_meta"]) if "_meta" in members else {}
+    except NO_JSON:
+        return {}
+
+
+def _object(value: Raw, what: str) -> Params:
+    try:
+        return jsonrpc.decode_params(value)
+    except NO_JSON as error:
+        raise InvalidResultError(f"{what} is no object: {error}") from error
