@@ -42,3 +42,9 @@ test-tools: ## the back ends that tests run against: Debian's prometheus (as roo
 
 clean: ## remove what setup and the tests made
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+.PHONY: conformance-tools
+conformance-tools: ## the official MCP conformance suite, and a Node that runs it (takes npm)
+	mkdir -p .tools/conformance
+	cp tests/conformance/package.json tests/conformance/package-lock.json tests/conformance/.npmrc .tools/conformance/
+	cd .tools/conformance && npm ci --ignore-scripts --loglevel=error
