@@ -1,0 +1,108 @@
+"""Arguments that a tool mirrors into HTTP headers: `x-mcp-header` in its schema, `Mcp-Param-*` on the wire (SEP-2243).
+
+Compiled once a listing. A tool without such a header, and that is nearly every one, compiles to None.
+
+Source: specification 2026-07-28, basic/transports/streamable-http, "Custom Headers from Tool Parameters".
+"""
+
+from typing import Any, Final
+
+import msgspec
+from mcp.shared.inbound import (
+    MCP_PARAM_HEADER_PREFIX,
+    X_MCP_HEADER_KEY,
+    find_invalid_x_mcp_header,
+    mcp_param_headers,
+    validate_mcp_param_headers,
+    x_mcp_header_map,
+)
+from msgspec import Raw
+
+from gateway.errors import CallscopeError
+from gateway.mcp.inbound import Lines
+from gateway.mcp.jsonrpc import NO_JSON
+
+_KEY: Final = X_MCP_HEADER_KEY.encode()
+_PREFIX: Final = MCP_PARAM_HEADER_PREFIX.lower().encode()
+_decode: Final = msgspec.json.Decoder().decode
+
+
+class InvalidParamHeaderError(CallscopeError):
+    """A tool's `x-mcp-header` breaks the rules: over HTTP such a tool must not be offered; the operator is told why."""
+
+
+class UnreadableArgumentsError(CallscopeError):
+    """The arguments of a call are no JSON that can be decoded: -32602."""
+
+
+class ParamHeaders:
+    """The arguments of one tool that stand in headers as well."""
+
+    __slots__ = ("_map", "_names", "_schema")
+
+    def __init__(self, schema: Any) -> None:
+        self._schema = schema
+        self._map = x_mcp_header_map(schema)
+        self._names = frozenset(_PREFIX + token.lower().encode() for token in self._map.values())
+
+    def lines(self, arguments: Raw | None) -> bytes:
+        """The header lines of a call to a modern upstream; `null` and an absent argument have none.
+
+        Raises:
+            UnreadableArgumentsError: the arguments cannot be decoded.
+        """
+        headers = mcp_param_headers(self._map, _arguments(arguments))
+        return b"".join(f"{name.lower()}: {value}\r\n".encode() for name, value in headers.items())
+
+    def mismatch(self, arguments: Raw | None, lines: Lines) -> str | None:
+        """Why a modern client's headers disagree with its arguments, which is -32020; None if they agree.
+
+        `lines` are the headers as they came, names in lower case. Others than this tool's count for nothing.
+
+        Raises:
+            UnreadableArgumentsError: the arguments cannot be decoded.
+        """
+        mine: dict[str, str] = {}
+        for name, value in lines:
+            if name in self._names:
+                if name.decode() in mine:
+                    return f"the header {name.decode()} stands more than once"
+                mine[name.decode()] = value.decode("latin-1")
+        rejection = validate_mcp_param_headers(self._schema, _arguments(arguments), mine)
+        return rejection.message if rejection is not None else None
+
+
+def compile_schema(input_schema: Raw) -> ParamHeaders | None:
+    """The mirrored arguments of a tool by its `inputSchema`; None if there are none.
+
+    Raises:
+        InvalidParamHeaderError: the schema names a header that may not be, or not there.
+    """
+    written = bytes(input_schema)
+    if _KEY not in written and b"\\u" not in written:
+        return None
+    try:
+        schema = _decode(written)
+    except NO_JSON as error:
+        raise InvalidParamHeaderError(f"the inputSchema is no JSON that can be decoded: {error}") from error
+    reason = find_invalid_x_mcp_header(schema)
+    if reason is not None:
+        raise InvalidParamHeaderError(reason)
+    return ParamHeaders(schema) if x_mcp_header_map(schema) else None
+
+
+def forwarded(lines: Lines, known: ParamHeaders | None) -> bytes:
+    """A client's `Mcp-Param-*` lines that its tool does not name: ignored here, yet an intermediary sends them on."""
+    names = known._names if known is not None else frozenset()  # noqa: SLF001 - the class of this module
+    return b"".join(b"%b: %b\r\n" % line for line in lines if line[0].startswith(_PREFIX) and line[0] not in names)
+
+
+def _arguments(arguments: Raw | None) -> dict[str, Any]:
+    """What is no object has no members to mirror."""
+    if arguments is None:
+        return {}
+    try:
+        decoded = _decode(arguments)
+    except NO_JSON as error:
+        raise UnreadableArgumentsError(f"the arguments cannot be decoded: {error}") from error
+    return decoded if isinstance(decoded, dict) else {}
