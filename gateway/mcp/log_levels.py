@@ -1,0 +1,63 @@
+"""`notifications/message`: a modern client names on each request from which level on it wants them, if at all (M22).
+
+A legacy client names it once, with `logging/setLevel`.
+
+Source: specification 2026-07-28, server/utilities/logging; 2025-11-25, server/utilities/logging; RFC 5424, 6.2.1.
+"""
+
+from typing import Final, get_args
+
+from mcp_types import LOG_LEVEL_META_KEY, LoggingLevel
+
+from gateway.errors import CallscopeError
+from gateway.mcp import jsonrpc
+from gateway.mcp.jsonrpc import NO_JSON, Params
+
+METHOD: Final = "notifications/message"
+LEVELS: Final[tuple[str, ...]] = get_args(LoggingLevel)
+"""From the least to the most severe."""
+
+
+class InvalidLevelError(CallscopeError):
+    """A level that is none: -32602."""
+
+
+def requested(meta: Params) -> str | None:
+    """The level that a modern request asks for; None: it wants no message.
+
+    Raises:
+        InvalidLevelError: it is none.
+    """
+    return _level(meta, LOG_LEVEL_META_KEY) if LOG_LEVEL_META_KEY in meta else None
+
+
+def chosen(params: Params) -> str:
+    """The level of a legacy client's `logging/setLevel`.
+
+    Raises:
+        InvalidLevelError: it names none.
+    """
+    return _level(params, "level")
+
+
+def with_level(meta: Params, level: str | None) -> Params:
+    """The `_meta` of a request to a modern upstream, for a legacy client that has chosen a level."""
+    return {**meta, LOG_LEVEL_META_KEY: jsonrpc.raw(level)} if level is not None else meta
+
+
+def passes(params: Params, minimum: str | None) -> bool:
+    """Whether a message goes on to a client that wants those from `minimum` on; one without a level does not."""
+    try:
+        return minimum is not None and LEVELS.index(_level(params, "level")) >= LEVELS.index(minimum)
+    except InvalidLevelError:
+        return False
+
+
+def _level(members: Params, name: str) -> str:
+    try:
+        level = jsonrpc.decode_string(members[name]) if name in members else ""
+    except NO_JSON:
+        level = ""
+    if level not in LEVELS:
+        raise InvalidLevelError(f"{name!r} must be one of {', '.join(LEVELS)}")
+    return level

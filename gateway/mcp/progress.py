@@ -1,0 +1,65 @@
+"""Progress: the token that a request carries, and the notifications that carry it back.
+
+A token is a string or a number and keeps its type, so it stays the bytes that it was written in.
+
+Source: specification 2026-07-28, basic/patterns/progress; 2025-11-25, basic/utilities/progress.
+"""
+
+from typing import Final
+
+import msgspec
+from msgspec import Raw
+
+from gateway.mcp import jsonrpc
+from gateway.mcp.jsonrpc import NO_JSON, Id, Params
+
+METHOD: Final = "notifications/progress"
+TOKEN: Final = "progressToken"  # noqa: S105 - the member's name in MCP
+
+_decode_token: Final = msgspec.json.Decoder(str | int | float).decode
+_decode_progress: Final = msgspec.json.Decoder(int | float).decode
+
+
+def token(members: Params) -> Raw | None:
+    """The token in a request's `_meta` or in a notification's params; None without one, or if it is none."""
+    value = members.get(TOKEN)
+    return value if value is not None and key(value) is not None else None
+
+
+def key(token: Raw) -> tuple[type, str | float] | None:
+    """What two tokens are compared by: 1 and "1" are two. None if it is no token."""
+    try:
+        value = _decode_token(token)
+    except NO_JSON:
+        return None
+    return (str, value) if isinstance(value, str) else (float, value)
+
+
+def requested(meta: Params, token: Id) -> Params:
+    """A request's `_meta` with the gateway's own token in place of the client's, for an upstream that others share."""
+    return {**meta, TOKEN: jsonrpc.raw(token)}
+
+
+def notification(params: Params, token: Raw) -> bytes:
+    """An upstream's progress under the client's token; everything else stays as it is."""
+    return jsonrpc.notification(METHOD, {**params, TOKEN: token})
+
+
+class Steps:
+    """The progress of one request: a client is told of what is more than it was told before (M21)."""
+
+    __slots__ = ("_last",)
+
+    def __init__(self) -> None:
+        self._last = float("-inf")
+
+    def advance(self, params: Params) -> bool:
+        """Whether a notification goes on to the client; what says no progress, or not more, does not."""
+        try:
+            reached = _decode_progress(params["progress"]) if "progress" in params else self._last
+        except NO_JSON:
+            return False
+        if reached <= self._last:
+            return False
+        self._last = reached
+        return True

@@ -1,0 +1,166 @@
+"""`subscriptions/listen`: what a modern client wants to be told, and the frames that tell it (M24).
+
+Source: specification 2026-07-28, basic/patterns/subscriptions; 2025-11-25, server/resources "Subscriptions".
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+import msgspec
+from mcp.shared.subscriptions import LISTEN_STREAM_METHODS, SUBSCRIPTION_ID_META_KEY
+from mcp_types import SERVER_INFO_META_KEY
+from msgspec import Raw, Struct
+
+from gateway.errors import CallscopeError
+from gateway.mcp import jsonrpc
+from gateway.mcp.jsonrpc import NO_JSON, Id, Params
+
+METHOD: Final = "subscriptions/listen"
+ACKNOWLEDGED: Final = "notifications/subscriptions/acknowledged"
+RESOURCE_UPDATED: Final = "notifications/resources/updated"
+CHANGES: Final = LISTEN_STREAM_METHODS
+"""The notifications that a listener may ask for; to a legacy client the same ones go unasked."""
+MAX_RESOURCES: Final = 1000
+"""URIs that one listener may name."""
+
+_LISTS: Final = {
+    "notifications/tools/list_changed": "tools_list_changed",
+    "notifications/prompts/list_changed": "prompts_list_changed",
+    "notifications/resources/list_changed": "resources_list_changed",
+}
+
+
+class InvalidFilterError(CallscopeError):
+    """A `subscriptions/listen` does not say what to listen for: -32602."""
+
+
+class Filter(Struct, frozen=True, rename="camel", omit_defaults=True):
+    """`SubscriptionFilter`: what is not asked for is never sent."""
+
+    tools_list_changed: bool | None = None
+    prompts_list_changed: bool | None = None
+    resources_list_changed: bool | None = None
+    resource_subscriptions: tuple[str, ...] | None = None
+
+    def wants(self, method: str, uri: str | None = None) -> bool:
+        """Whether a change belongs on the stream; `uri` is the resource's, for `notifications/resources/updated`."""
+        if method == RESOURCE_UPDATED:
+            return uri is not None and uri in (self.resource_subscriptions or ())
+        flag = _LISTS.get(method)
+        return flag is not None and bool(getattr(self, flag))
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing would ever be sent."""
+        return self == NOTHING
+
+
+NOTHING: Final = Filter()
+
+
+_decode_filter: Final = msgspec.json.Decoder(Filter).decode
+
+
+def read(params: Params) -> Filter:
+    """The filter of a request's params.
+
+    Raises:
+        InvalidFilterError: there is none, or it is none.
+    """
+    if "notifications" not in params:
+        raise InvalidFilterError("'params.notifications' is missing: it names what to listen for")
+    try:
+        found = _decode_filter(params["notifications"])
+    except NO_JSON as error:
+        raise InvalidFilterError(f"'params.notifications' is no filter: {error}") from error
+    if found.resource_subscriptions is not None and len(found.resource_subscriptions) > MAX_RESOURCES:
+        raise InvalidFilterError(f"'resourceSubscriptions' names more than {MAX_RESOURCES} resources")
+    return found
+
+
+def honoured(
+    requested: Filter,
+    *,
+    tools: bool = False,
+    prompts: bool = False,
+    resources: bool = False,
+    subscribable: Callable[[str], bool] = lambda _: False,
+) -> Filter:
+    """The part of a filter that the gateway keeps to: the lists whose changes it hears of, the URIs it can follow."""
+    uris = tuple(uri for uri in dict.fromkeys(requested.resource_subscriptions or ()) if subscribable(uri))
+    return Filter(
+        tools_list_changed=(requested.tools_list_changed and tools) or None,
+        prompts_list_changed=(requested.prompts_list_changed and prompts) or None,
+        resources_list_changed=(requested.resources_list_changed and resources) or None,
+        resource_subscriptions=uris or None,
+    )
+
+
+def union(filters: Iterable[Filter]) -> Filter:
+    """What one stream has to carry so that each of several listeners gets its own: the filter for an upstream."""
+    filters = list(filters)
+    uris = dict.fromkeys(uri for one in filters for uri in one.resource_subscriptions or ())
+    return Filter(
+        tools_list_changed=any(one.tools_list_changed for one in filters) or None,
+        prompts_list_changed=any(one.prompts_list_changed for one in filters) or None,
+        resources_list_changed=any(one.resources_list_changed for one in filters) or None,
+        resource_subscriptions=tuple(uris) or None,
+    )
+
+
+def listen_params(wanted: Filter) -> Params:
+    """The params of the gateway's own `subscriptions/listen`, without `_meta`."""
+    return {"notifications": jsonrpc.raw(wanted)}
+
+
+def acknowledged(subscription: Id, kept: Filter) -> bytes:
+    """The first frame of the stream: what the gateway keeps to."""
+    meta = jsonrpc.raw({SUBSCRIPTION_ID_META_KEY: subscription})
+    return jsonrpc.notification(ACKNOWLEDGED, {"_meta": meta, "notifications": jsonrpc.raw(kept)})
+
+
+def read_acknowledged(params: Params) -> Filter:
+    """What an upstream keeps to, of what the gateway asked for; nothing if it does not say."""
+    try:
+        return read(params)
+    except InvalidFilterError:
+        return NOTHING
+
+
+def stamped(subscription: Id, method: str, params: Params) -> bytes:
+    """A change as a frame of the stream that `subscriptions/listen` with this id opened."""
+    meta: dict[str, Any] = {**_meta(params), SUBSCRIPTION_ID_META_KEY: subscription}
+    return jsonrpc.notification(method, {**params, "_meta": jsonrpc.raw(meta)})
+
+
+def unstamped(method: str, params: Params) -> bytes:
+    """A change of an upstream's stream, for a legacy client: no word of the gateway's own subscription."""
+    meta = _meta(params)
+    meta.pop(SUBSCRIPTION_ID_META_KEY, None)
+    kept = {name: value for name, value in params.items() if name != "_meta"}
+    if meta:
+        kept["_meta"] = jsonrpc.raw(meta)
+    return jsonrpc.notification(method, kept or None)
+
+
+def updated_uri(params: Params) -> str | None:
+    """Which resource a `notifications/resources/updated` is about."""
+    try:
+        return jsonrpc.decode_string(params["uri"]) if "uri" in params else None
+    except NO_JSON:
+        return None
+
+
+def ended(subscription: Id, server_info: Raw | None = None) -> Raw:
+    """The result of a `subscriptions/listen` whose stream the gateway ends, as at its shutdown."""
+    meta: dict[str, Any] = {SUBSCRIPTION_ID_META_KEY: subscription}
+    if server_info is not None:
+        meta[SERVER_INFO_META_KEY] = server_info
+    return jsonrpc.raw({"resultType": "complete", "_meta": meta})
+
+
+def _meta(params: Params) -> Params:
+    try:
+        return jsonrpc.decode_params(params["_meta"]) if "_meta" in params else {}
+    except NO_JSON:
+        return {}
