@@ -48,8 +48,8 @@ def _fills_in(message: str, fields: dict[str, dict[str, Any]]) -> Run:
 
 
 async def _missing_capability(turn: Turn) -> CallToolResult:
-    turn.asking.demand(completion(""))
-    return text("The client can sample.")
+    answer = await turn.asking.ask_one("anything", completion("Say anything"), CreateMessageResult)
+    return text(f"The client can sample: {said(answer)}")
 
 
 async def _streaming_elicitation(turn: Turn) -> CallToolResult:

@@ -1,7 +1,7 @@
 """Runs the official MCP conformance suite against a URL, and says what it found.
 
-`python -m tests.conformance.suite` prints the matrix of eras as JSON: which of a revision's required scenarios pass
-through a workspace whose server speaks older revisions only, or the newest only.
+`python -m tests.conformance.suite > tests/conformance/matrix.json` records the matrix of eras: which of a revision's
+required scenarios pass through a workspace whose server speaks older revisions only, or the newest only.
 """
 
 import contextlib
@@ -30,8 +30,14 @@ MODULES: Final = ROOT / ".tools" / "conformance" / "node_modules"
 PACKAGE: Final = MODULES / "@modelcontextprotocol" / "conformance"
 MISSING: Final = "the MCP conformance suite is not installed: `make conformance-tools` does that (it takes npm)"
 REVISIONS: Final[tuple[Revision, ...]] = ("2025-11-25", "2026-07-28")
-MATRIX: Final[tuple[tuple[Era, Revision], ...]] = (("legacy", "2026-07-28"), ("modern", "2025-11-25"))
-"""The server's era, and what its client speaks: the other one, so that the gateway has to translate."""
+MATRIX: Final[tuple[tuple[Era, Revision], ...]] = (
+    ("legacy", "2025-11-25"),
+    ("legacy", "2026-07-28"),
+    ("modern", "2025-11-25"),
+)
+"""The server's era, and what its client speaks. A modern server's modern client is what a server of both eras gives."""
+RECORDED: Final = HERE / "matrix.json"
+"""The matrix as it was measured last, for the documentation."""
 SERVER: Final = "everything"
 MEMBER: Final = "suite"
 NODE: Final = 22
@@ -179,20 +185,32 @@ def through_a_workspace(folder: Path, era: Era, revision: Revision) -> Report:
         return run(url, revision)
 
 
-def matrix(folder: Path) -> dict[str, dict[str, Any]]:
-    """What a client of one era gets from a server of the other.
+def pair(era: Era, revision: Revision) -> str:
+    """How the matrix calls a server and its client."""
+    return f"{era} server, {revision} client"
 
-    `{"legacy server, 2026-07-28 client": {"passed": […], "failed": {scenario: [why, …]}}, …}`, required scenarios only.
+
+def matrix(folder: Path) -> dict[str, dict[str, Any]]:
+    """What clients get from servers of one era, measured now.
+
+    `{"legacy server, 2026-07-28 client": {"passed": [...], "failed": {scenario: [why, ...]}}, ...}`, of the scenarios
+    that the client's revision requires.
     """
     table = {}
     for era, revision in MATRIX:
-        beneath = folder / era
+        beneath = folder / f"{era}-{revision}"
         beneath.mkdir()
         report = through_a_workspace(beneath, era, revision)
-        table[f"{era} server, {revision} client"] = {
+        table[pair(era, revision)] = {
             "passed": list(report.passed),
             "failed": {name: [check.error for check in report.failures[name]] for name in report.failed},
         }
+    return table
+
+
+def recorded() -> dict[str, dict[str, Any]]:
+    """The matrix in `matrix.json`."""
+    table: dict[str, dict[str, Any]] = json.loads(RECORDED.read_text())
     return table
 
 

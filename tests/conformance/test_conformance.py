@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.conformance import suite
-from tests.conformance.suite import Revision
+from tests.conformance.suite import Era, Revision
 
 pytestmark = pytest.mark.usefixtures("installed")
 
@@ -48,3 +48,14 @@ def test_a_workspace_passes(tmp_path: Path, revision: Revision) -> None:
 
     assert not report.failed, str(report)
     assert report.exit_code == 0, str(report)
+
+
+@pytest.mark.parametrize(("era", "revision"), suite.MATRIX)
+def test_between_the_eras_no_scenario_is_lost_that_the_matrix_has_as_passed(
+    tmp_path: Path, era: Era, revision: Revision
+) -> None:
+    report = suite.through_a_workspace(tmp_path, era, revision)
+
+    recorded = suite.recorded()[suite.pair(era, revision)]
+    assert set(recorded["passed"]) <= set(report.passed), str(report)
+    assert {*recorded["passed"], *recorded["failed"]} == set(report.required)
