@@ -23,7 +23,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import uvicorn
 import uvloop
@@ -155,16 +155,18 @@ async def serve(
     run_file: Path | None = None,
     grace_seconds: int = 10,
     keep_alive_seconds: int = 75,
+    http: type[asyncio.Protocol] | Literal["httptools"] = "httptools",
 ) -> None:
     """Serve `app` over HTTP/1.1 on `sock`, which listens already, until `stop` is set.
 
     Then no connection is accepted any more, and answers in the making have `grace_seconds` to end before they are
     cancelled; what streams without end must watch `stop` itself. The ASGI lifespan is not run: open what the
     application needs around this call. `run_file` holds the pid from the first accepted connection to the clean end.
+    `http` makes requests of bytes: uvicorn's own protocol, or a class that stands in for it.
     """
     config = uvicorn.Config(
         app,
-        http="httptools",
+        http=http,
         ws="none",
         lifespan="off",
         interface="asgi3",

@@ -4,6 +4,7 @@ from gateway.config import load
 from gateway.journal import Writer
 from gateway.process import Launch, run, serve, stop_requested
 from gateway.relay.app import Relay
+from gateway.relay.http_protocol import HttpProtocol
 
 
 async def main(launch: Launch) -> None:
@@ -19,7 +20,8 @@ async def main(launch: Launch) -> None:
     try:
         relay = Relay(config, journal)
         async with stop_requested(launch.lifeline) as stop, relay.running(launch.config):
-            await serve(relay, launch.socket(), stop=stop, run_file=launch.run_file, grace_seconds=30)
+            sock = launch.socket()
+            await serve(relay, sock, stop=stop, run_file=launch.run_file, grace_seconds=30, http=HttpProtocol)
     finally:
         journal.close()
 

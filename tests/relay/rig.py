@@ -19,6 +19,7 @@ from gateway.config import Config
 from gateway.journal import Reader, Writer
 from gateway.process import serve
 from gateway.relay.app import Relay
+from gateway.relay.http_protocol import HttpProtocol
 from tests.relay.raw import Raw
 
 SECRETS: Final = {name: f"mwt_{name}_{'x' * 32}" for name in ("alice", "bot", "stranger")}
@@ -183,7 +184,7 @@ async def listening(rig: Rig) -> AsyncIterator[int]:
     """The relay behind a real socket; the port."""
     sock = socket.create_server(("127.0.0.1", 0))
     stop = asyncio.Event()
-    serving = asyncio.create_task(serve(rig.relay, sock, stop=stop, grace_seconds=1))
+    serving = asyncio.create_task(serve(rig.relay, sock, stop=stop, grace_seconds=1, http=HttpProtocol))
     try:
         yield sock.getsockname()[1]
     finally:
