@@ -1,0 +1,191 @@
+"""Capabilities: what the gateway declares of its servers to a client, and of a client to a server.
+
+Nothing is declared that is not served, nor anything that a client cannot do: tasks and experiments are between two
+peers that agree on them, and end here.
+
+Source: specification 2026-07-28, basic/index "Per-request protocol fields" and server/discover; 2025-11-25,
+basic/lifecycle "Capability Negotiation".
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+import msgspec
+from msgspec import Raw, Struct
+
+from gateway.errors import CallscopeError
+from gateway.mcp import jsonrpc
+from gateway.mcp.jsonrpc import EMPTY_OBJECT, NO_JSON
+from gateway.mcp.revisions import Era
+
+_Object = dict[str, Raw]
+
+
+class InvalidQuestionError(CallscopeError):
+    """A server asks for what no client can be asked: -32601 for it, or an `upstream_protocol_error`."""
+
+
+class _Lists(Struct, frozen=True, rename="camel"):
+    list_changed: bool | None = None
+
+
+class _Resources(Struct, frozen=True, rename="camel"):
+    list_changed: bool | None = None
+    subscribe: bool | None = None
+
+
+class ServerCapabilities(Struct, frozen=True):
+    """What one server declares, as far as a gateway can pass it on."""
+
+    tools: _Lists | None = None
+    prompts: _Lists | None = None
+    resources: _Resources | None = None
+    completions: _Object | None = None
+    logging: _Object | None = None
+
+
+class Serves(Struct, frozen=True, kw_only=True):
+    """What the gateway itself serves to a client of one era, whatever its servers declare."""
+
+    prompts: bool = True
+    resources: bool = True
+    completions: bool = True
+    logging: bool = False
+    changes: bool = False
+    """Whether the client can be told that a list changed: it has a stream, and the gateway listens upstream."""
+    subscriptions: bool = False
+    """Whether the client can be told that a resource changed."""
+
+
+class _Elicitation(Struct, frozen=True):
+    form: _Object | None = None
+    url: _Object | None = None
+
+
+class _Sampling(Struct, frozen=True):
+    context: _Object | None = None
+    tools: _Object | None = None
+
+
+class _Asked(Struct, frozen=True, rename="camel"):
+    mode: str = "form"
+    tools: list[Raw] | None = None
+    tool_choice: _Object | None = None
+
+
+class ClientCapabilities(Struct, frozen=True):
+    """What a client can be asked for."""
+
+    elicitation: _Elicitation | None = None
+    sampling: _Sampling | None = None
+    roots: _Object | None = None
+
+
+_Needed = Mapping[str, Any]
+_FORM: Final[_Needed] = {"elicitation": {"form": {}}}
+_URL: Final[_Needed] = {"elicitation": {"url": {}}}
+_SAMPLING: Final[_Needed] = {"sampling": {}}
+_SAMPLING_TOOLS: Final[_Needed] = {"sampling": {"tools": {}}}
+_ROOTS: Final[_Needed] = {"roots": {}}
+
+NO_CLIENT: Final = ClientCapabilities()
+_decode_server: Final = msgspec.json.Decoder(ServerCapabilities).decode
+_decode_client: Final = msgspec.json.Decoder(ClientCapabilities).decode
+_decode_asked: Final = msgspec.json.Decoder(_Asked).decode
+
+
+def read_server(declared: Raw | None) -> ServerCapabilities:
+    """The `capabilities` of an `initialize` or `server/discover` result; what is none declares nothing."""
+    try:
+        return _decode_server(declared) if declared is not None else ServerCapabilities()
+    except NO_JSON:
+        return ServerCapabilities()
+
+
+def read_client(declared: Raw | None) -> ClientCapabilities:
+    """The capabilities of a client, of `initialize` or of one modern request; what are none declare nothing."""
+    try:
+        return _decode_client(declared) if declared is not None else NO_CLIENT
+    except NO_JSON:
+        return NO_CLIENT
+
+
+def union(declared: Iterable[ServerCapabilities], serves: Serves) -> dict[str, Any]:
+    """What the gateway declares to a client: what at least one server offers, and the gateway passes on.
+
+    Tools are declared always, so that a server that comes up later is not lost to a client that asked before.
+    """
+    servers = list(declared)
+    tools = [one.tools for one in servers if one.tools is not None]
+    found: dict[str, Any] = {"tools": _lists(tools, serves)}
+    prompts = [one.prompts for one in servers if one.prompts is not None]
+    if prompts and serves.prompts:
+        found["prompts"] = _lists(prompts, serves)
+    resources = [one.resources for one in servers if one.resources is not None]
+    if resources and serves.resources:
+        found["resources"] = _lists(resources, serves)
+        if serves.subscriptions and any(one.subscribe for one in resources):
+            found["resources"]["subscribe"] = True
+    if serves.completions and any(one.completions is not None for one in servers):
+        found["completions"] = {}
+    if serves.logging and any(one.logging is not None for one in servers):
+        found["logging"] = {}
+    return found
+
+
+def _lists(declared: Iterable[_Lists | _Resources], serves: Serves) -> dict[str, Any]:
+    return {"listChanged": True} if serves.changes and any(one.list_changed for one in declared) else {}
+
+
+def for_upstream(declared: Raw | None, client: Era, upstream: Era, *, bridged: bool) -> Raw:
+    """What an upstream is told that the client can do.
+
+    Between modern peers it is what the client said, unchanged. Otherwise only the kinds of input that the gateway can
+    carry between the eras, and those only if it does for this client (`bridged`: a legacy client has a stream open, a
+    legacy server's requests can be parked).
+    """
+    if client is upstream is Era.MODERN:
+        return declared if declared is not None else EMPTY_OBJECT
+    if not bridged:
+        return EMPTY_OBJECT
+    can = read_client(declared)
+    kinds: dict[str, Any] = {}
+    if can.elicitation is not None:
+        kinds["elicitation"] = _present(form=can.elicitation.form, url=can.elicitation.url)
+    if can.sampling is not None:
+        kinds["sampling"] = _present(context=can.sampling.context, tools=can.sampling.tools)
+    if can.roots is not None:
+        kinds["roots"] = {}  # of a change of the roots no server is told: `listChanged` does not go on
+    return jsonrpc.raw(kinds) if kinds else EMPTY_OBJECT
+
+
+def _present(**members: _Object | None) -> dict[str, Any]:
+    return {name: value for name, value in members.items() if value is not None}
+
+
+def missing(method: str, params: Raw | None, can: ClientCapabilities) -> _Needed | None:
+    """What a client would need to declare to be asked this; None if it does already.
+
+    The shape is that of `requiredCapabilities` in -32021, as `{"elicitation": {"url": {}}}`. An elicitation that
+    declares no mode is by form (2025-11-25, client/elicitation "Capabilities").
+
+    Raises:
+        InvalidQuestionError: it is nothing that a server may ask a client.
+    """
+    try:
+        asked = _decode_asked(params) if params is not None else _Asked()
+    except NO_JSON as error:
+        raise InvalidQuestionError(f"the params of {method!r} cannot be read: {error}") from error
+    match method:
+        case "elicitation/create" if asked.mode == "url":
+            return None if can.elicitation is not None and can.elicitation.url is not None else _URL
+        case "elicitation/create" if asked.mode == "form":
+            by_form = can.elicitation is not None and (can.elicitation.form is not None or can.elicitation.url is None)
+            return None if by_form else _FORM
+        case "sampling/createMessage" if asked.tools is not None or asked.tool_choice is not None:
+            return None if can.sampling is not None and can.sampling.tools is not None else _SAMPLING_TOOLS
+        case "sampling/createMessage":
+            return None if can.sampling is not None else _SAMPLING
+        case "roots/list":
+            return None if can.roots is not None else _ROOTS
+    raise InvalidQuestionError(f"{method[:64]!r} is nothing that a server may ask a client for")

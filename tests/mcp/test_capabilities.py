@@ -1,0 +1,164 @@
+"""Capabilities of servers to clients and of clients to servers."""
+
+import json
+from typing import Any
+
+import pytest
+from msgspec import Raw
+
+from gateway.mcp import capabilities, jsonrpc
+from gateway.mcp.capabilities import InvalidQuestionError, Serves
+from gateway.mcp.revisions import Era
+
+EVERYTHING = Serves(logging=True, changes=True, subscriptions=True)
+ALL_OF_A_CLIENT = {
+    "elicitation": {"form": {}, "url": {}},
+    "sampling": {"tools": {}, "context": {}},
+    "roots": {"listChanged": True},
+    "tasks": {"list": {}},
+    "experimental": {"x": {}},
+    "extensions": {"a/b": {}},
+}
+
+
+def declared(*servers: Any, serves: Serves = EVERYTHING) -> dict[str, Any]:
+    return capabilities.union((capabilities.read_server(jsonrpc.raw(one)) for one in servers), serves)
+
+
+@pytest.mark.parametrize(
+    ("servers", "found"),
+    [
+        pytest.param([], {"tools": {}}, id="1.4 union of none"),
+        pytest.param([{"tools": {}}], {"tools": {}}, id="1.4 union tools"),
+        pytest.param([{"prompts": {}}], {"tools": {}, "prompts": {}}, id="1.4 union prompts"),
+        pytest.param(
+            [{"tools": {"listChanged": True}}, {"tools": {}, "completions": {}}],
+            {"tools": {"listChanged": True}, "completions": {}},
+            id="1.4 union of two",
+        ),
+        pytest.param(
+            [{"resources": {"subscribe": True}}, {"resources": {"listChanged": True}}, {"logging": {}}],
+            {"tools": {}, "resources": {"subscribe": True, "listChanged": True}, "logging": {}},
+            id="1.4 union of members",
+        ),
+        pytest.param(
+            [{"tools": {"listChanged": False}, "tasks": {"list": {}}, "experimental": {"x": {}}, "extensions": {}}],
+            {"tools": {}},
+            id="1.2 no tasks, no experiments",
+        ),
+        pytest.param([{"prompts": True}, [], None, "x"], {"tools": {}}, id="1.4 union what is none"),
+    ],
+)
+def test_what_one_server_offers_the_gateway_offers(servers: list[Any], found: dict[str, Any]) -> None:
+    assert declared(*servers) == found
+
+
+@pytest.mark.parametrize(
+    ("serves", "found"),
+    [
+        pytest.param(
+            Serves(),
+            {"tools": {}, "prompts": {}, "resources": {}, "completions": {}},
+            id="1.4 union without streams",
+        ),
+        pytest.param(
+            Serves(prompts=False, resources=False, completions=False, changes=True, subscriptions=True),
+            {"tools": {"listChanged": True}},
+            id="1.4 union tools only",
+        ),
+        pytest.param(
+            Serves(completions=False, logging=True, subscriptions=True),
+            {"tools": {}, "prompts": {}, "resources": {"subscribe": True}, "logging": {}},
+            id="1.4 union updates but no lists",
+        ),
+    ],
+)
+def test_what_the_gateway_does_not_serve_it_does_not_declare(serves: Serves, found: dict[str, Any]) -> None:
+    offers = {
+        "tools": {"listChanged": True},
+        "prompts": {"listChanged": True},
+        "resources": {"listChanged": True, "subscribe": True},
+        "completions": {},
+        "logging": {},
+    }
+    assert declared(offers, serves=serves) == found
+
+
+@pytest.mark.parametrize("bridged", [True, False])
+def test_1_4_between_modern_peers_the_clients_word_goes_on_unchanged(bridged: bool) -> None:  # noqa: FBT001 - a table's column
+    said = Raw(b'{ "extensions":{"a/b":{ }} }')
+    assert capabilities.for_upstream(said, Era.MODERN, Era.MODERN, bridged=bridged) is said
+    assert bytes(capabilities.for_upstream(None, Era.MODERN, Era.MODERN, bridged=bridged)) == b"{}"
+
+
+CROSSINGS = [(Era.LEGACY, Era.MODERN), (Era.MODERN, Era.LEGACY), (Era.LEGACY, Era.LEGACY)]
+
+
+@pytest.mark.parametrize(("client", "upstream"), CROSSINGS, ids=lambda era: era.value)
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        pytest.param(
+            ALL_OF_A_CLIENT,
+            {"elicitation": {"form": {}, "url": {}}, "sampling": {"tools": {}, "context": {}}, "roots": {}},
+            id="1.4 Elicit everything",
+        ),
+        pytest.param({"elicitation": {}}, {"elicitation": {}}, id="1.4 Elicit no mode"),
+        pytest.param({"sampling": {}}, {"sampling": {}}, id="1.4 Elicit sampling"),
+        pytest.param({}, {}, id="1.4 Elicit nothing"),
+        pytest.param(None, {}, id="1.4 Elicit unsaid"),
+        pytest.param({"sampling": 7}, {}, id="1.4 Elicit what is none"),
+    ],
+)
+def test_across_the_eras_only_what_the_gateway_carries_is_told_and_only_if_it_carries_it(
+    client: Era, upstream: Era, said: Any, told: Any
+) -> None:
+    raw = jsonrpc.raw(said) if said is not None else None
+    assert json.loads(bytes(capabilities.for_upstream(raw, client, upstream, bridged=True))) == told
+    assert bytes(capabilities.for_upstream(raw, client, upstream, bridged=False)) == b"{}"
+
+
+@pytest.mark.parametrize(
+    ("method", "params", "can", "needed"),
+    [
+        pytest.param("elicitation/create", {}, {"elicitation": {}}, None, id="M25 form by default"),
+        pytest.param("elicitation/create", {"mode": "form"}, {"elicitation": {"form": {}}}, None, id="M25 form"),
+        pytest.param("elicitation/create", {"mode": "url"}, {"elicitation": {"url": {}}}, None, id="M25 url"),
+        pytest.param("elicitation/create", {}, {}, {"elicitation": {"form": {}}}, id="M12 no elicitation"),
+        pytest.param(
+            "elicitation/create", {}, {"elicitation": {"url": {}}}, {"elicitation": {"form": {}}}, id="M12 only url"
+        ),
+        pytest.param(
+            "elicitation/create", {"mode": "url"}, {"elicitation": {}}, {"elicitation": {"url": {}}}, id="M12 no url"
+        ),
+        pytest.param("sampling/createMessage", {}, {"sampling": {}}, None, id="M25 sampling"),
+        pytest.param("sampling/createMessage", {}, {"roots": {}}, {"sampling": {}}, id="M12 no sampling"),
+        pytest.param(
+            "sampling/createMessage",
+            {"tools": []},
+            {"sampling": {}},
+            {"sampling": {"tools": {}}},
+            id="M12 no sampling with tools",
+        ),
+        pytest.param(
+            "sampling/createMessage", {"toolChoice": {}}, {"sampling": {"tools": {}}}, None, id="M25 sampling tools"
+        ),
+        pytest.param("roots/list", None, {"roots": {}}, None, id="M25 roots"),
+        pytest.param("roots/list", {}, {}, {"roots": {}}, id="M12 no roots"),
+    ],
+)
+def test_a_question_needs_what_the_client_must_have_declared(
+    method: str, params: Any, can: Any, needed: dict[str, Any] | None
+) -> None:
+    raw = jsonrpc.raw(params) if params is not None else None
+    assert capabilities.missing(method, raw, capabilities.read_client(jsonrpc.raw(can))) == needed
+
+
+@pytest.mark.parametrize(
+    ("method", "params"),
+    [("tools/call", b"{}"), ("elicitation/create", b'{"mode":"voice"}'), ("roots/list", b"7"), ("", b"{}")],
+)
+def test_m25_what_no_server_may_ask_is_not_passed_on(method: str, params: bytes) -> None:
+    can = capabilities.read_client(jsonrpc.raw(ALL_OF_A_CLIENT))
+    with pytest.raises(InvalidQuestionError):
+        capabilities.missing(method, Raw(params), can)
