@@ -66,10 +66,11 @@ def test_a_legacy_client_is_asked_what_a_modern_server_requires_and_the_retry_ha
     }
 
 
-def test_m25_a_server_that_only_wants_to_be_called_again_gets_its_state_back_and_nothing_else() -> None:
-    found = required(requestState="s")
+@pytest.mark.parametrize("state", ["s", ""])
+def test_m25_a_server_that_only_wants_to_be_called_again_gets_its_state_back_and_nothing_else(state: str) -> None:
+    found = required(requestState=state)
     assert found.questions == {}
-    assert elicitation.retried({"name": "x"}, {}, found.request_state) == {"name": "x", "requestState": "s"}
+    assert elicitation.retried({"name": "x"}, {}, found.request_state) == {"name": "x", "requestState": state}
 
 
 def test_m25_a_server_that_gave_no_state_gets_none() -> None:

@@ -143,6 +143,10 @@ def test_structured_content_that_goes_stays_readable_if_there_is_no_other_conten
     }
 
 
+def test_a_structure_of_null_says_nothing_that_would_have_to_stay_readable() -> None:
+    assert for_legacy("tools/call", {"content": [], "structuredContent": None}) == {"content": []}
+
+
 TOOLS: dict[str, tuple[Era, dict[str, Any], dict[str, Any]]] = {
     "1.4 List no execution for a modern client": (Era.MODERN, {"execution": {"taskSupport": "optional"}}, {}),
     "1.4 List any outputSchema for a modern client": (
