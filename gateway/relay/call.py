@@ -122,8 +122,14 @@ class Call:
 
 def call_id(timestamp_ns: int, digits: str) -> str:
     """A UUID version 7 (RFC 9562) of 19 random hex digits: sorts by time, unique without asking anyone."""
-    time_hex = f"{timestamp_ns // 1_000_000:012x}"
-    return f"{time_hex[:8]}-{time_hex[8:]}-7{digits[:3]}-{_VARIANT[digits[3]]}{digits[4:7]}-{digits[7:19]}"
+    time_part = _time_part(timestamp_ns // 1_000_000)
+    return f"{time_part}-7{digits[:3]}-{_VARIANT[digits[3]]}{digits[4:7]}-{digits[7:19]}"
+
+
+@lru_cache(maxsize=16)
+def _time_part(milliseconds: int) -> str:
+    digits = f"{milliseconds:012x}"
+    return f"{digits[:8]}-{digits[8:]}"
 
 
 def server_timing(phases: lines.Phases) -> bytes:

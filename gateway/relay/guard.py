@@ -7,7 +7,7 @@ from typing import Any, Final, Literal
 from starlette.types import Receive
 
 SWEEP_S: Final = 0.05
-"""How exact a deadline is, and how old a call must be to be worth a task that waits for its client to disconnect."""
+"""How exact a deadline is, and how old a call is at least that gets a task, which waits for its client to go."""
 
 
 class Guard:
@@ -16,12 +16,14 @@ class Guard:
     The call catches `CancelledError`: without a `reason` it came from elsewhere, and goes on its way.
     """
 
-    __slots__ = ("deadline_ns", "reason", "receive", "task", "watcher")
+    __slots__ = ("deadline_ns", "is_slow", "reason", "receive", "task", "watcher")
 
     def __init__(self, task: asyncio.Task[Any] | None, receive: Receive, deadline_ns: int) -> None:
         self.task = task
         self.receive = receive
         self.deadline_ns = deadline_ns
+        self.is_slow = False
+        """Whether a sweep has met it: the next one gives it a watcher."""
         self.watcher: asyncio.Task[None] | None = None
         self.reason: Literal["timeout", "disconnected"] | None = None
 
@@ -74,6 +76,8 @@ class Guards:
         for guard in self._guards:
             if now >= guard.deadline_ns:
                 guard.cancel("timeout")
+            elif not guard.is_slow:
+                guard.is_slow = True
             elif guard.watcher is None:
                 guard.watcher = asyncio.get_running_loop().create_task(guard.watch())
         self._timer = asyncio.get_running_loop().call_later(SWEEP_S, self._sweep) if self._guards else None
