@@ -38,6 +38,9 @@ class Connection(Protocol):
     def ask(self, exchange: "Exchange") -> None:
         """The application waits for more of the body, or for its client to go."""
 
+    async def drain(self, writable: asyncio.Event) -> None:
+        """Wait until the client has read, or is gone."""
+
     def finished(self, exchange: "Exchange") -> None:
         """The answer is written."""
 
@@ -154,7 +157,7 @@ class Exchange:
         if kind == "http.response.body" and self._start is not None and not self.complete:
             writable = self._connection.writable
             if writable is not None and not self.gone:
-                await writable.wait()
+                await self._connection.drain(writable)
             if self.gone:
                 return
             more = message.get("more_body", False)

@@ -80,21 +80,13 @@ class Origin(NamedTuple):
     state: dict[str, Any]
 
 
-class Head(NamedTuple):
-    """What a head says."""
-
-    scope: Scope
-    length: int
-    """The body's, in bytes, or `CHUNKED`."""
-    keep_alive: bool
-    expects: bool
-    """The client waits for 100 (Continue) before it sends the body."""
-    upgrade: bool
-    """It asks for another protocol, which no server has to grant (RFC 9110, section 7.8)."""
-
-
-def read(raw: bytes, origin: Origin) -> Head:
+def read(raw: bytes, origin: Origin) -> tuple[Scope, int, bool, bool, bool]:
     """Read a head, without the empty line that ends it.
+
+    Returns:
+        The scope; the body's length in bytes, or `CHUNKED`; whether the connection stays; whether the client waits for
+        100 (Continue) before it sends the body; whether it asks for another protocol, which no server has to grant
+        (RFC 9110, section 7.8).
 
     Raises:
         Refusal: it cannot be served.
@@ -144,7 +136,7 @@ def read(raw: bytes, origin: Origin) -> Head:
     }
     if state:
         scope["state"] = state.copy()
-    return Head(scope, length, keep_alive, expects, upgrade)
+    return scope, length, keep_alive, expects, upgrade
 
 
 def without_upgrade(raw: bytes) -> bytes:

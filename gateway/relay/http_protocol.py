@@ -31,7 +31,7 @@ class HttpProtocol(asyncio.Protocol):
     head_seconds: ClassVar[float] = 30.0
     """From a request's first byte to the end of its head."""
     body_seconds: ClassVar[float] = 75.0
-    """Between two pieces of a body for which the application waits."""
+    """Between two pieces of a body for which the application waits; and to read what fills the buffers."""
     linger_seconds: ClassVar[float] = 10.0
     """From the last answer to the end of a connection that its client does not close."""
     sweep_seconds: ClassVar[float] = 1.0
@@ -181,6 +181,12 @@ class HttpProtocol(asyncio.Protocol):
             self._resume_reading()
             self._deadline = self._loop.time() + self.body_seconds
 
+    async def drain(self, writable: asyncio.Event) -> None:
+        """The application waits until its client has read."""
+        self._deadline = self._loop.time() + self.body_seconds
+        await writable.wait()
+        self._deadline = math.inf
+
     def finished(self, exchange: Exchange) -> None:
         """The answer is written: on to the next request, or to the end."""
         self._state.total_requests += 1
@@ -210,7 +216,10 @@ class HttpProtocol(asyncio.Protocol):
         """Serve the request that `data` begins with."""
         end = data.find(_END)
         if end <= 0 or end > MAX_HEAD_BYTES or data[0] == _CR:
-            self._wait_for_head(data, end)
+            if data[0] == _CR:
+                self._skip_empty_lines(data)
+            else:
+                self._wait_for_head(data, end)
             return
         try:
             scope, length, keep_alive, expects, upgrade = http_head.read(data[:end], self._origin)
@@ -227,6 +236,7 @@ class HttpProtocol(asyncio.Protocol):
                 data = self._cut(data, length)
             length -= len(data)
         self._left = length
+        self._deadline = math.inf
         self._active = exchange = Exchange(self, scope, keep_alive=keep_alive, expects=expects)
         self._feed(exchange, data)
         if self._active is exchange:
@@ -252,8 +262,8 @@ class HttpProtocol(asyncio.Protocol):
     def _continue(self, exchange: Exchange, data: bytes) -> None:
         """Take more of a body, or keep what comes after it."""
         if exchange.received:
-            self._buffer = self._buffer + data if self._buffer else data.lstrip(b"\r\n")
-            if self._buffer:
+            self._buffer += data
+            if self._buffer.strip(b"\r\n") or len(self._buffer) > MAX_HEAD_BYTES:
                 self._pause_reading()
             return
         if self._left != CHUNKED:
@@ -268,20 +278,30 @@ class HttpProtocol(asyncio.Protocol):
         self._pause_reading()
         return data[:end]
 
-    def _wait_for_head(self, data: bytes, end: int) -> None:
-        """Bound how much of a head there is, and how long it takes; an empty line before it is none of it."""
-        if data[0] == _CR and data[:2] == b"\r\n":
-            self._buffer = b""
-            if len(data) > len(b"\r\n"):
-                self._take(data.lstrip(b"\r\n"))
-        elif end > MAX_HEAD_BYTES or len(data) > MAX_HEAD_BYTES:
-            self._refuse(Refusal(431, f"a request's head may have at most {MAX_HEAD_BYTES} bytes"))
-        elif data.count(b"\n") != data.count(b"\r\n") or (not data[:1].isupper() and data != b"\r"):
+    def _skip_empty_lines(self, data: bytes) -> None:
+        """Empty lines before a request are none of it (RFC 9112, section 2.2)."""
+        rest = data.lstrip(b"\r\n")
+        odd = data[: len(data) - len(rest)].replace(b"\r\n", b"")
+        if rest and not odd:
+            self._take(rest)
+        elif rest or odd not in (b"", b"\r"):
             self._refuse(Refusal(400, "no HTTP/1.1"))
         else:
-            if not self._buffer:
-                self._deadline = self._loop.time() + self.head_seconds
-            self._buffer = data
+            self._hold(odd)
+
+    def _wait_for_head(self, data: bytes, end: int) -> None:
+        """Bound how much of a head there is, and how long it takes."""
+        if end > MAX_HEAD_BYTES or len(data) > MAX_HEAD_BYTES:
+            self._refuse(Refusal(431, f"a request's head may have at most {MAX_HEAD_BYTES} bytes"))
+        elif data.count(b"\n") != data.count(b"\r\n") or not data[:1].isupper():
+            self._refuse(Refusal(400, "no HTTP/1.1"))
+        else:
+            self._hold(data)
+
+    def _hold(self, data: bytes) -> None:
+        if data and not self._buffer:
+            self._deadline = self._loop.time() + self.head_seconds
+        self._buffer = data
 
     # -- the end
 
