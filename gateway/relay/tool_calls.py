@@ -250,4 +250,5 @@ def _exchange(call: Call, route: Route, stream: EventStream) -> Exchange:
         tracestate=trace.tracestate,
         notify=stream.event,
         repeatable=route.repeatable,
+        token_id=call.principal.token_id,
     )

@@ -16,6 +16,13 @@ Notify = Callable[[bytes], Awaitable[None]]
 """Takes one JSON-RPC notification that belongs to the request, as bytes, its progress token the client's own."""
 
 
+Ask = Callable[[str, Raw], Awaitable["Reply"]]
+"""Takes a request of the upstream's to its client: the method and its params as they came (`{}` if there are none);
+gives the client's answer."""
+Changed = Callable[[str, Raw], None]
+"""Takes a notification of the upstream's that belongs to no request: its method and its params."""
+
+
 class UpstreamError(CallscopeError):
     """No answer that is MCP came from an upstream."""
 
@@ -28,11 +35,25 @@ class UpstreamError(CallscopeError):
         self.response = response
 
 
+class Client:
+    """What the client on whose behalf a request is sent can do, beyond waiting for the answer."""
+
+    __slots__ = ("ask", "capabilities", "log_level")
+
+    def __init__(self, capabilities: Raw, ask: Ask, log_level: str | None = None) -> None:
+        self.capabilities = capabilities
+        """Its `ClientCapabilities`, as it declared them; only what `ask` can carry counts."""
+        self.ask = ask
+        self.log_level = log_level
+        """The least severe log messages that it wants; None: none."""
+
+
 class Exchange:
     """One request to an upstream, and when each of its phases ended (`perf_counter_ns`; 0: it was not reached)."""
 
     __slots__ = (
         "acquired_ns",
+        "client",
         "done_ns",
         "first_byte_ns",
         "http_status",
@@ -43,6 +64,7 @@ class Exchange:
         "params",
         "repeatable",
         "sent_ns",
+        "token_id",
         "traceparent",
         "tracestate",
     )
@@ -58,6 +80,8 @@ class Exchange:
         tracestate: str | None = None,
         notify: Notify | None = None,
         repeatable: bool = False,
+        token_id: str | None = None,
+        client: Client | None = None,
     ) -> None:
         self.method = method
         self.params = params
@@ -71,6 +95,10 @@ class Exchange:
         self.notify = notify
         self.repeatable = repeatable
         """Whether the upstream may be asked again when a kept connection broke before an answer."""
+        self.token_id = token_id
+        """On whose behalf: a legacy server has a session for each; None: the gateway's own."""
+        self.client = client
+        """None: the upstream can ask nothing, and its log messages are dropped."""
         self.acquired_ns = self.sent_ns = self.first_byte_ns = self.done_ns = 0
         self.http_status: int | None = None
 
@@ -100,12 +128,26 @@ class Upstream(Protocol):
     def address(self) -> str | None:
         """`host:port` over HTTP, None over stdio."""
 
+    @property
+    def declared(self) -> Raw | None:
+        """The `ServerCapabilities` that it declared; None before the first contact."""
+
     async def request(self, exchange: Exchange) -> Reply:
         """Send a request and wait for its answer.
 
         Raises:
             UpstreamError: `upstream_unreachable`, `upstream_http_error` or `upstream_protocol_error`.
         """
+
+    def listen(self, changed: Changed) -> Callable[[], None]:
+        """Hear of changes, until the function that is given back is called.
+
+        Of `notifications/*/list_changed` and `notifications/resources/updated`. The first listener opens the
+        upstream's stream, the last one closes it.
+        """
+
+    async def subscribe(self, uris: frozenset[str]) -> None:
+        """Ask for updates of just these resources; it is done when the upstream has acknowledged them."""
 
     async def close(self) -> None:
         """End what is kept open for it; requests under way end as `upstream_unreachable`."""
