@@ -19,7 +19,7 @@ CHUNKED: Final = -1
 _ASGI: Final = {"version": "3.0", "spec_version": "2.3"}
 _ONCE: Final = (b"host", b"content-length", b"transfer-encoding")
 _MAX_DIGITS: Final = 18
-_MAX_LINES, _MAX_LINE_BYTES = 4096, 128
+_MAX_LINES, _MAX_LINE_BYTES = 64, 256
 
 
 class Refusal(Exception):  # noqa: N818 - an outcome, raised to end the way early
@@ -41,33 +41,17 @@ class Target(NamedTuple):
     version: str
 
 
-class _Lines(dict[bytes, tuple[bytes, bytes]]):
-    """Header lines as name, in lower case, and value: a client writes nearly all of its lines each time again."""
+class _Fields(dict[bytes, tuple[bytes, bytes]]):
+    """Header lines as name, in lower case, and value: a client sends nearly all of its lines each time again."""
 
     def __missing__(self, line: bytes) -> tuple[bytes, bytes]:
         name, _, value = line.partition(b":")
         field = name.lower(), value.strip(b" \t")
-        if len(line) <= _MAX_LINE_BYTES and field[0] != b"authorization":  # secrets are not kept
+        if len(line) <= _MAX_LINE_BYTES:
             if len(self) >= _MAX_LINES:
                 self.clear()
             self[line] = field
         return field
-
-
-class _Targets(dict[bytes, Target]):
-    """Request lines, likewise."""
-
-    def __missing__(self, line: bytes) -> Target:
-        target = _target(line)
-        if len(line) <= _MAX_LINE_BYTES:
-            if len(self) >= _MAX_LINES:
-                self.clear()
-            self[line] = target
-        return target
-
-
-_LINES: Final = _Lines()
-_TARGETS: Final = _Targets()
 
 
 class Origin(NamedTuple):
@@ -80,72 +64,85 @@ class Origin(NamedTuple):
     state: dict[str, Any]
 
 
-def read(raw: bytes, origin: Origin) -> tuple[Scope, int, bool, bool, bool]:
-    """Read a head, without the empty line that ends it.
+class Heads:
+    """Reads the heads of one connection, and remembers their lines as long as that lives."""
 
-    Returns:
-        The scope; the body's length in bytes, or `CHUNKED`; whether the connection stays; whether the client waits for
-        100 (Continue) before it sends the body; whether it asks for another protocol, which no server has to grant
-        (RFC 9110, section 7.8).
+    __slots__ = ("_fields", "_first", "_origin", "_target")
 
-    Raises:
-        Refusal: it cannot be served.
-    """
-    lines = raw.split(b"\r\n")
-    method, path, raw_path, query, version = _TARGETS[lines[0]]
-    del lines[0]
-    headers = [_LINES[line] for line in lines]
-    fields = dict(headers)
-    length, keep_alive, expects, upgrade = 0, True, False, False
-    if (
-        version != "1.1"
-        or b"host" not in fields
-        or len(fields) != len(headers)
-        or b"connection" in fields
-        or b"transfer-encoding" in fields
-        or b"expect" in fields
-        or b"upgrade" in fields
-    ):
-        _check(version, fields, headers)
-        keep_alive = _keep_alive(version, fields.get(b"connection", b""))
-        expects = version == "1.1" and fields.get(b"expect", b"").lower() == b"100-continue"
-        upgrade = b"upgrade" in fields
-        if b"transfer-encoding" in fields:
-            length = CHUNKED
-    if b"content-length" in fields:
-        digits = fields[b"content-length"]
-        if not digits.isdigit() or len(digits) > _MAX_DIGITS or length == CHUNKED:
-            raise Refusal(400, "the length of the request's body is not clear")
-        length = int(digits)
-    scheme, client, server, root_path, state = origin
-    if root_path:
-        path, raw_path = root_path + path, root_path.encode() + raw_path
-    scope = {
-        "type": "http",
-        "asgi": _ASGI,
-        "http_version": version,
-        "method": method,
-        "scheme": scheme,
-        "path": path,
-        "raw_path": raw_path,
-        "query_string": query,
-        "root_path": root_path,
-        "headers": headers,
-        "client": client,
-        "server": server,
-    }
-    if state:
-        scope["state"] = state.copy()
-    return scope, length, keep_alive, expects, upgrade
+    def __init__(self, origin: Origin) -> None:
+        self._origin = origin
+        self._fields = _Fields()
+        self._first = b""
+        self._target = Target("", "", b"", b"", "")
+
+    def read(self, raw: bytes) -> tuple[Scope, int, bool, bool, bool]:
+        """Read a head, without the empty line that ends it.
+
+        Returns:
+            The scope; the body's length in bytes, or `CHUNKED`; whether the connection stays; whether the client waits
+            for 100 (Continue) before it sends the body; whether it asks for another protocol, which no server has to
+            grant (RFC 9110, section 7.8).
+
+        Raises:
+            Refusal: it cannot be served.
+        """
+        lines = raw.split(b"\r\n")
+        if lines[0] != self._first:
+            self._target = _target(lines[0], self._origin.root_path)
+            self._first = lines[0]
+        method, path, raw_path, query, version = self._target
+        del lines[0]
+        known = self._fields
+        headers = [known[line] for line in lines]
+        fields = dict(headers)
+        length, keep_alive, expects, upgrade = 0, True, False, False
+        if (
+            version != "1.1"
+            or b"host" not in fields
+            or len(fields) != len(headers)
+            or b"connection" in fields
+            or b"transfer-encoding" in fields
+            or b"expect" in fields
+            or b"upgrade" in fields
+        ):
+            _check(version, fields, headers)
+            keep_alive = _keep_alive(version, fields.get(b"connection", b""))
+            expects = version == "1.1" and fields.get(b"expect", b"").lower() == b"100-continue"
+            upgrade = b"upgrade" in fields
+            if b"transfer-encoding" in fields:
+                length = CHUNKED
+        if b"content-length" in fields:
+            digits = fields[b"content-length"]
+            if not digits.isdigit() or len(digits) > _MAX_DIGITS or length == CHUNKED:
+                raise Refusal(400, "the length of the request's body is not clear")
+            length = int(digits)
+        scheme, client, server, root_path, state = self._origin
+        scope = {
+            "type": "http",
+            "asgi": _ASGI,
+            "http_version": version,
+            "method": method,
+            "scheme": scheme,
+            "path": path,
+            "raw_path": raw_path,
+            "query_string": query,
+            "root_path": root_path,
+            "headers": headers,
+            "client": client,
+            "server": server,
+        }
+        if state:
+            scope["state"] = state.copy()
+        return scope, length, keep_alive, expects, upgrade
 
 
 def without_upgrade(raw: bytes) -> bytes:
     """The same head for the parser, which would take what follows it for the other protocol."""
     first, *lines = raw.split(b"\r\n")
-    return b"\r\n".join((first, *(line for line in lines if _LINES[line][0] != b"upgrade")))
+    return b"\r\n".join((first, *(line for line in lines if line.partition(b":")[0].lower() != b"upgrade")))
 
 
-def _target(line: bytes) -> Target:
+def _target(line: bytes, root_path: str) -> Target:
     """Read a request line (RFC 9112, section 3).
 
     Raises:
@@ -171,7 +168,8 @@ def _target(line: bytes) -> Target:
         except httptools.HttpParserInvalidURLError as error:
             raise Refusal(400, "the request's target is no path and no URL") from error
         raw_path, query = parsed.path or b"/", parsed.query or b""
-    return Target(method, urllib.parse.unquote(raw_path.decode("ascii")), raw_path, query, protocol[5:].decode())
+    path = root_path + urllib.parse.unquote(raw_path.decode("ascii"))
+    return Target(method, path, root_path.encode() + raw_path, query, protocol[5:].decode())
 
 
 def _check(version: str, fields: dict[bytes, bytes], headers: list[tuple[bytes, bytes]]) -> None:

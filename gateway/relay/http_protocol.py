@@ -15,7 +15,7 @@ from uvicorn.server import ServerState
 
 from gateway.relay import http_head
 from gateway.relay.http_exchange import STATUS_LINES, Exchange
-from gateway.relay.http_head import CHUNKED, Origin, Refusal
+from gateway.relay.http_head import CHUNKED, Heads, Origin, Refusal
 
 MAX_HEAD_BYTES: Final = 64 * 1024
 MAX_UNREAD_BYTES: Final = 64 * 1024
@@ -46,10 +46,10 @@ class HttpProtocol(asyncio.Protocol):
         "_deadline",
         "_deaf",
         "_defaults",
+        "_heads",
         "_keep_alive_seconds",
         "_left",
         "_loop",
-        "_origin",
         "_parser",
         "_paused",
         "_root_path",
@@ -91,13 +91,14 @@ class HttpProtocol(asyncio.Protocol):
         self.transport: asyncio.Transport = transport  # type: ignore[assignment]  # uvloop's is a class of its own
         self._state.connections.add(self)  # type: ignore[arg-type]  # uvicorn names its own protocols only
         peer, here = transport.get_extra_info("peername"), transport.get_extra_info("sockname")
-        self._origin = Origin(
+        origin = Origin(
             scheme="https" if transport.get_extra_info("sslcontext") else "http",
             client=peer[:2] if isinstance(peer, tuple) else None,
             server=here[:2] if isinstance(here, tuple) else (here, None),
             root_path=self._root_path,
             state=self._app_state,
         )
+        self._heads = Heads(origin)
         self._deadline = self._loop.time() + self._keep_alive_seconds
         self._timer = self._loop.call_later(min(self.sweep_seconds, self._keep_alive_seconds), self._sweep)
 
@@ -222,7 +223,7 @@ class HttpProtocol(asyncio.Protocol):
                 self._wait_for_head(data, end)
             return
         try:
-            scope, length, keep_alive, expects, upgrade = http_head.read(data[:end], self._origin)
+            scope, length, keep_alive, expects, upgrade = self._heads.read(data[:end])
         except Refusal as refusal:
             self._refuse(refusal)
             return
