@@ -48,3 +48,15 @@ conformance-tools: ## the official MCP conformance suite, and a Node that runs i
 	mkdir -p .tools/conformance
 	cp tests/conformance/package.json tests/conformance/package-lock.json tests/conformance/.npmrc .tools/conformance/
 	cd .tools/conformance && npm ci --ignore-scripts --loglevel=error
+
+CLIENTS := .tools/clients
+
+.PHONY: client-tools
+client-tools: ## other MCP clients and servers that are tested with: official SDKs, fastmcp, reference servers (takes npm)
+	mkdir -p $(CLIENTS)/node
+	cp tests/clients/package.json tests/clients/package-lock.json tests/clients/.npmrc $(CLIENTS)/node/
+	cd $(CLIENTS)/node && npm ci --ignore-scripts --loglevel=error
+	for name in sdk1 fastmcp servers; do \
+	  $(PYTHON) -m venv $(CLIENTS)/$$name && $(CLIENTS)/$$name/bin/python -m pip install --quiet \
+	    --disable-pip-version-check --require-hashes -r tests/clients/requirements/$$name.txt || exit 1; \
+	done
