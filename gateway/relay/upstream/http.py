@@ -28,7 +28,7 @@ from gateway.relay.upstream.connection import (
     Pool,
     Response,
 )
-from gateway.relay.upstream.seam import Exchange, Reply, UpstreamError
+from gateway.relay.upstream.seam import Changed, Exchange, Reply, UpstreamError
 
 logger = logging.getLogger(__name__)
 
@@ -111,11 +111,25 @@ class HttpUpstream:
         self._session: _Session | None = None
         self._negotiating: asyncio.Task[_Session] | None = None
         self._background: set[asyncio.Task[None]] = set()
+        self._listeners: dict[Changed, None] = {}
 
     @property
     def era(self) -> Era | None:
         """Which era the server speaks; None before the first contact."""
         return self._session.era if self._session else None
+
+    @property
+    def declared(self) -> Raw | None:
+        """The server's capabilities; None before the first contact."""
+        return None
+
+    def listen(self, changed: Changed) -> Callable[[], None]:
+        """Hear of changes; see `Upstream.listen`."""
+        self._listeners[changed] = None
+        return lambda: self._listeners.pop(changed, None) and None
+
+    async def subscribe(self, uris: frozenset[str]) -> None:
+        """Ask for updates of just these resources."""
 
     async def request(self, exchange: Exchange) -> Reply:
         """Send a request and wait for its answer; a legacy session that is gone is begun anew, once.

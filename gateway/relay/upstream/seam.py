@@ -61,6 +61,7 @@ class Exchange:
         "method",
         "name",
         "notify",
+        "param_lines",
         "params",
         "repeatable",
         "sent_ns",
@@ -82,6 +83,7 @@ class Exchange:
         repeatable: bool = False,
         token_id: str | None = None,
         client: Client | None = None,
+        param_lines: bytes = b"",
     ) -> None:
         self.method = method
         self.params = params
@@ -99,6 +101,8 @@ class Exchange:
         """On whose behalf: a legacy server has a session for each; None: the gateway's own."""
         self.client = client
         """None: the upstream can ask nothing, and its log messages are dropped."""
+        self.param_lines = param_lines
+        """The `Mcp-Param-*` header lines of a `tools/call` over HTTP, each with its CRLF."""
         self.acquired_ns = self.sent_ns = self.first_byte_ns = self.done_ns = 0
         self.http_status: int | None = None
 

@@ -11,7 +11,7 @@ import itertools
 import logging
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,7 +25,7 @@ from gateway.config import StdioServer
 from gateway.mcp import jsonrpc, outbound
 from gateway.mcp.revisions import Era
 from gateway.relay.upstream.child import Child, SpawnError
-from gateway.relay.upstream.seam import Exchange, Notify, Reply, UpstreamError
+from gateway.relay.upstream.seam import Changed, Exchange, Notify, Reply, UpstreamError
 
 logger = logging.getLogger(__name__)
 
@@ -221,6 +221,20 @@ class StdioUpstream:
         self._not_before = 0.0
         self._last_ending = ""
         self._closed = False
+        self._listeners: dict[Changed, None] = {}
+
+    @property
+    def declared(self) -> Raw | None:
+        """The server's capabilities; None before the first contact."""
+        return None
+
+    def listen(self, changed: Changed) -> Callable[[], None]:
+        """Hear of changes; see `Upstream.listen`."""
+        self._listeners[changed] = None
+        return lambda: self._listeners.pop(changed, None) and None
+
+    async def subscribe(self, uris: frozenset[str]) -> None:
+        """Ask for updates of just these resources."""
 
     async def request(self, exchange: Exchange) -> Reply:
         """Send a request and wait for its answer; to be cancelled is to cancel it upstream.
