@@ -1,8 +1,15 @@
 # The one door: CI calls these targets only.
-PYTHON ?= python3
+NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
+PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
+  $$python -c '$(NEW_ENOUGH)' 2>/dev/null && echo $$python && exit; done; echo python3)
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.stamp
+
+# A .venv whose Python has vanished, or is too old, is made anew.
+ifneq ($(shell $(BIN)/python -c '$(NEW_ENOUGH)' 2>/dev/null && echo works),works)
+.PHONY: $(STAMP)
+endif
 
 .PHONY: setup demo test check bench lock test-tools clean help
 
@@ -12,7 +19,11 @@ help: ## what there is
 setup: $(STAMP) ## a .venv with everything, from the locked requirements
 
 $(STAMP): requirements/dev.txt pyproject.toml
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -c '$(NEW_ENOUGH)' 2>/dev/null || { \
+	  $(PYTHON) -c '$(NEW_ENOUGH)' 2>/dev/null || { echo "Callscope needs Python 3.11 or newer, and $(PYTHON) is" \
+	    "$$($(PYTHON) -V 2>&1): install one, or name one: make $(MAKECMDGOALS) PYTHON=/path/to/python3.13" >&2; exit 1; }; \
+	  rm -rf $(VENV); $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "$(PYTHON) cannot make a .venv: install its venv" \
+	    "(Debian: python3-venv), or name another: make $(MAKECMDGOALS) PYTHON=/path/to/python3.13" >&2; exit 1; }; }
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	touch $(STAMP)
