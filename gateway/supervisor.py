@@ -11,6 +11,7 @@ import fcntl
 import logging
 import os
 import socket
+import stat
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -29,6 +30,8 @@ MAX_BACKOFF_S: Final = 10.0
 STABLE_S: Final = 30.0
 """A process that lived this long is started again at once when it dies."""
 BACKLOG: Final = 2048
+NOT_FOR_OTHERS: Final = 0o027
+"""The umask of `callscope serve`: what fails may be told in the data directory, and is not every user's to read."""
 
 
 class Child:
@@ -124,8 +127,10 @@ def locked(data_dir: Path) -> Iterator[Path]:
     run = data_dir / "run"
     pid_file = run / "supervisor.pid"
     try:
-        run.mkdir(mode=0o750, parents=True, exist_ok=True)
-        descriptor = os.open(pid_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        run.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(pid_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        if data_dir.stat().st_mode & stat.S_IRWXO:
+            logger.warning("data_dir %s is open to every user of this machine: chmod o-rwx %s", data_dir, data_dir)
     except OSError as error:
         raise StartError(
             f"data_dir {data_dir} cannot be used: {error.strerror}; name a folder that can be made and written"
@@ -149,10 +154,13 @@ def locked(data_dir: Path) -> Iterator[Path]:
 async def serve(config_path: Path, config: Config, *, workers: int, announce: Callable[[str], None]) -> None:
     """Run both planes until SIGTERM or SIGINT; `announce` gets the line that says that they are ready.
 
+    What it and its processes write is nobody's to read but the user's and the group's.
+
     Raises:
         StartError: an address or the data directory is taken, or a process did not become ready.
     """
     log_to_stderr("supervisor")
+    os.umask(os.umask(NOT_FOR_OTHERS) | NOT_FOR_OTHERS)  # a stricter one stays
     with contextlib.ExitStack() as resources:
         run = resources.enter_context(locked(config.data_dir))
         relay_socket = resources.enter_context(bind(config.listen))
