@@ -6,9 +6,10 @@ JSON-RPC body as the client sent or received it.
 
 from collections.abc import Iterator
 from enum import StrEnum
-from typing import Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 from msgspec import Struct
+from msgspec.structs import asdict
 
 Status = Literal["success", "error"]
 
@@ -125,55 +126,9 @@ class ToolCall(CallIdentity, frozen=True, kw_only=True, omit_defaults=True, tag_
             start += duration
 
 
-def ended(
-    start: CallStart,
-    status: Status,
-    *,
-    duration_ms: float,
-    total_ms: float,
-    error_type: ErrorType | None = None,
-    error_message: str | None = None,
-    upstream_response: str | None = None,
-    response_bytes: int = 0,
-    jsonrpc_code: int | None = None,
-    http_status: int | None = None,
-    phases: Phases = NO_PHASES,
-) -> ToolCall:
-    """The record of a call that began with `start`. Member by member, as it is on every call's way."""
-    return ToolCall(
-        call_id=start.call_id,
-        timestamp_ns=start.timestamp_ns,
-        workspace_id=start.workspace_id,
-        token_id=start.token_id,
-        server_slug=start.server_slug,
-        tool_name=start.tool_name,
-        trace_id=start.trace_id,
-        span_id=start.span_id,
-        upstream_span_id=start.upstream_span_id,
-        parent_span_id=start.parent_span_id,
-        link_trace_id=start.link_trace_id,
-        link_span_id=start.link_span_id,
-        trace_flags=start.trace_flags,
-        request_bytes=start.request_bytes,
-        transport=start.transport,
-        upstream_address=start.upstream_address,
-        protocol_version=start.protocol_version,
-        client_name=start.client_name,
-        client_version=start.client_version,
-        session_id=start.session_id,
-        jsonrpc_id=start.jsonrpc_id,
-        replica=start.replica,
-        status=status,
-        duration_ms=duration_ms,
-        total_ms=total_ms,
-        error_type=error_type,
-        error_message=error_message,
-        upstream_response=upstream_response,
-        response_bytes=response_bytes,
-        jsonrpc_code=jsonrpc_code,
-        http_status=http_status,
-        phases=phases,
-    )
+def ended(start: CallStart, status: Status, *, duration_ms: float, total_ms: float, **outcome: Any) -> ToolCall:
+    """The record of a call that began with `start`; `outcome` are further members of `ToolCall`."""
+    return ToolCall(**asdict(start), status=status, duration_ms=duration_ms, total_ms=total_ms, **outcome)
 
 
 def abandoned(start: CallStart, *, now_ns: int) -> ToolCall:
