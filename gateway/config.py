@@ -5,7 +5,7 @@
 
 import os
 import re
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
@@ -28,11 +28,11 @@ from pydantic import (
     model_validator,
 )
 
+from gateway import config_tree
 from gateway.errors import ConfigError, Mistake
 
 SLUG: Final = re.compile(r"[A-Za-z0-9]+(?:[_-][A-Za-z0-9]+)*")
 MAX_SLUG: Final = 64
-_VARIABLE: Final = re.compile(r"\$\$|\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
 def _slug(value: str) -> str:
@@ -100,6 +100,7 @@ Rate = Annotated[str, AfterValidator(_rate)]
 Url = Annotated[str, AfterValidator(_url)]
 Pattern = Annotated[str, AfterValidator(_pattern)]
 Listen = Annotated[Address, BeforeValidator(_address)]
+_ADDRESS: Final[TypeAdapter[Address]] = TypeAdapter(Listen)
 Folder = Annotated[Path, AfterValidator(_in_folder)]
 """Relative to the file's folder."""
 Timestamp = Annotated[datetime, AfterValidator(_utc)]
@@ -156,7 +157,7 @@ class Token(Model):
     id: Slug
     name: Annotated[str, Field(min_length=1, max_length=200)]
     kind: Literal["member", "bot"] = "member"
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", repr=False)]
+    sha256: Annotated[str, Field(pattern=f"^{config_tree.DIGEST.pattern}$", repr=False)]
     expires_at: Timestamp | None = None
     rate_limit: Rate | None = None
 
@@ -173,15 +174,6 @@ class Workspace(Model):
     def rate_of(self, token: Token) -> str | None:
         """The limit that holds for `token`: its own if it names one (null included), else the workspace's."""
         return token.rate_limit if "rate_limit" in token.model_fields_set else self.rate_limit
-
-    @model_validator(mode="after")
-    def _token_ids_are_unique(self) -> Self:
-        seen: set[str] = set()
-        for token in self.tokens:
-            if token.id in seen:
-                raise ValueError(f"two tokens have the id {token.id!r}: an id names one token of its workspace")
-            seen.add(token.id)
-        return self
 
 
 class Plan(Model):
@@ -211,7 +203,7 @@ class Jwt(Model):
     @model_validator(mode="after")
     def _one_key_source(self) -> Self:
         if (self.secret is None) == (self.jwks_url is None):
-            raise ValueError("set exactly one of 'secret' and 'jwks_url'")
+            raise ValueError(config_tree.ONE_KEY_SOURCE)
         return self
 
 
@@ -272,14 +264,6 @@ class Redaction(Model):
     """The cap of an error message and of an upstream response."""
 
 
-class _UnresolvedError(ValueError):
-    """Mistakes between sections, each with its own path."""
-
-    def __init__(self, mistakes: list[Mistake]) -> None:
-        self.mistakes = mistakes
-        super().__init__("; ".join(map(str, mistakes)))
-
-
 class Config(Model):
     """The whole file."""
 
@@ -299,62 +283,6 @@ class Config(Model):
         """The plan's limits; the file's own plans go before the defaults."""
         return self.plans.get(workspace.plan) or PLANS[workspace.plan]
 
-    @model_validator(mode="after")
-    def _names_resolve(self) -> Self:
-        known = {**PLANS, **self.plans}
-        owners: dict[str, str] = {}
-        mistakes = []
-        for slug, workspace in self.workspaces.items():
-            if workspace.plan not in known:
-                problem = f"{workspace.plan!r} is none of {', '.join(sorted(known))}"
-                mistakes.append(Mistake(f"workspaces.{slug}.plan", problem))
-            for i, token in enumerate(workspace.tokens):
-                owner = owners.setdefault(token.sha256, f"{slug}/{token.id}")
-                if owner != f"{slug}/{token.id}":
-                    problem = f"is the same as that of the token {owner}: a secret belongs to one token"
-                    mistakes.append(Mistake(f"workspaces.{slug}.tokens[{i}].sha256", problem))
-        if mistakes:
-            raise _UnresolvedError(mistakes)
-        return self
-
-
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """YAML's last-one-wins for a repeated key would drop a whole workspace without a word."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002 - PyYAML's signature
-        seen: set[Any] = set()
-        for key_node, _ in node.value:
-            if not isinstance(key_node, yaml.ScalarNode):
-                raise yaml.constructor.ConstructorError(None, None, "a key must be a text", key_node.start_mark)
-            if key_node.value in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key_node.value!r} stands twice", key_node.start_mark
-                )
-            seen.add(key_node.value)
-        return super().construct_mapping(node, deep=deep)
-
-
-def _expand(value: Any, environ: Mapping[str, str], path: str, mistakes: list[Mistake]) -> Any:
-    """Replace `${NAME}` in every string; `$$` stands for one dollar sign."""
-
-    def replace(match: re.Match[str]) -> str:
-        name = match[1]
-        if name is None:
-            return "$"
-        if name not in environ:
-            mistakes.append(Mistake(path, f"the environment variable {name} is not set: set it, or write a value"))
-        return environ.get(name, "")
-
-    match value:
-        case str():
-            return _VARIABLE.sub(replace, value)
-        case dict():
-            return {k: _expand(v, environ, f"{path}.{k}" if path else str(k), mistakes) for k, v in value.items()}
-        case list():
-            return [_expand(v, environ, f"{path}[{i}]", mistakes) for i, v in enumerate(value)]
-        case _:
-            return value
-
 
 _TAG_AT: Final = 4
 """workspaces, <slug>, servers, <slug>, and here pydantic says `http` or `stdio`."""
@@ -372,10 +300,6 @@ def _path(location: tuple[int | str, ...]) -> str:
 
 def _mistakes(error: ValidationError) -> Iterator[Mistake]:
     for detail in error.errors(include_url=False, include_input=False):
-        cause = detail.get("ctx", {}).get("error")
-        if isinstance(cause, _UnresolvedError):
-            yield from cause.mistakes
-            continue
         message = detail["msg"].removeprefix("Value error, ")
         if detail["type"] == "extra_forbidden":
             message = "is no setting here: see docs/configuration.md for the ones that exist"
@@ -386,15 +310,6 @@ def _mistakes(error: ValidationError) -> Iterator[Mistake]:
         yield Mistake(_path(detail["loc"]), message)
 
 
-def _where(error: yaml.YAMLError) -> str:
-    """What is wrong and at which line and column, without PyYAML's own idea of the file's name."""
-    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
-        mark = error.problem_mark
-        what = ", ".join(part for part in (error.context, error.problem) if part)
-        return f"{what} (line {mark.line + 1}, column {mark.column + 1})"
-    return " ".join(str(error).split())
-
-
 def load(path: Path, environ: Mapping[str, str] | None = None) -> Config:
     """Read and validate the file at `path`.
 
@@ -402,25 +317,47 @@ def load(path: Path, environ: Mapping[str, str] | None = None) -> Config:
         ConfigError: with every mistake that was found.
     """
     environ = os.environ if environ is None else environ
-    mistakes: list[Mistake] = []
+    unset: list[Mistake] = []
     try:
-        tree = yaml.load(path.read_bytes(), _UniqueKeyLoader)  # noqa: S506 - a SafeLoader
-        tree = _expand(tree, environ, "", mistakes)
+        tree = config_tree.expand(config_tree.parse(path.read_bytes()), environ, "", unset)
     except OSError as error:
         raise ConfigError(str(path), [Mistake("", f"cannot be read: {error.strerror}")]) from error
     except yaml.YAMLError as error:
-        raise ConfigError(str(path), [Mistake("", f"is no YAML: {_where(error)}")]) from error
+        raise ConfigError(str(path), [Mistake("", f"is no YAML: {config_tree.where(error)}")]) from error
     except RecursionError as error:
         raise ConfigError(str(path), [Mistake("", "is nested too deeply, or an alias contains itself")]) from error
     if not isinstance(tree, dict):
         raise ConfigError(str(path), [Mistake("", "must be a mapping with 'workspaces' in it")])
-    if mistakes:
-        raise ConfigError(str(path), mistakes)
+    mistakes = [*config_tree.mistakes_between_parts(tree, PLANS), *_one_address_twice(tree)]
     try:
         config = Config.model_validate(tree, context=path.parent)
     except ValidationError as error:
-        raise ConfigError(str(path), list(_mistakes(error))) from error
+        mistakes = [*_mistakes(error), *mistakes]
+    unknown = [mistake.path for mistake in unset]
+    mistakes = [*unset, *(mistake for mistake in dict.fromkeys(mistakes) if not _is_in(mistake.path, unknown))]
+    if mistakes:
+        raise ConfigError(str(path), mistakes)
     return config.model_copy(update={"data_dir": (path.parent / config.data_dir).resolve()})
+
+
+def _one_address_twice(tree: Mapping[str, Any]) -> Iterator[Mistake]:
+    """The relay and the observer cannot listen on one port; what is no address is another mistake."""
+    section = tree.get("observer")
+    observer = section.get("listen", Observer().listen) if isinstance(section, Mapping) else Observer().listen
+    try:
+        relay = _ADDRESS.validate_python(tree.get("listen", Config.model_fields["listen"].default))
+        own = _ADDRESS.validate_python(observer)
+    except ValidationError:
+        return
+    hosts = {"127.0.0.1" if host == "localhost" else host for host in (relay.host, own.host)}
+    every = "::" in hosts or ("0.0.0.0" in hosts and not any(":" in host for host in hosts))
+    if own.port == relay.port != 0 and (every or len(hosts) == 1):
+        yield Mistake("observer.listen", f"has the port of 'listen' ({relay}): give it another one")
+
+
+def _is_in(path: str, places: Iterable[str]) -> bool:
+    """Whether a path is one of these places, or inside of one: nothing is known of what stands there."""
+    return any(path == place or path.startswith((f"{place}.", f"{place}[")) for place in places)
 
 
 async def changes(path: Path) -> AsyncIterator[Config | ConfigError]:

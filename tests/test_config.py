@@ -251,6 +251,18 @@ MISTAKES = {
         "api: {jwt: {secret: s, jwks_url: 'http://x'}}",
         "api.jwt: set exactly one of 'secret' and 'jwks_url'",
     ),
+    "one address twice": (
+        "listen: 127.0.0.1:9000\nobserver: {listen: '127.0.0.1:9000'}",
+        "observer.listen: has the port of 'listen' (127.0.0.1:9000): give it another one",
+    ),
+    "one port on every address": (
+        "listen: 0.0.0.0:9464",
+        "observer.listen: has the port of 'listen' (0.0.0.0:9464): give it another one",
+    ),
+    "the other's default": (
+        "observer: {listen: 'localhost:8080'}",
+        "observer.listen: has the port of 'listen' (127.0.0.1:8080): give it another one",
+    ),
     "no regular expression": (
         "redaction: {patterns: [ok, '(']}",
         "redaction.patterns[1]: is no regular expression: missing ), unterminated subpattern at position 0",
@@ -281,6 +293,48 @@ def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
         "workspaces.eng.servers.gh",
     }
     assert len(mistakes(tmp_path, "workspaces: {a: {plan: gold}, b: {plan: silver}}")) == 2
+
+
+def test_no_mistake_hides_another(tmp_path: Path) -> None:
+    text = f"""
+    listen: 127.0.0.1:9464
+    observer: {{port: 1}}
+    api: {{jwt: {{secret: "${{SECRET}}", jwks_url: "http://x", isuer: me}}}}
+    plans: {{gold: {{retention: 1}}}}
+    workspaces:
+      a:
+        plan: "${{PLAN}}"
+        tokens: [{{id: x, name: X, sha256: {A}}}, {{id: x, name: X, sha256: {B}, kin: bot}}]
+      b: {{plan: silver, servers: {{gh: {{url: "${{URL}}", timeout: -1}}}}, tokens: [{{id: y, sha256: {A}}}]}}
+      c: {{tokens: [{{id: "${{ID}}", name: A, sha256: "${{ID}}"}}, {{id: "${{ID}}", name: B, sha256: "${{ID}}"}}]}}
+    """
+    told = mistakes(tmp_path, text)
+    unset = {told_.partition(":")[0] for told_ in told if "is not set" in told_}
+    others = [told_ for told_ in told if "is not set" not in told_]
+    assert unset == {
+        "api.jwt.secret",
+        "workspaces.a.plan",
+        "workspaces.b.servers.gh.url",
+        *(f"workspaces.c.tokens[{i}].{key}" for i in (0, 1) for key in ("id", "sha256")),
+    }
+    assert others == [
+        f"observer.port: {NO_SETTING}",
+        f"api.jwt.isuer: {NO_SETTING}",
+        f"plans.gold.retention: {NO_SETTING}",
+        f"workspaces.a.tokens[1].kin: {NO_SETTING}",
+        "workspaces.b.servers.gh.timeout: Input should be greater than 0",
+        "workspaces.b.tokens[0].name: is missing",
+        "api.jwt: set exactly one of 'secret' and 'jwks_url'",
+        "workspaces.a: two tokens have the id 'x': an id names one token of its workspace",
+        "workspaces.b.plan: 'silver' is none of business, enterprise, free, gold, pro, starter",
+        "workspaces.b.tokens[0].sha256: is the same as that of the token a/x: a secret belongs to one token",
+        "observer.listen: has the port of 'listen' (127.0.0.1:9464): give it another one",
+    ]
+
+
+def test_two_free_ports_are_not_one_address(tmp_path: Path) -> None:
+    config = load(write(tmp_path, "listen: 127.0.0.1:0\nobserver: {listen: '127.0.0.1:0'}"), {})
+    assert config.listen == config.observer.listen
 
 
 def test_a_value_that_is_refused_is_not_shown(tmp_path: Path) -> None:
