@@ -361,16 +361,13 @@ def _is_in(path: str, places: Iterable[str]) -> bool:
 
 
 async def changes(path: Path) -> AsyncIterator[Config | ConfigError]:
-    """Yield the configuration, or why it is refused, each time the file's content changes.
+    """Yield the configuration, or why it is refused, each time the file's content changes, goes or comes back.
 
     The folder is watched, not the file: editors and ConfigMaps replace the file by a new one.
     """
-    content = path.read_bytes()
+    content = _content(path)
     async for _ in watchfiles.awatch(path.parent, debounce=200, step=50, recursive=False, rust_timeout=1000):
-        try:
-            changed = path.read_bytes()
-        except OSError:
-            continue
+        changed = _content(path)
         if changed == content:
             continue
         content = changed
@@ -378,3 +375,11 @@ async def changes(path: Path) -> AsyncIterator[Config | ConfigError]:
             yield load(path)
         except ConfigError as error:
             yield error
+
+
+def _content(path: Path) -> bytes | None:
+    """None if the file cannot be read."""
+    try:
+        return path.read_bytes()
+    except OSError:
+        return None

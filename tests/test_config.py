@@ -419,20 +419,47 @@ async def test_changes_are_the_new_configuration_or_why_it_is_refused(tmp_path: 
         assert again.listen.port == 3
 
 
-async def test_a_file_that_is_touched_rewritten_as_it_was_or_gone_is_no_change(tmp_path: Path) -> None:
+async def test_a_file_that_is_touched_or_rewritten_as_it_was_is_no_change(tmp_path: Path) -> None:
     path = write(tmp_path, "listen: 127.0.0.1:1")
     async with aclosing(watch(path)) as seen, asyncio.timeout(30):
         waiting = asyncio.ensure_future(anext(seen))
         while not (await asyncio.wait([waiting], timeout=0.5))[0]:
             os.utime(path)
             replace(path, "listen: 127.0.0.1:1")
-            path.unlink()
             (tmp_path / "another").write_text("x")
-            await asyncio.wait([waiting], timeout=0.5)
-            replace(path, "listen: 127.0.0.1:1")
             await asyncio.wait([waiting], timeout=0.5)
             assert not waiting.done()
             replace(path, "listen: 127.0.0.1:2")
         first = waiting.result()
         assert isinstance(first, Config)
         assert first.listen.port == 2
+
+
+async def test_a_file_that_vanishes_is_told_once_and_holds_again_when_it_is_back(tmp_path: Path) -> None:
+    path = write(tmp_path, "listen: 127.0.0.1:1")
+    async with aclosing(watch(path)) as seen, asyncio.timeout(30):
+        waiting = asyncio.ensure_future(anext(seen))
+        while not (await asyncio.wait([waiting], timeout=0.5))[0]:  # the watch may begin late: see above
+            (tmp_path / "another").write_text("x")
+            path.unlink(missing_ok=True)
+        gone = waiting.result()
+        assert isinstance(gone, ConfigError)
+        assert str(gone) == f"{path}: (top level): cannot be read: No such file or directory"
+
+        waiting = asyncio.ensure_future(anext(seen))
+        (tmp_path / "another").write_text("y")
+        assert not (await asyncio.wait([waiting], timeout=0.5))[0]
+        replace(path, "listen: 127.0.0.1:1")
+        back = await waiting
+        assert isinstance(back, Config)
+        assert back.listen.port == 1
+
+
+async def test_a_file_that_is_not_there_yet_is_waited_for(tmp_path: Path) -> None:
+    path = tmp_path / "callscope.yaml"
+    async with aclosing(watch(path)) as seen, asyncio.timeout(30):
+        waiting = asyncio.ensure_future(anext(seen))
+        while not (await asyncio.wait([waiting], timeout=0.5))[0]:
+            replace(path, "listen: 127.0.0.1:1")
+            (tmp_path / "another").write_text("x")
+        assert isinstance(waiting.result(), Config)

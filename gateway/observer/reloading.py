@@ -20,6 +20,7 @@ class Reloading:
 
     def __init__(self, config: Config, subscribers: Sequence[Callable[[Config], None]]) -> None:
         self.config = config
+        self._at_start = config
         self.outcomes: Counter[str] = Counter({"success": 0, "error": 0})
         self._subscribers = subscribers
         for subscriber in subscribers:
@@ -31,7 +32,9 @@ class Reloading:
 
     async def follow(self, path: Path) -> None:
         """Take over each change of the file that is valid; of another, log every mistake."""
-        self._consider(_load(path))  # it may have changed since the process read it
+        first = _load(path)  # it may have changed since the process read it
+        if first != self.config:
+            self._consider(first)
         async for change in changes(path):
             self._consider(change)
 
@@ -40,14 +43,14 @@ class Reloading:
             case Config() if change != self.config:
                 self._take(change)
             case Config():
-                pass
+                logger.info("the configuration is again the one that holds")
             case ConfigError():
                 self.outcomes["error"] += 1
                 for mistake in change.mistakes:
                     logger.error("the changed configuration is refused: %s: %s", change.source, mistake)
 
     def _take(self, config: Config) -> None:
-        for section in _changed(self.config, config):
+        for section in _changed(self._at_start, config):
             logger.warning("the change of '%s' needs a restart", section)
         self.config = config
         for subscriber in self._subscribers:
