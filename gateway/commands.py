@@ -1,0 +1,133 @@
+"""What `callscope` can do. Exit status 0, 2 with one line per mistake, or 130 after Ctrl-C."""
+
+import json
+import signal
+import sys
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from functools import wraps
+from pathlib import Path
+from typing import Any, ParamSpec
+
+import click
+import uvloop
+
+from gateway import __version__, supervisor, tokens
+from gateway.analytics import auth
+from gateway.config import Config, load
+from gateway.errors import CallscopeError
+
+P = ParamSpec("P")
+
+CONFIG = click.option(
+    "--config",
+    "config_path",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="The configuration file (YAML).",
+)
+
+
+def reports_mistakes(command: Callable[P, None]) -> Callable[P, None]:
+    """End with status 2 and the mistakes on stderr, one a line, and at Ctrl-C with 130, both without a traceback."""
+
+    @wraps(command)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            command(*args, **kwargs)
+        except* CallscopeError as group:
+            for error in _leaves(group):
+                click.echo(str(error), err=True)
+            sys.exit(2)
+        except* KeyboardInterrupt:
+            sys.exit(128 + signal.SIGINT)
+
+    return wrapped
+
+
+def _leaves(group: BaseExceptionGroup[Any]) -> list[BaseException]:
+    return [
+        leaf
+        for error in group.exceptions
+        for leaf in (_leaves(error) if isinstance(error, BaseExceptionGroup) else [error])
+    ]
+
+
+@click.group()
+@click.version_option(__version__, prog_name="callscope")
+def commands() -> None:
+    """An MCP workspace gateway that records every tool call once and makes it observable."""
+
+
+@commands.command()
+@CONFIG
+@click.option("--workers", type=click.IntRange(1, 64), default=1, show_default=True, help="Relay processes.")
+@reports_mistakes
+def serve(config_path: Path, workers: int) -> None:
+    """Serve the workspaces of a configuration until SIGTERM or Ctrl-C."""
+    config = load(config_path)
+    uvloop.run(supervisor.serve(config_path, config, workers=workers, announce=click.echo))
+
+
+@commands.command()
+@CONFIG
+@reports_mistakes
+def check(config_path: Path) -> None:
+    """Say whether a configuration can be used, or every mistake in it."""
+    config = load(config_path)
+    servers = sum(len(workspace.servers) for workspace in config.workspaces.values())
+    members = sum(len(workspace.tokens) for workspace in config.workspaces.values())
+    click.echo(f"{config_path}: ok ({len(config.workspaces)} workspaces, {servers} servers, {members} tokens)")
+
+
+@commands.command()
+@click.option("--seconds", type=click.FloatRange(min=1), help="End by itself after this long, with a summary.")
+@reports_mistakes
+def demo(seconds: float | None) -> None:
+    """Real MCP servers, members and bots, and what Callscope sees of them."""
+    from gateway import demo as demonstration  # noqa: PLC0415 - the SDK's import takes a second that no other command has
+
+    sys.exit(demonstration.run(seconds))
+
+
+@commands.command()
+@click.option("--workspace", required=True, help="The workspace's slug.")
+@click.option("--name", required=True, help='For people, for instance "Alice Cursor".')
+@click.option("--kind", type=click.Choice(["member", "bot"]), default="member", show_default=True)
+@click.option("--expires-in", type=click.IntRange(min=1), help="Seconds for which it is valid; forever by default.")
+@click.option("--url", default="http://127.0.0.1:8080", show_default=True, help="Where clients reach the relay.")
+@reports_mistakes
+def token(workspace: str, name: str, kind: str, expires_in: int | None, url: str) -> None:
+    """Create a token: its entry for the configuration, and the block for the client, whose secret is shown once."""
+    created = tokens.create()
+    entry: dict[str, Any] = {"id": tokens.identifier(name), "name": name, "kind": kind, "sha256": created.sha256}
+    if expires_in is not None:
+        expires_at = datetime.now(UTC) + timedelta(seconds=expires_in)
+        entry["expires_at"] = expires_at.isoformat(timespec="seconds").replace("+00:00", "Z")
+    click.echo(f"# one more entry of workspaces.{workspace}.tokens; the configuration is read again by itself")
+    click.echo(f"- {json.dumps(entry)}")
+    click.echo("# for the client; the secret is not shown again")
+    block = tokens.client_configuration(workspace, f"{url.rstrip('/')}/ws/{workspace}", created.secret)
+    click.echo(json.dumps(block, indent=2))
+
+
+@commands.command()
+@CONFIG
+@click.option("--workspace", required=True, multiple=True, help="A slug, or * for all; repeatable.")
+@click.option("--ttl", type=click.IntRange(min=1), default=3600, show_default=True, help="Seconds.")
+@click.option("--token", "token_id", help="Only this member's calls.")
+@reports_mistakes
+def jwt(config_path: Path, workspace: tuple[str, ...], ttl: int, token_id: str | None) -> None:
+    """Print a JWT for the analytics API, signed with the configuration's secret."""
+    config = load(config_path)
+    click.echo(_issue(config_path, config, workspace, ttl, token_id))
+
+
+def _issue(path: Path, config: Config, workspaces: tuple[str, ...], ttl: int, token_id: str | None) -> str:
+    if config.api is None or config.api.jwt.secret is None:
+        raise CallscopeError(f"{path}: api.jwt.secret: is missing: only a shared secret can sign here")
+    for slug in workspaces:
+        if slug != "*" and slug not in config.workspaces:
+            raise CallscopeError(f"{path}: workspaces: has no {slug!r}, but {', '.join(sorted(config.workspaces))}")
+    return auth.issue(config.api.jwt, workspaces, ttl_s=ttl, now=time.time(), token=token_id)
