@@ -38,6 +38,8 @@ class Batch(NamedTuple):
     """Lines that are no event: passed over, and counted."""
     lag_bytes: int
     """What stood in the journal behind `positions` when the batch was read, but for a line that is not whole."""
+    size: int = 0
+    """Bytes of the journal that the batch is made of."""
 
     @property
     def events(self) -> list[Event]:
@@ -68,17 +70,17 @@ class Reader:
         """
         entries: list[Entry] = []
         behind: Positions = {}
-        corrupt = lag = 0
+        size = corrupt = lag = 0
         for folder in list_writers(self._root):
             segments = list_segments(folder)
             if segments:
                 begin = max(positions.get(folder.name, 0), segments[0].base)
-                part = self._read_writer(entries, folder.name, segments, begin, max_bytes)
+                part = self._read_writer(entries, folder.name, segments, begin, max_bytes - size)
                 behind[folder.name] = part.position
                 corrupt += part.corrupt
                 lag += part.lag
-                max_bytes -= part.size
-        return Batch(entries, behind, corrupt, lag)
+                size += part.size
+        return Batch(entries, behind, corrupt, lag, size)
 
     def _read_writer(
         self, entries: list[Entry], writer: str, segments: Sequence[Segment], position: int, max_bytes: int

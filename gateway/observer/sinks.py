@@ -12,13 +12,16 @@ from gateway.journal.reader import Positions
 
 logger = logging.getLogger(__name__)
 
+FIRST_BACKOFF_S: Final = 0.2
 MAX_BACKOFF_S: Final = 30.0
+MAX_DOUBLINGS: Final = 8
+"""More make no longer pause, and in the end no float."""
 
 
 class Sink(Protocol):
     """Takes batches, in order, each exactly once as far as `durable` says.
 
-    A sink that raises gets the same batch again, later; it must not have kept anything of it.
+    A sink that raises gets a batch that begins with the same entries again, later: what it has kept, it must know.
     """
 
     name: str
@@ -38,10 +41,11 @@ class Pump(threading.Thread):
         super().__init__(name=f"pump-{sink.name}", daemon=True)
         self.sink = sink
         self.failures = 0
-        """Batches that the sink refused; each was tried again."""
+        """Batches that could not be read, or that the sink refused; each was tried again."""
         self.failures_in_a_row = 0
         self.corrupt_lines = 0
         self.lag_bytes = 0
+        """What stands in the journal and the sink has not taken."""
         self._reader = reader
         self._interval = interval
         self._max_bytes = max_bytes
@@ -56,16 +60,11 @@ class Pump(threading.Thread):
         return 0.0 if self.lag_bytes == 0 and self.failures_in_a_row == 0 else time.monotonic() - self._caught_up
 
     def run(self) -> None:
-        """Read, absorb, repeat; after a failure, the same batch again with a growing pause."""
+        """Read, absorb, repeat; after a failure, from the same position again with a growing pause."""
         while not self._stopping.is_set():
             draining = self._draining.is_set()  # before the read: what is written until then is still to be taken
-            batch = self._reader.read(self._positions, self._max_bytes)
-            self.lag_bytes = batch.lag_bytes
-            if not self._absorb(batch):
-                continue
-            self._positions = batch.positions
-            self.corrupt_lines += batch.corrupt
-            if batch.lag_bytes == 0:
+            batch = self._move()
+            if batch is not None and batch.lag_bytes == 0:
                 self._caught_up = time.monotonic()
                 if draining and not batch.entries:
                     return
@@ -78,10 +77,13 @@ class Pump(threading.Thread):
         self._stopping.set()
         self.join(MAX_BACKOFF_S)
 
-    def _absorb(self, batch: Batch) -> bool:
+    def _move(self) -> Batch | None:
+        """Read a batch and let the sink take it; None if either failed, and the pause after that is over."""
         try:
+            batch = self._reader.read(self._positions, self._max_bytes)
+            self.lag_bytes = batch.lag_bytes + batch.size
             self.sink.absorb(batch)
-        except CallscopeError as error:
+        except (CallscopeError, OSError) as error:
             pause = self._failed()
             logger.warning("the %s sink waits %.1f s and tries again: %s", self.sink.name, pause, error)
         except Exception:
@@ -89,12 +91,15 @@ class Pump(threading.Thread):
             logger.exception("the %s sink refused a batch; the same again in %.1f s", self.sink.name, pause)
         else:
             self.failures_in_a_row = 0
-            return True
+            self.lag_bytes = batch.lag_bytes
+            self.corrupt_lines += batch.corrupt
+            self._positions = batch.positions
+            return batch
         self._stopping.wait(pause)
-        return False
+        return None
 
     def _failed(self) -> float:
         """Count a failure; the seconds until the next attempt."""
         self.failures += 1
         self.failures_in_a_row += 1
-        return min(0.1 * 2.0**self.failures_in_a_row, MAX_BACKOFF_S)
+        return min(FIRST_BACKOFF_S * 2.0 ** min(self.failures_in_a_row - 1, MAX_DOUBLINGS), MAX_BACKOFF_S)
