@@ -4,7 +4,7 @@ import json
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from functools import wraps
 from pathlib import Path
@@ -12,10 +12,11 @@ from typing import Any, ParamSpec
 
 import click
 import uvloop
+from pydantic import TypeAdapter, ValidationError
 
 from gateway import __version__, supervisor, tokens
 from gateway.analytics import auth
-from gateway.config import Config, load
+from gateway.config import Config, Slug, Token, Url, load
 from gateway.errors import CallscopeError
 
 P = ParamSpec("P")
@@ -27,6 +28,8 @@ CONFIG = click.option(
     type=click.Path(path_type=Path),
     help="The configuration file (YAML).",
 )
+SECONDS = click.IntRange(1, 100 * 366 * 86400)
+"""A lifetime: a century is more than anybody needs, and far from what no calendar has."""
 
 
 def reports_mistakes(command: Callable[P, None]) -> Callable[P, None]:
@@ -95,7 +98,7 @@ def demo(seconds: float | None) -> None:
 @click.option("--workspace", required=True, help="The workspace's slug.")
 @click.option("--name", required=True, help='For people, for instance "Alice Cursor".')
 @click.option("--kind", type=click.Choice(["member", "bot"]), default="member", show_default=True)
-@click.option("--expires-in", type=click.IntRange(min=1), help="Seconds for which it is valid; forever by default.")
+@click.option("--expires-in", type=SECONDS, help="Seconds for which it is valid; forever by default.")
 @click.option("--url", default="http://127.0.0.1:8080", show_default=True, help="Where clients reach the relay.")
 @reports_mistakes
 def token(workspace: str, name: str, kind: str, expires_in: int | None, url: str) -> None:
@@ -105,17 +108,33 @@ def token(workspace: str, name: str, kind: str, expires_in: int | None, url: str
     if expires_in is not None:
         expires_at = datetime.now(UTC) + timedelta(seconds=expires_in)
         entry["expires_at"] = expires_at.isoformat(timespec="seconds").replace("+00:00", "Z")
-    click.echo(f"# one more entry of workspaces.{workspace}.tokens; the configuration is read again by itself")
-    click.echo(f"- {json.dumps(entry)}")
+    _check((("--workspace", Slug, workspace), ("--name", Token, entry), ("--url", Url, url)))
+    click.echo(
+        f"# below `tokens:` of the workspace {workspace}; where it says `tokens: []`, this line takes the place of []."
+    )
+    click.echo("# A gateway that runs reads the configuration again by itself.")
+    click.echo(f"- {json.dumps(entry, ensure_ascii=False)}")
     click.echo("# for the client; the secret is not shown again")
     block = tokens.client_configuration(workspace, f"{url.rstrip('/')}/ws/{workspace}", created.secret)
     click.echo(json.dumps(block, indent=2))
 
 
+def _check(options: Iterable[tuple[str, Any, object]]) -> None:
+    """Hold options against the configuration's own types, in which they will be written down."""
+    mistakes = []
+    for option, kind, value in options:
+        try:
+            TypeAdapter(kind).validate_python(value)
+        except ValidationError as error:
+            mistakes += [f"{option}: {detail['msg'].removeprefix('Value error, ')}" for detail in error.errors()]
+    if mistakes:
+        raise CallscopeError("\n".join(mistakes))
+
+
 @commands.command()
 @CONFIG
 @click.option("--workspace", required=True, multiple=True, help="A slug, or * for all; repeatable.")
-@click.option("--ttl", type=click.IntRange(min=1), default=3600, show_default=True, help="Seconds.")
+@click.option("--ttl", type=SECONDS, default=3600, show_default=True, help="Seconds.")
 @click.option("--token", "token_id", help="Only this member's calls.")
 @reports_mistakes
 def jwt(config_path: Path, workspace: tuple[str, ...], ttl: int, token_id: str | None) -> None:
@@ -130,4 +149,14 @@ def _issue(path: Path, config: Config, workspaces: tuple[str, ...], ttl: int, to
     for slug in workspaces:
         if slug != "*" and slug not in config.workspaces:
             raise CallscopeError(f"{path}: workspaces: has no {slug!r}, but {', '.join(sorted(config.workspaces))}")
+    members = _members(config, workspaces)
+    if token_id is not None and token_id not in members:
+        there = f"but {', '.join(members)}" if members else "and no other token"
+        raise CallscopeError(f"{path}: --token: {', '.join(workspaces)} has no {token_id!r}, {there}")
     return auth.issue(config.api.jwt, workspaces, ttl_s=ttl, now=time.time(), token=token_id)
+
+
+def _members(config: Config, workspaces: Iterable[str]) -> list[str]:
+    """The ids of the tokens of these workspaces, of which `*` is all."""
+    slugs = config.workspaces if "*" in workspaces else workspaces
+    return sorted({token.id for slug in slugs for token in config.workspaces[slug].tokens})

@@ -6,6 +6,8 @@ import secrets
 from typing import Any, Final, NamedTuple
 
 PREFIX: Final = "mwt_"
+MAX_ID: Final = 64
+"""Characters of a token's id, as of any slug of the configuration."""
 
 
 class NewToken(NamedTuple):
@@ -22,8 +24,8 @@ def create() -> NewToken:
 
 
 def identifier(name: str) -> str:
-    """A token id made of its name: "Alice Cursor" becomes `alice-cursor`."""
-    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "token"
+    """A token id made of its name: "Alice Cursor" becomes `alice-cursor`; as long as an id may be at most."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:MAX_ID].rstrip("-") or "token"
 
 
 def client_configuration(workspace: str, url: str, secret: str) -> dict[str, Any]:
