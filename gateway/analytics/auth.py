@@ -41,7 +41,7 @@ class Authorizer:
         """Check the `Authorization` header's value.
 
         Raises:
-            RefusedError: 401, 403, 404, or 503 if the key set cannot be fetched.
+            RefusedError: 401, 403, 404, or 503 if there is no section `api`, or its key set cannot be fetched.
         """
         current = self._config()
         claims = await self._verify(current, authorization)
@@ -56,9 +56,10 @@ class Authorizer:
 
     async def _verify(self, current: config.Config, authorization: str | None) -> dict[str, Any]:
         if current.api is None:
-            raise unauthorized(
-                "the analytics API has no key to verify tokens with: "
-                "set api.jwt.secret or api.jwt.jwks_url in the configuration"
+            raise unavailable(
+                "the configuration has no section 'api': the analytics API has no key to verify tokens with until "
+                "api.jwt.secret or api.jwt.jwks_url is set",
+                retry_after_s=60,
             )
         scheme, _, bearer = (authorization or "").partition(" ")
         if scheme.lower() != "bearer" or not bearer.strip():

@@ -106,10 +106,13 @@ def test_an_unknown_workspace_is_404_for_a_token_that_may_see_all() -> None:
     assert status(bearer(workspaces=["*"]), workspace="nowhere") == 404
 
 
-def test_a_configuration_without_an_api_section_says_what_to_set() -> None:
+@pytest.mark.parametrize("authorization", [bearer(), ""])
+def test_a_configuration_without_an_api_section_says_so_whatever_the_bearer(authorization: str) -> None:
     with Service(config=CONFIG.model_copy(update={"api": None})) as service:
-        response = service.request("/overview")
-    assert response.status_code == 401
+        response = service.request("/overview", bearer=authorization)
+    assert response.status_code == 503
+    assert "www-authenticate" not in response.headers
+    assert "no section 'api'" in response.json()["error"]
     assert "api.jwt.secret" in response.json()["error"]
 
 
