@@ -7,6 +7,7 @@ see the end of the pipe, finish what they have and stop.
 
 import asyncio
 import contextlib
+import errno
 import fcntl
 import logging
 import os
@@ -32,6 +33,13 @@ STABLE_S: Final = 30.0
 BACKLOG: Final = 2048
 NOT_FOR_OTHERS: Final = 0o027
 """The umask of `callscope serve`: what fails may be told in the data directory, and is not every user's to read."""
+
+ADVICE: Final = {
+    errno.EADDRINUSE: "stop what uses it, or name another port",
+    errno.EACCES: "ports below 1024 are not every user's: name a higher one, or grant CAP_NET_BIND_SERVICE",
+    errno.EADDRNOTAVAIL: "name an address of this machine: 127.0.0.1, or 0.0.0.0 for all that it has",
+}
+"""What helps against an address that cannot be had, by errno."""
 
 
 class Child:
@@ -110,9 +118,8 @@ def bind(address: Address) -> socket.socket:
         sock.listen(BACKLOG)
     except OSError as error:
         sock.close()
-        raise StartError(
-            f"cannot listen on {address}: {error.strerror}; stop what uses it, or name another address"
-        ) from error
+        advice = ADVICE.get(error.errno or 0, "name another address")
+        raise StartError(f"cannot listen on {address}: {error.strerror or error}; {advice}") from error
     sock.setblocking(False)  # noqa: FBT003 - the socket's own signature
     return sock
 
