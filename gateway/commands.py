@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from functools import wraps
 from pathlib import Path
-from typing import Any, ParamSpec
+from typing import Any, Final, ParamSpec
 
 import click
 import uvloop
@@ -28,6 +28,8 @@ CONFIG = click.option(
     type=click.Path(path_type=Path),
     help="The configuration file (YAML).",
 )
+SAFE_SECRET_BYTES: Final = 32
+"""RFC 7518, section 3.2: a key of HS256 is at least as long as its hash."""
 SECONDS = click.IntRange(1, 100 * 366 * 86400)
 """A lifetime: a century is more than anybody needs, and far from what no calendar has."""
 
@@ -70,6 +72,7 @@ def commands() -> None:
 def serve(config_path: Path, workers: int) -> None:
     """Serve the workspaces of a configuration until SIGTERM or Ctrl-C."""
     config = load(config_path)
+    _warn(config_path, config)
     uvloop.run(supervisor.serve(config_path, config, workers=workers, announce=click.echo))
 
 
@@ -79,9 +82,21 @@ def serve(config_path: Path, workers: int) -> None:
 def check(config_path: Path) -> None:
     """Say whether a configuration can be used, or every mistake in it."""
     config = load(config_path)
+    _warn(config_path, config)
     servers = sum(len(workspace.servers) for workspace in config.workspaces.values())
     members = sum(len(workspace.tokens) for workspace in config.workspaces.values())
     click.echo(f"{config_path}: ok ({len(config.workspaces)} workspaces, {servers} servers, {members} tokens)")
+
+
+def _warn(path: Path, config: Config) -> None:
+    """What can be used, and should not be."""
+    secret = config.api.jwt.secret if config.api is not None else None
+    if secret is not None and len(secret.encode()) < SAFE_SECRET_BYTES:
+        click.echo(
+            f"{path}: api.jwt.secret: warning: is shorter than {SAFE_SECRET_BYTES} bytes and can be guessed, "
+            "and whoever has it reads every call: take what `openssl rand -hex 32` prints",
+            err=True,
+        )
 
 
 @commands.command()

@@ -1,6 +1,8 @@
 """The commands that people type: what they print can be used as it is, and a mistake is a line and status 2."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import jwt
@@ -108,6 +110,39 @@ def test_a_jwt_for_nobody_is_refused_with_the_tokens_that_there_are(config: str,
 
 def test_a_jwt_for_a_member_of_another_workspace_is_refused(config: str) -> None:
     assert run("jwt", "--config", config, "--workspace", "support", "--token", "alice").exit_code == 2
+
+
+# -- check
+
+
+def test_a_secret_that_can_be_guessed_is_a_warning_and_no_mistake(tmp_path: Path) -> None:
+    path = tmp_path / "callscope.yaml"
+    path.write_text(f"api: {{jwt: {{secret: {'s' * 31}}}}}")
+    checked = run("check", "--config", str(path))
+
+    assert (checked.exit_code, checked.stdout) == (0, f"{path}: ok (0 workspaces, 0 servers, 0 tokens)\n")
+    assert checked.stderr.startswith(f"{path}: api.jwt.secret: warning: is shorter than 32 bytes")
+    assert checked.stderr.count("\n") == 1
+    assert "sss" not in checked.stderr
+
+
+@pytest.mark.parametrize("text", [f"api: {{jwt: {{secret: {'s' * 32}}}}}", "api: {jwt: {jwks_url: 'http://x'}}", "{}"])
+def test_nothing_is_said_of_a_configuration_without_such_a_secret(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "callscope.yaml"
+    path.write_text(text)
+
+    assert run("check", "--config", str(path)).stderr == ""
+
+
+def test_serve_warns_too(tmp_path: Path) -> None:
+    path = tmp_path / "callscope.yaml"
+    path.write_text("{api: {jwt: {secret: short}}, data_dir: /dev/null/no-folder}")
+    serve = [sys.executable, "-m", "gateway", "serve", "--config", str(path)]  # a process: it sets its own umask
+    refused = subprocess.run(serve, capture_output=True, text=True, timeout=60, check=False)
+
+    assert refused.returncode == 2
+    assert "api.jwt.secret: warning" in refused.stderr
+    assert "/dev/null/no-folder" in refused.stderr
 
 
 # -- the whole way
