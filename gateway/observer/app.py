@@ -89,8 +89,8 @@ class Plane:
 
     def losses(self) -> Mapping[tuple[str, str], int]:
         """Records that are lost since this process began, by sink and reason."""
-        rejected = {} if self.otlp is None else {self.otlp.name: self.otlp.dropped.total()}
-        return losses(self.pumps, self.upkeep.dropped, rejected)
+        refused = {} if self.otlp is None else {self.otlp.name: self.otlp.dropped}
+        return losses(self.pumps, self.upkeep.dropped, refused)
 
     def registry(self) -> CollectorRegistry:
         """What `/metrics` exposes."""

@@ -24,16 +24,17 @@ def internals_collector(pumps: Sequence[Pump], reloads: Mapping[str, int], *, ve
 
 
 def losses(
-    pumps: Sequence[Pump], over_max_bytes: Mapping[str, int], rejected: Mapping[str, int]
+    pumps: Sequence[Pump], over_max_bytes: Mapping[str, int], refused: Mapping[str, Mapping[str, int]]
 ) -> dict[tuple[str, str], int]:
     """What each sink has lost since this process began, by sink and reason: see `MetricsSink.count_losses`.
 
-    `over_max_bytes` and `rejected` are by sink: records that the journal deleted unread, and that a back end refused.
+    `over_max_bytes` is by sink: calls that the journal deleted unread. `refused` is by sink and reason: records that a
+    back end did not take.
     """
     lost: dict[tuple[str, str], int] = {}
     for pump in pumps:
         name = pump.sink.name
         lost[name, "corrupt"] = pump.corrupt_lines
         lost[name, "max_bytes"] = over_max_bytes.get(name, 0)
-    lost.update(((name, "rejected"), records) for name, records in rejected.items())
+    lost.update(((sink, reason), records) for sink, reasons in refused.items() for reason, records in reasons.items())
     return lost

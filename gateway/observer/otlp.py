@@ -29,7 +29,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans
 
 from gateway.calls import ToolCall
 from gateway.config import Config, Otlp
-from gateway.errors import CallscopeError
+from gateway.errors import CallscopeError, StartError
 from gateway.journal import Batch
 from gateway.journal.reader import Positions
 from gateway.observer.attributes import resource, scope
@@ -39,23 +39,34 @@ from gateway.observer.traces import spans
 logger = logging.getLogger(__name__)
 
 RETRYABLE: Final = frozenset({429, 502, 503, 504})
+TOO_LARGE: Final = 413
 MAX_CALLS: Final = 512
 """Of one export: about 1 MB of protobuf before gzip."""
 MAX_RETRY_AFTER_S: Final = 60.0
 """A collector that asks for more is asked again after this."""
 IDLE_SAVE_S: Final = 10.0
 """Positions move without a call too (heartbeats); then they are saved this seldom."""
+REASONS: Final = ("rejected", "refused", "too_large")
+"""Why data is lost: the collector took an export but for these, or not at all, or one call is more than it takes."""
 
 
 class CollectorAwayError(CallscopeError):
     """The collector does not take data now; the same data may be taken later."""
 
 
-class _Export(NamedTuple):
-    """One request's worth: the calls, and the positions behind them."""
+class _TooLargeError(CallscopeError):
+    """The collector takes no request of this size."""
 
-    calls: list[ToolCall]
-    positions: Positions
+
+class _Signal(NamedTuple):
+    """Spans or log records: where they go, and what they are called."""
+
+    path: str
+    noun: str
+
+
+_SPANS: Final = _Signal("/v1/traces", "spans")
+_LOGS: Final = _Signal("/v1/logs", "log records")
 
 
 class OtlpSink:
@@ -72,7 +83,7 @@ class OtlpSink:
         version: str,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self.dropped: Counter[str] = Counter()
+        self.dropped = Counter(dict.fromkeys(REASONS, 0))
         """Spans and log records that are lost, by reason."""
         self._path = position_path
         self._base = endpoint.endpoint.rstrip("/")
@@ -89,14 +100,18 @@ class OtlpSink:
         self._scope = scope(version)
         self._clock = clock
         self._durable = _load(position_path)
+        self._acknowledged = self._durable
+        self._traced = self._durable
+        """The positions behind the last call whose spans the collector has acknowledged."""
         self._saved_at = 0.0
-        self._spans_acknowledged = False
+        self._save_failed = False
+        self._portion = MAX_CALLS
         self._not_before = 0.0
         self._retentions: Mapping[str, str] = {}
 
     @property
     def durable(self) -> Mapping[str, int]:
-        """The positions behind the last call that the collector has acknowledged."""
+        """The positions, as they are saved, behind the last call that the collector has acknowledged."""
         return self._durable
 
     def configure(self, config: Config) -> None:
@@ -113,10 +128,11 @@ class OtlpSink:
         if left > 0:
             raise CollectorAwayError(f"{self._base} asked to be left alone for another {left:.0f} s")
         exported = False
-        for export in self._exports(batch):
-            self._send(export.calls)
-            self._save(export.positions)
-            exported = True
+        while entries := list(islice(self._unacknowledged(batch), self._portion)):
+            if self._send(entries):
+                self._save(self._acknowledged)
+                exported = True
+        self._acknowledged = self._traced = batch.positions
         idle = self._clock() - self._saved_at
         if batch.positions != self._durable and (exported or idle >= IDLE_SAVE_S):
             self._save(batch.positions)
@@ -125,20 +141,30 @@ class OtlpSink:
         """Close the connections."""
         self._client.close()
 
-    def _exports(self, batch: Batch) -> Iterator[_Export]:
-        """What of the batch has not been acknowledged yet, in portions."""
-        entries = ((e.event, e.writer, e.offset) for e in batch.entries if e.offset > self._durable.get(e.writer, 0))
-        calls = ((event, writer, offset) for event, writer, offset in entries if isinstance(event, ToolCall))
-        while portion := list(islice(calls, MAX_CALLS)):
-            ends = {writer: offset for _, writer, offset in portion}
-            yield _Export([call for call, _, _ in portion], {**self._durable, **ends})
+    def _unacknowledged(self, batch: Batch) -> Iterator[tuple[ToolCall, str, int]]:
+        """The batch's calls that are still to be exported, with their writers and offsets."""
+        for event, writer, offset in batch.entries:
+            if isinstance(event, ToolCall) and offset > self._acknowledged.get(writer, 0):
+                yield event, writer, offset
 
-    def _send(self, calls: Sequence[ToolCall]) -> None:
-        if not self._spans_acknowledged:
-            self._export_spans(calls)
-        self._spans_acknowledged = True
-        self._export_logs(calls)
-        self._spans_acknowledged = False
+    def _send(self, entries: Sequence[tuple[ToolCall, str, int]]) -> bool:
+        """Export the calls, their spans only if that has not been done; whether they were few enough for one export.
+
+        If not, the next export is of half as many; after one that was taken, of twice as many again.
+        """
+        ends = {writer: offset for _, writer, offset in entries}
+        try:
+            untraced = [call for call, writer, offset in entries if offset > self._traced.get(writer, 0)]
+            if untraced:
+                self._export_spans(untraced)
+                self._traced = {**self._traced, **ends}
+            self._export_logs([call for call, _, _ in entries])
+        except _TooLargeError:
+            self._portion = len(entries) // 2
+            return False
+        self._acknowledged = {**self._acknowledged, **ends}
+        self._portion = min(self._portion * 2, MAX_CALLS)
+        return True
 
     def _export_spans(self, calls: Sequence[ToolCall]) -> None:
         scoped = ScopeSpans(scope=self._scope, spans=[span for call in calls for span in spans(call)])
@@ -146,63 +172,91 @@ class OtlpSink:
             resource_spans=[ResourceSpans(resource=self._resource, scope_spans=[scoped])],
         )
         answer = ExportTraceServiceResponse()
-        if not self._post("/v1/traces", request, answer):
-            self.dropped["rejected"] += len(scoped.spans)
-        elif answer.HasField("partial_success"):
-            partial = answer.partial_success
-            self._partly_rejected("spans", partial.rejected_spans, partial.error_message)
+        self._export(_SPANS, request, answer, calls=len(calls), records=len(scoped.spans))
+        partial = answer.partial_success
+        self._partly_rejected(_SPANS, partial.rejected_spans, partial.error_message)
 
     def _export_logs(self, calls: Sequence[ToolCall]) -> None:
         records = [log_record(call, self._retentions) for call in calls]
         scoped = ScopeLogs(scope=self._scope, log_records=records)
         request = ExportLogsServiceRequest(resource_logs=[ResourceLogs(resource=self._resource, scope_logs=[scoped])])
         answer = ExportLogsServiceResponse()
-        if not self._post("/v1/logs", request, answer):
-            self.dropped["rejected"] += len(records)
-        elif answer.HasField("partial_success"):
-            partial = answer.partial_success
-            self._partly_rejected("log records", partial.rejected_log_records, partial.error_message)
+        self._export(_LOGS, request, answer, calls=len(calls), records=len(records))
+        partial = answer.partial_success
+        self._partly_rejected(_LOGS, partial.rejected_log_records, partial.error_message)
 
-    def _post(self, path: str, request: Message, answer: Message) -> bool:
-        """Whether the collector took the request, and its `answer`; False if it refuses it for good."""
-        url = self._base + path
-        try:
-            response = self._client.post(url, content=gzip.compress(request.SerializeToString(), 1))
-        except httpx.TransportError as error:
-            raise CollectorAwayError(f"{url} does not answer: {error!r}") from error
-        if response.status_code in RETRYABLE:
-            now = self._clock()
-            self._not_before = now + min(_retry_after(response.headers.get("retry-after"), now), MAX_RETRY_AFTER_S)
-            raise CollectorAwayError(f"{url} answers {response.status_code}")
+    def _export(self, signal: _Signal, request: Message, answer: Message, *, calls: int, records: int) -> None:
+        """Post the request, and read the collector's `answer`; what it refuses for good is counted.
+
+        Raises:
+            CollectorAwayError: it may take the same later.
+            _TooLargeError: it may take fewer calls.
+        """
+        url = self._base + signal.path
+        response = self._post(url, gzip.compress(request.SerializeToString(), 1))
+        if response.status_code == TOO_LARGE and calls > 1:
+            raise _TooLargeError(f"{url} takes no export of {calls} calls")
         if not response.is_success:
-            logger.error("%s refuses an export with %d: %.200s", url, response.status_code, response.text)
-            return False
+            self.dropped["too_large" if response.status_code == TOO_LARGE else "refused"] += records
+            logger.error("%s refuses %d %s: %s", url, records, signal.noun, _said(response))
+            return
         try:
             answer.ParseFromString(response.content)
         except DecodeError:
             logger.warning("%s answers %d with what is no OTLP; it counts as taken", url, response.status_code)
-        return True
 
-    def _partly_rejected(self, what: str, count: int, message: str) -> None:
-        if count:
-            self.dropped["rejected"] += count
+    def _post(self, url: str, body: bytes) -> httpx.Response:
+        try:
+            response = self._client.post(url, content=body)
+        except httpx.TransportError as error:
+            raise CollectorAwayError(f"{url} does not answer: {error!r}; see otlp.endpoint") from error
+        if response.status_code in RETRYABLE:
+            now = self._clock()
+            self._not_before = now + min(_retry_after(response.headers.get("retry-after"), now), MAX_RETRY_AFTER_S)
+            raise CollectorAwayError(f"{url} answers {_said(response)}")
+        return response
+
+    def _partly_rejected(self, signal: _Signal, count: int, message: str) -> None:
+        self.dropped["rejected"] += count
         if count or message:
-            logger.warning("the collector rejected %d %s: %.200s", count, what, message)
+            logger.warning("the collector rejected %d %s: %.200s", count, signal.noun, message)
 
     def _save(self, positions: Positions) -> None:
-        draft = self._path.with_suffix(".draft")
-        draft.write_bytes(msgspec.json.encode(positions))
-        draft.replace(self._path)
-        self._durable = positions
+        """Write the positions. If the disk refuses, it is logged; this process sends nothing again for that."""
         self._saved_at = self._clock()
+        draft = self._path.with_suffix(".draft")
+        try:
+            draft.write_bytes(msgspec.json.encode(positions))
+            draft.replace(self._path)
+        except OSError as error:
+            if not self._save_failed:
+                logger.error(  # noqa: TRY400 - the disk's reason is all
+                    "%s: the collector's position cannot be saved: %s; the journal is kept until it can",
+                    self._path,
+                    error,
+                )
+            self._save_failed = True
+            return
+        self._save_failed = False
+        self._durable = positions
+
+
+def _said(response: httpx.Response) -> str:
+    return f"{response.status_code} {response.text[:200]}".rstrip()
 
 
 def _load(path: Path) -> Positions:
-    """Nowhere, if there is no file or it does not hold positions: then everything that is left is exported again."""
+    """Nowhere, if there is no file or it does not hold positions: then everything that is left is exported again.
+
+    Raises:
+        StartError: the file cannot be read.
+    """
     try:
         return msgspec.json.decode(path.read_bytes(), type=Positions)
     except FileNotFoundError:
         return {}
+    except OSError as error:
+        raise StartError(f"{path}: the collector's position cannot be read: {error.strerror}; mend that") from error
     except msgspec.MsgspecError as error:
         logger.warning("%s holds no positions (%s): the whole journal is exported again", path, error)
         return {}

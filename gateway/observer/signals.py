@@ -213,7 +213,9 @@ RECORDS_DROPPED: Final = Metric(
     labels=("sink", "reason"),
     help=(
         "Records that are lost to a sink. Reasons: disk (it refused journal lines), max_bytes (of the journal), "
-        "corrupt (lines that are no event), rejected (by the collector), corrupt_state (1 for a whole state file)."
+        "corrupt (lines that are no event), corrupt_state (1 for a whole state file); of spans and log records: "
+        "rejected (the collector took the export but for them), refused (it did not take the export), too_large (it "
+        "takes no export that is as large as one call)."
     ),
 )
 SERIES_OVERFLOW: Final = Metric(

@@ -46,9 +46,14 @@ def test_losses_are_named_for_every_sink_before_there_are_any(tmp_path: Path) ->
     pump = Pump(sink_at(tmp_path, Clock()), Reader(tmp_path / "journal"), interval=0.01)
     pump.corrupt_lines = 3
 
-    lost = losses([pump], {"ledger": 9, "metrics": 2}, {"otlp": 0})
+    lost = losses([pump], {"ledger": 9, "metrics": 2}, {"otlp": {"rejected": 0, "too_large": 4}})
 
-    assert lost == {("metrics", "corrupt"): 3, ("metrics", "max_bytes"): 2, ("otlp", "rejected"): 0}
+    assert lost == {
+        ("metrics", "corrupt"): 3,
+        ("metrics", "max_bytes"): 2,
+        ("otlp", "rejected"): 0,
+        ("otlp", "too_large"): 4,
+    }
 
 
 def test_losses_of_every_life_of_the_process_are_added_up(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 
 from gateway.calls import Heartbeat, Phases, ToolCall
 from gateway.config import Config, Otlp, Workspace
+from gateway.errors import StartError
 from gateway.journal import Reader, Writer
 from gateway.observer.otlp import MAX_CALLS, CollectorAwayError, OtlpSink
 from gateway.observer.sinks import Pump
@@ -227,7 +228,7 @@ def test_a_collector_that_is_away_moves_no_position_and_gets_the_calls_later(
     assert sink.durable == {}
     bench.feed(sink)
     assert collector.traced() == collector.logged() == ["c0"]
-    assert not sink.dropped
+    assert sink.dropped.total() == 0
 
 
 def test_a_collector_that_no_one_listens_for_moves_no_position(bench: Bench, collector: Collector) -> None:
@@ -272,7 +273,7 @@ def test_a_collector_that_asks_for_an_hour_is_asked_again_after_a_minute(bench: 
     assert collector.logged() == ["c0"]
 
 
-@pytest.mark.parametrize("status", [400, 401, 413, 500])
+@pytest.mark.parametrize("status", [400, 401, 500])
 def test_a_refusal_for_good_is_counted_and_the_position_moves_on(
     bench: Bench, collector: Collector, status: int, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -283,10 +284,10 @@ def test_a_refusal_for_good_is_counted_and_the_position_moves_on(
     with caplog.at_level(logging.ERROR):
         bench.feed(sink)
 
-    assert sink.dropped == {"rejected": 2}
+    assert +sink.dropped == {"refused": 2}
     assert collector.traced() == ["c0", "c1"]
     assert bench.saved() == {bench.writer.writer_id: bench.writer.offset}
-    assert f"refuses an export with {status}" in caplog.text
+    assert f"/v1/logs refuses 2 log records: {status}" in caplog.text
 
 
 def test_what_a_collector_rejects_in_part_is_counted(
@@ -298,9 +299,43 @@ def test_what_a_collector_rejects_in_part_is_counted(
 
     bench.feed(sink)
 
-    assert sink.dropped == {"rejected": 5}
+    assert +sink.dropped == {"rejected": 5}
     assert bench.saved() == {bench.writer.writer_id: bench.writer.offset}
     assert "rejected 4 spans: too old" in caplog.text
+
+
+def test_every_reason_is_counted_from_0(bench: Bench) -> None:
+    assert dict(bench.sink().dropped) == {"rejected": 0, "refused": 0, "too_large": 0}
+
+
+@pytest.mark.parametrize("path", ["/v1/traces", "/v1/logs"])
+def test_an_export_that_is_too_large_goes_in_halves(bench: Bench, collector: Collector, path: str) -> None:
+    sink = bench.sink()
+    bench.write(*range(8))
+    collector.script[path] = [Answer(413), Answer(413)]
+
+    bench.feed(sink)
+
+    assert collector.traced() == collector.logged() == [f"c{n}" for n in range(8)]
+    assert sink.dropped.total() == 0
+    sizes = [len(request.resource_logs[0].scope_logs[0].log_records) for request in collector.logs]
+    assert sizes == [2, 4, 2]
+    assert bench.saved() == {bench.writer.writer_id: bench.writer.offset}
+
+
+def test_a_call_that_is_too_large_alone_is_lost_alone(
+    bench: Bench, collector: Collector, caplog: pytest.LogCaptureFixture
+) -> None:
+    sink = bench.sink()
+    bench.write(0, 1, 2)
+    collector.script["/v1/logs"] = [Answer(413), Answer(413)]
+
+    bench.feed(sink)
+
+    assert collector.traced() == ["c0", "c1", "c2"]
+    assert collector.logged() == ["c1", "c2"]
+    assert +sink.dropped == {"too_large": 1}
+    assert "/v1/logs refuses 1 log records: 413" in caplog.text
 
 
 def test_spans_are_not_sent_again_because_the_log_records_were_refused(bench: Bench, collector: Collector) -> None:
@@ -314,6 +349,46 @@ def test_spans_are_not_sent_again_because_the_log_records_were_refused(bench: Be
     bench.feed(sink)
 
     assert collector.requests == {"/v1/traces": 1, "/v1/logs": 3}
+
+
+def test_a_call_that_came_while_log_records_were_refused_has_its_spans_too(bench: Bench, collector: Collector) -> None:
+    sink = bench.sink()
+    bench.write(0)
+    collector.script["/v1/logs"] = [Answer(503)]
+    with pytest.raises(CollectorAwayError):
+        bench.feed(sink)
+    bench.write(1)
+
+    bench.feed(sink)
+
+    assert collector.traced() == collector.logged() == ["c0", "c1"]
+
+
+def test_a_disk_that_refuses_the_position_costs_no_repetition_while_the_process_lives(
+    bench: Bench, collector: Collector, caplog: pytest.LogCaptureFixture
+) -> None:
+    sink = bench.sink()
+    bench.position.with_suffix(".draft").mkdir()
+    bench.write(0)
+    bench.feed(sink)
+    bench.write(1)
+    bench.feed(sink)
+
+    assert collector.traced() == collector.logged() == ["c0", "c1"]
+    assert sink.durable == {}
+    assert caplog.text.count("position cannot be saved") == 1
+    bench.position.with_suffix(".draft").rmdir()
+    bench.write(2)
+    bench.feed(sink)
+    assert bench.saved() == dict(sink.durable) == {bench.writer.writer_id: bench.writer.offset}
+    assert collector.logged() == ["c0", "c1", "c2"]
+
+
+def test_a_position_file_that_cannot_be_read_says_so_at_the_start(bench: Bench) -> None:
+    bench.position.mkdir()
+
+    with pytest.raises(StartError, match=r"otlp\.position: the collector's position cannot be read: Is a directory"):
+        bench.sink()
 
 
 def test_a_large_batch_goes_in_portions_and_an_acknowledged_one_is_not_repeated(
