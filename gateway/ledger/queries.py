@@ -1,7 +1,7 @@
 """The ledger's questions as SQL: pure functions, in the dialect that DuckDB and PostgreSQL share.
 
-Every query is bound to one workspace. Values are parameters, written `$name`; only names of columns, which come from
-the tables below, are part of a text.
+Every query is bound to one workspace, but for `used_by_workspace`. Values are parameters, written `$name`; only names of
+columns, which come from the tables below, are part of a text.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,6 +24,8 @@ COLUMN_OF: Final[Mapping[Dimension, str]] = {
 
 REFUSED_BY_LIMITS: Final = (ErrorType.RATE_LIMITED.value, ErrorType.QUOTA_EXCEEDED.value)
 """Failures that use nothing up: a call that a limit refused must not bring the limit nearer."""
+
+_COUNTS_AGAINST_LIMIT: Final = "(error_type is null or error_type <> all($refused))"
 
 _MEASURES: Final = """
     count(*),
@@ -192,8 +194,26 @@ def used(scope: Scope) -> Query:
     """One row: the calls that count against the plan's limit."""
     where, parameters = _where(scope)
     return Query(
-        f"select count(*) from calls where {where} and (error_type is null or error_type <> all($refused))",  # noqa: S608 - constants
+        f"select count(*) from calls where {where} and {_COUNTS_AGAINST_LIMIT}",  # noqa: S608 - constants
         {**parameters, "refused": list(REFUSED_BY_LIMITS)},
+    )
+
+
+def used_by_workspace(workspace_ids: Sequence[str], from_ns: int, to_ns: int) -> Query:
+    """A row for each of the workspaces that has any: its id, and the calls that count against its plan's limit."""
+    return Query(
+        f"""
+        select workspace_id, count(*) from calls
+        where workspace_id = any($workspace_ids) and timestamp_ns >= $from_ns and timestamp_ns < $to_ns
+            and {_COUNTS_AGAINST_LIMIT}
+        group by workspace_id
+        """,  # noqa: S608 - constants
+        {
+            "workspace_ids": list(workspace_ids),
+            "from_ns": from_ns,
+            "to_ns": to_ns,
+            "refused": list(REFUSED_BY_LIMITS),
+        },
     )
 
 
@@ -202,7 +222,7 @@ def nth_used(scope: Scope, n: int) -> Query:
     where, parameters = _where(scope)
     return Query(
         f"""
-        select timestamp_ns from calls where {where} and (error_type is null or error_type <> all($refused))
+        select timestamp_ns from calls where {where} and {_COUNTS_AGAINST_LIMIT}
         order by timestamp_ns limit 1 offset $skipped
         """,  # noqa: S608 - constants
         {**parameters, "refused": list(REFUSED_BY_LIMITS), "skipped": n - 1},
