@@ -1,6 +1,6 @@
 """The ledger's questions as SQL: pure functions, in the dialect that DuckDB and PostgreSQL share.
 
-Every query is bound to one workspace, but for `used_by_workspace`. Values are parameters, written `$name`; only names of
+Every query but `used_by_workspace` is bound to one workspace. Values are parameters, written `$name`; only names of
 columns, which come from the tables below, are part of a text.
 """
 

@@ -30,6 +30,7 @@ def of_call(call: ToolCall) -> dict[str, Value]:
         signals.MCP_PROTOCOL_VERSION: call.protocol_version,
         signals.MCP_SESSION_ID: call.session_id,
         signals.JSONRPC_REQUEST_ID: call.jsonrpc_id,
+        signals.NETWORK_TRANSPORT: signals.TRANSPORTS["http"],
         signals.MCP_CLIENT_NAME: call.client_name,
         signals.MCP_CLIENT_VERSION: call.client_version,
         **of_outcome(call),

@@ -8,21 +8,17 @@ from typing import Final
 
 from msgspec.structs import astuple
 
-from gateway.calls import PHASES, UNKNOWN, ErrorType, Heartbeat, Operation, ToolCall
+from gateway.calls import PHASES, UNKNOWN, Heartbeat, Operation, ToolCall
 from gateway.config import Metrics
 from gateway.mcp import names
 from gateway.observer import signals
+from gateway.observer.failures import GATEWAYS_OWN
 from gateway.observer.relays import Relays
 from gateway.observer.series import GROWN, Histogram, Histograms, Value, Values
 from gateway.observer.signals import Metric
 
 MAX_ROUTES: Final = 50_000
 """Then all are forgotten: a route is only a short cut."""
-
-_GATEWAYS_OWN: Final = frozenset(
-    {ErrorType.UNKNOWN_TOOL, ErrorType.RATE_LIMITED, ErrorType.QUOTA_EXCEEDED, ErrorType.GATEWAY_ERROR}
-)
-"""Failures of which the upstream knows nothing: its operation has no error then, as the CLIENT span has none."""
 
 
 class _Phases:
@@ -186,7 +182,7 @@ class Fold:
         route.server = histogram(self._operations["server"], signals.TOOLS_CALL, visible, error, "tcp")
         route.client = None
         if key[-1]:
-            error = "" if call.error_type in _GATEWAYS_OWN else error
+            error = "" if call.error_type in GATEWAYS_OWN else error
             transport = signals.TRANSPORTS[call.transport]
             route.client = histogram(self._operations["client"], signals.TOOLS_CALL, tool, error, transport)
         route.phases = self._phases.get(server) or self._phases.setdefault(server, _Phases(server))

@@ -9,14 +9,11 @@ from typing import Final
 
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
-from gateway.calls import PHASES, UPSTREAM_PHASES, ErrorType, ToolCall
+from gateway.calls import PHASES, UPSTREAM_PHASES, ToolCall
 from gateway.observer import signals
 from gateway.observer.attributes import Value, of_call, of_outcome, of_owner, put, visible_tool
+from gateway.observer.failures import GATEWAYS_OWN
 
-_GATEWAYS_OWN: Final = frozenset(
-    {ErrorType.UNKNOWN_TOOL, ErrorType.RATE_LIMITED, ErrorType.QUOTA_EXCEEDED, ErrorType.GATEWAY_ERROR}
-)
-"""Failures of which the upstream knows nothing: the CLIENT span is no error then."""
 _HAS_IS_REMOTE: Final = 0x100
 _IS_REMOTE: Final = 0x200
 """Bits 8 and 9 of a span's flags: whether its parent is in another process, as far as that is known."""
@@ -79,7 +76,7 @@ def _server(call: ToolCall, trace_id: bytes, end: int) -> Span:
         end_time_unix_nano=end,
         status=_status(call),
     )
-    put({**of_call(call), signals.NETWORK_TRANSPORT: signals.TRANSPORTS["http"]}, span)
+    put(of_call(call), span)
     if call.parent_span_id is not None:
         span.parent_span_id = bytes.fromhex(call.parent_span_id)
         span.flags |= _IS_REMOTE
@@ -89,7 +86,7 @@ def _server(call: ToolCall, trace_id: bytes, end: int) -> Span:
 
 
 def _client(call: ToolCall, trace_id: bytes, begin: int, end: int) -> Span:
-    failed = call.error_type is not None and call.error_type not in _GATEWAYS_OWN
+    failed = call.error_type is not None and call.error_type not in GATEWAYS_OWN
     attributes: dict[str, Value] = {
         signals.MCP_METHOD_NAME: signals.TOOLS_CALL,
         signals.GEN_AI_OPERATION_NAME: signals.EXECUTE_TOOL,

@@ -2,10 +2,12 @@ from typing import Any
 
 import pytest
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from gateway.calls import ErrorType, ToolCall
 from gateway.config import Config, Plan, Token, Workspace
 from gateway.observer.logs import log_record, retention, retentions, sentence
+from gateway.observer.traces import spans
 
 BEGIN = 1_700_000_000_000_000_000
 
@@ -37,7 +39,7 @@ FAILED = {
 }
 
 
-def attributes(record: LogRecord) -> dict[str, str | int | float]:
+def attributes(record: LogRecord | Span) -> dict[str, str | int | float]:
     kinds = ("string_value", "int_value", "double_value")
     return {
         item.key: next(getattr(item.value, kind) for kind in kinds if item.value.HasField(kind))
@@ -75,6 +77,14 @@ def test_a_failed_call_is_an_error_record_with_the_whole_message_and_the_upstrea
     assert found["error.message"] == "no such\nrepository"
     assert found["mcp.upstream.response"] == '{"isError":true}'
     assert found["status"] == "error"
+
+
+@pytest.mark.parametrize("one", [call(session_id="s", jsonrpc_id="7", client_name="claude"), call(**FAILED)])
+def test_a_record_says_all_that_the_calls_span_says(one: ToolCall) -> None:
+    server = next(spans(one))
+
+    assert attributes(server).items() <= attributes(log_record(one, {})).items()
+    assert attributes(server)["network.transport"] == "tcp"
 
 
 def test_the_tracked_fields_have_their_own_names() -> None:
