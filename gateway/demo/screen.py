@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
+from rich.cells import cell_len
 from rich.console import Group
 from rich.table import Table
 
@@ -16,6 +17,10 @@ from gateway.tokens import client_configuration
 
 RATE_WINDOW_S: Final = 10.0
 TOOL_ROWS: Final = 12
+FRAME_LINES: Final = 4
+"""Of a table: its edges, its headings and the line below these."""
+PADDING: Final = 3
+"""Columns of the terminal around a cell, with one edge."""
 
 
 class View(NamedTuple):
@@ -49,9 +54,13 @@ def directions(stage: Stage) -> str:
     )
 
 
-def table(view: View) -> Group:
-    """Both tables: by member, with the clients' own count beside, and by tool."""
-    return Group(_members(view), _tools(view), "All numbers are the analytics API's, but for 'client'. Ctrl-C ends.")
+def table(view: View, size: tuple[int, int]) -> Group:
+    """Both tables: by member, with the clients' own count beside, and by tool, as they fit into (columns, lines)."""
+    width, height = size
+    members = _members(view, width)
+    rows = height - members.row_count - 2 * FRAME_LINES - 2  # the line below, and the one where the cursor is
+    tools = _tools(view, width, max(1, min(rows, TOOL_ROWS)))
+    return Group(members, tools, "All numbers are the API's, but for 'client'. Ctrl-C ends.")
 
 
 def line(view: View) -> str:
@@ -82,34 +91,43 @@ def reckoning(clients: Counts, api: Counts, metrics: Counts) -> Table:
     return found
 
 
-def _members(view: View) -> Table:
-    found = _numbers("member", "workspace", "calls/s", "calls", "client", "errors", "p50 ms", "p95 ms")
+def _members(view: View, width: int) -> Table:
+    headings = ("member", "workspace", "calls/s", "calls", "client", "errors", "p50 ms", "p95 ms")
     recent = {group["token_id"]: group["calls"] for group in view.recent_members}
     known = {group["token_id"]: group for group in view.members}
     counted: Counter[str] = Counter()
     for (_, token_id, _), calls in view.counted.items():
         counted[token_id] += calls
+    rows = []
     for member in MEMBERS:
         group = known.get(member.token_id)
         own = str(counted[member.token_id])
-        found.add_row(member.name, member.workspace, *_row(group, recent.get(member.token_id, 0), own))
-    return found
+        rows.append((member.name, member.workspace, *_row(group, recent.get(member.token_id, 0), own)))
+    return _fitted(headings, rows, width, ("workspace", "p50 ms", "calls/s", "errors"))
 
 
-def _tools(view: View) -> Table:
-    found = _numbers("tool", "workspace", "calls/s", "calls", "errors", "p50 ms", "p95 ms")
+def _tools(view: View, width: int, most: int) -> Table:
+    headings = ("tool", "workspace", "calls/s", "calls", "errors", "p50 ms", "p95 ms")
     recent = {(group["workspace_id"], _tool(group)): group["calls"] for group in view.recent_tools}
-    for group in sorted(view.tools, key=lambda group: -group["calls"])[:TOOL_ROWS]:
+    rows = []
+    for group in sorted(view.tools, key=lambda group: -group["calls"])[:most]:
         key = (group["workspace_id"], _tool(group))
-        found.add_row(key[1], key[0], *_row(group, recent.get(key, 0)))
-    return found
+        rows.append((key[1], key[0], *_row(group, recent.get(key, 0))))
+    return _fitted(headings, rows, width, ("p50 ms", "calls/s", "workspace", "errors"))
 
 
-def _numbers(*headings: str) -> Table:
-    """A table whose first two columns are words."""
+def _fitted(headings: Sequence[str], rows: Sequence[Sequence[str]], width: int, expendable: Sequence[str]) -> Table:
+    """A table whose first two columns are words; what is `expendable` goes, in this order, until it is not too wide."""
+    columns = zip(headings, *rows, strict=True)
+    needs = {column[0]: PADDING + max(map(cell_len, column)) for column in columns}
+    for heading in expendable:
+        if sum(needs.values()) + 1 > width:
+            del needs[heading]
     found = Table(expand=False)
-    for i, heading in enumerate(headings):
-        found.add_column(heading, justify="left" if i < 2 else "right", no_wrap=True)  # noqa: PLR2004 - see above
+    for heading in needs:
+        found.add_column(heading, justify="left" if heading in headings[:2] else "right", no_wrap=True)
+    for row in rows:
+        found.add_row(*(cell for heading, cell in zip(headings, row, strict=True) if heading in needs))
     return found
 
 
@@ -133,4 +151,6 @@ def _ms(value: float | None) -> str:
 
 def _tool(group: Mapping[str, Any]) -> str:
     server, tool = group["server_slug"], group["tool_name"]
-    return "(unknown tool)" if UNKNOWN in (server, tool) else f"{server}__{tool}"
+    if server == UNKNOWN:
+        return "(unknown server)"
+    return f"{server}__(unknown)" if tool == UNKNOWN else f"{server}__{tool}"

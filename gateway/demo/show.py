@@ -104,7 +104,7 @@ class _Show:
                     console.print(f"the analytics API does not answer: {error}", highlight=False)
                     continue
                 if live is not None:
-                    live.update(table(view), refresh=True)
+                    live.update(table(view, console.size), refresh=True)
                 else:
                     console.print(line(view), soft_wrap=True, highlight=False)
 

@@ -3,8 +3,11 @@
 import io
 from typing import Any
 
+import pytest
 from rich.console import Console, RenderableType
 
+from gateway.calls import UNKNOWN
+from gateway.demo.cast import MEMBERS
 from gateway.demo.counts import Counts, Outcome
 from gateway.demo.screen import View, line, reckoning, table
 
@@ -28,33 +31,83 @@ VIEW = View(
 )
 
 
-def rendered(content: RenderableType) -> list[list[str]]:
-    """The cells of each row, without lines and padding."""
-    console = Console(file=io.StringIO(), width=200)
+LARGE = (200, 50)
+
+
+def whole_cast(calls: int = 98765) -> View:
+    """A view of the demo as it is played, after a long while: every member, and every tool that they call."""
+    habits = {(member.workspace, habit.tool, habit.exists) for member in MEMBERS for habit in member.habits}
+    tools = [
+        group(
+            workspace_id=workspace, server_slug=server, tool_name=tool if exists else UNKNOWN, calls=calls, errors=calls
+        )
+        for workspace, (server, _, tool), exists in sorted((w, t.partition("__"), e) for w, t, e in habits)
+    ]
+    members = [group(token_id=member.token_id, calls=calls, errors=calls) for member in MEMBERS]
+    return View(members, members, tools, tools, Counts({ALICE: calls}))
+
+
+def printed(content: RenderableType, width: int) -> list[str]:
+    """The lines as a terminal of this width has them."""
+    console = Console(file=io.StringIO(), width=width)
     with console.capture() as capture:
         console.print(content)
-    rows = [[cell.strip() for cell in text.split("│")[1:-1]] for text in capture.get().splitlines()]
+    return capture.get().splitlines()
+
+
+def rendered(content: RenderableType) -> list[list[str]]:
+    """The cells of each row, without lines and padding."""
+    rows = [[cell.strip() for cell in text.replace("┃", "│").split("│")[1:-1]] for text in printed(content, 200)]
     return [row for row in rows if row]
 
 
 def test_a_member_is_shown_with_the_apis_numbers_and_the_clients_own_count() -> None:
-    [alice] = [row for row in rendered(table(VIEW)) if row[0] == "Alice Cursor"]
+    [alice] = [row for row in rendered(table(VIEW, LARGE)) if row[0] == "Alice Cursor"]
 
     assert alice == ["Alice Cursor", "engineering", "2.5", "40", "41", "10.0%", "30.0", "120.4"]
 
 
 def test_a_member_without_a_call_is_shown_all_the_same() -> None:
-    [bot] = [row for row in rendered(table(VIEW)) if row[0] == "Triage Bot"]
+    [bot] = [row for row in rendered(table(VIEW, LARGE)) if row[0] == "Triage Bot"]
 
     assert bot == ["Triage Bot", "support", "-", "0", "0", "-", "-", "-"]
 
 
 def test_tools_are_shown_most_called_first() -> None:
-    rows = [row for row in rendered(table(VIEW)) if row[0].startswith(("github", "(unknown"))]
+    rows = [row for row in rendered(table(VIEW, LARGE)) if row[0].startswith("github")]
 
     assert rows == [
         ["github__create_issue", "engineering", "1.5", "30", "13.3%", "30.0", "120.4"],
-        ["(unknown tool)", "engineering", "0.0", "10", "40.0%", "-", "-"],
+        ["github__(unknown)", "engineering", "0.0", "10", "40.0%", "-", "-"],
+    ]
+
+
+def test_unknown_tools_are_told_apart_by_their_server() -> None:
+    unknown = [group(server_slug=slug, tool_name=UNKNOWN) for slug in ("github", "mail", UNKNOWN)]
+    view = VIEW._replace(tools=unknown, recent_tools=[group(server_slug="mail", tool_name=UNKNOWN, calls=20)])
+
+    rows = {row[0]: row[2] for row in rendered(table(view, LARGE)) if "unknown" in row[0]}
+
+    assert rows == {"github__(unknown)": "0.0", "mail__(unknown)": "2.0", "(unknown server)": "0.0"}
+
+
+@pytest.mark.parametrize("size", [(80, 24), (100, 30), (60, 20)])
+def test_both_tables_fit_into_the_terminal_and_no_cell_is_cut(size: tuple[int, int]) -> None:
+    lines = printed(table(whole_cast(), size), size[0])
+
+    assert max(map(len, lines)) <= size[0]
+    assert len(lines) < size[1]
+    assert not any("…" in line for line in lines)
+    assert any("Dana Claude Desktop" in line for line in lines)
+    assert any("98765" in line for line in lines)
+
+
+def test_a_terminal_of_80_columns_shows_who_and_what_how_often_and_how_slow() -> None:
+    headings = [row for row in rendered(table(whole_cast(), (80, 24))) if row[0] in ("member", "tool")]
+
+    assert headings == [
+        ["member", "calls/s", "calls", "client", "errors", "p50 ms", "p95 ms"],
+        ["tool", "workspace", "calls/s", "calls", "errors", "p95 ms"],
     ]
 
 
