@@ -5,6 +5,7 @@ from typing import Final, NamedTuple
 from gateway.errors import CallscopeError
 
 MAX_EVENT_BYTES: Final = 64 * 2**20
+_MAX_RETRY_DIGITS: Final = 9
 
 
 class EventTooLargeError(CallscopeError):
@@ -22,14 +23,22 @@ class ServerSentEvent(NamedTuple):
 class Parser:
     """Feed it chunks as they come; it returns the events that they completed."""
 
-    def __init__(self) -> None:
+    def __init__(self, last_id: str | None = None, retry_ms: int | None = None) -> None:
+        """With the id and the time of a stream that this one continues."""
         self._rest = bytearray()
         self._data: list[bytes] = []
         self._size = 0
         self._event = "message"
-        self._id: str | None = None
+        self._id = last_id
         self._first = True
         self._after_cr = False
+        self.retry_ms = retry_ms
+        """How long the server wants its client to wait before it asks for the rest of a stream that broke."""
+
+    @property
+    def last_id(self) -> str | None:
+        """The newest id of the stream, that of an event without data included: where the rest of it begins."""
+        return self._id
 
     def feed(self, chunk: bytes) -> list[ServerSentEvent]:
         """Take a chunk; the events that it completed, in order.
@@ -77,6 +86,8 @@ class Parser:
             self._event = value.decode("utf-8", "replace")
         elif field == b"id" and b"\0" not in value:
             self._id = value.decode("utf-8", "replace")
+        elif field == b"retry" and value.isdigit() and len(value) <= _MAX_RETRY_DIGITS:
+            self.retry_ms = int(value)
         return None
 
     def _dispatch(self) -> ServerSentEvent | None:

@@ -48,12 +48,19 @@ class Request:
 
     @property
     def message(self) -> Any:
+        if not self.body:
+            return {}
         return json.loads(self.body, parse_int=lambda digits: int(digits) if len(digits) < 4000 else digits)
 
     @property
     def headers(self) -> dict[str, str]:
         lines = self.head.decode("latin-1").split("\r\n")[1:]
         return {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines) if name}
+
+    @property
+    def verb(self) -> str:
+        """POST, GET or DELETE."""
+        return self.head.decode("latin-1").partition(" ")[0]
 
 
 Behave = Callable[[Request], Steps]
@@ -121,7 +128,7 @@ async def raw(
             except asyncio.IncompleteReadError:
                 return
             request = Request(number, head, b"")
-            body = await reader.readexactly(int(request.headers["content-length"]))
+            body = await reader.readexactly(int(request.headers.get("content-length", "0")))
             request = Request(number, head, body)
             server.requests.append(request)
             if not await _play(behave(request), reader, writer):

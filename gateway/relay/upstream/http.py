@@ -1,395 +1,295 @@
-"""MCP over Streamable HTTP, both eras: negotiation, sessions, and what an answer means.
+"""MCP over Streamable HTTP, both eras: whose session a request goes over, and what is begun anew when it is gone.
 
 Source: specification 2026-07-28 and 2025-11-25, basic/transports/streamable-http; versioning, "Era detection".
 """
 
 import asyncio
-import itertools
-import logging
+import contextlib
+import functools
 import re
-import time
-from collections.abc import Callable
-from typing import Final
-from urllib.parse import urlsplit
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Any, Final
 
-from mcp_types.jsonrpc import HEADER_MISMATCH, MISSING_REQUIRED_CLIENT_CAPABILITY
-from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS, MODERN_PROTOCOL_VERSIONS
+from mcp_types.jsonrpc import UNSUPPORTED_PROTOCOL_VERSION
 from msgspec import UNSET, Raw
 
 from gateway.calls import ErrorType
 from gateway.config import HttpServer
-from gateway.mcp import jsonrpc, outbound, sse
-from gateway.mcp.revisions import LATEST_MODERN_VERSION, Era
-from gateway.relay.upstream.connection import (
-    ConnectError,
-    Connection,
-    ConnectionLostError,
-    MalformedAnswerError,
-    Pool,
-    Response,
-)
+from gateway.mcp import jsonrpc
+from gateway.mcp.revisions import Era
+from gateway.relay.upstream import answers, envelope, negotiation
+from gateway.relay.upstream.asked import Asked
+from gateway.relay.upstream.changes import Listeners
+from gateway.relay.upstream.connection import Response
+from gateway.relay.upstream.hearing import Hearing
+from gateway.relay.upstream.http_listening import HttpListening
+from gateway.relay.upstream.legacy_sessions import OWN, Key, LegacySessions
 from gateway.relay.upstream.seam import Changed, Exchange, Reply, UpstreamError
+from gateway.relay.upstream.session import LegacySession, Session
+from gateway.relay.upstream.transport import PoolOf, Transport
 
-logger = logging.getLogger(__name__)
+__all__ = ["HttpUpstream", "PoolOf"]
 
 NEGOTIATION_TIMEOUT_S: Final = 10.0
-_MODERN_CODES: Final = frozenset({MISSING_REQUIRED_CLIENT_CAPABILITY, HEADER_MISMATCH})
-"""JSON-RPC codes that only a modern server answers."""
-_OK: Final = 200
-_REDIRECT: Final = range(300, 400)
-_BAD_REQUEST: Final = 400
-_NOT_FOUND: Final = 404
-_HTTP_ERROR: Final = ErrorType.UPSTREAM_HTTP_ERROR
-_SHOWN_BYTES: Final = 65536
-_MAX_HEADS: Final = 4096
-_MAX_BACKGROUND: Final = 64
-"""Answers to a server's own requests that may be on their way to it; to one that asks faster no more are sent."""
-_SHOWN_TARGET: Final = 256
-
-_SECRET_PART: Final = re.compile("[?#]")
-"""Where the part of a URL begins that may hold a key."""
-
-PoolOf = Callable[[str, int, bool], Pool]
-"""The process's pool for an origin: host, port, whether TLS."""
-
-
-class _Session:
-    """What negotiation settled: the era, the legacy session, and the head of every request."""
-
-    __slots__ = ("_heads", "_is_modern", "era", "head", "session_id")
-
-    def __init__(self, era: Era, session_id: bytes | None, head: bytes) -> None:
-        self.era = era
-        self._is_modern = era is Era.MODERN
-        self.session_id = session_id
-        self.head = head
-        self._heads: dict[tuple[str, str | None], bytes] = {}
-
-    def head_of(self, method: str, name: str | None) -> bytes:
-        """The head of a request by method and name; it is kept, as a catalogue has few of them."""
-        head = self._heads.get((method, name))
-        if head is None:
-            if len(self._heads) >= _MAX_HEADS:
-                self._heads.clear()
-            head = self._heads[method, name] = self.head + outbound.headers(self.era, method, name)
-        return head
-
-    def message(self, exchange: Exchange, request_id: int) -> bytes:
-        """A whole HTTP request."""
-        traceparent, tracestate = exchange.traceparent, exchange.tracestate
-        body = None
-        if self._is_modern and exchange.method == "tools/call" and traceparent is not None and tracestate is None:
-            body = outbound.call(request_id, exchange.params, exchange.meta, traceparent)
-        if body is None:
-            params = outbound.params(self.era, exchange.params, exchange.meta, traceparent, tracestate)
-            body = jsonrpc.request(request_id, exchange.method, params)
-        head = self.head_of(exchange.method, exchange.name)
-        trace = outbound.trace_headers(traceparent, tracestate)
-        return b"%b%bcontent-length: %d\r\n\r\n%b" % (head, trace, len(body), body)
+REPROBE_AFTER_S: Final = 5.0
+"""A server that refuses what it should take is asked for its era anew, but not more often than this."""
+_OTHER_ERA: Final = frozenset({answers.BAD_REQUEST, answers.NOT_FOUND, answers.METHOD_NOT_ALLOWED})
+"""How a server answers a request of the era that it does not speak, if not by a JSON-RPC error."""
+_OF_MODERN: Final = frozenset(
+    {
+        *negotiation.MODERN_CODES,
+        jsonrpc.METHOD_NOT_FOUND,
+        jsonrpc.INVALID_PARAMS,
+        jsonrpc.INTERNAL_ERROR,
+        jsonrpc.PARSE_ERROR,
+    }
+)
+"""What a modern server answers with those statuses; another code is a legacy server's, to a request without session."""
+_NOT_LEGACY: Final = negotiation.MODERN_CODES | {UNSUPPORTED_PROTOCOL_VERSION}
+_NO_SESSION: Final = re.compile(
+    rb"(?i)\b(no|invalid|unknown|missing|expired|bad)\b[^\"]{0,24}\bsession"
+    rb"|\bsession\b[^\"]{0,48}\b(not found|not valid|invalid|expired|unknown|terminated|does not exist)"
+    rb"|\bnot initialized\b"
+)
+"""What servers say with HTTP 400 of a session that they do not know, where the revision has 404."""
 
 
 class HttpUpstream:
-    """An upstream behind a URL. Any number of requests may be under way; one negotiation at a time."""
+    """An upstream behind a URL. Any number of requests may be under way; each session is negotiated once at a time."""
 
     def __init__(self, slug: str, server: HttpServer, pool_of: PoolOf) -> None:
         self.slug = slug
-        url = urlsplit(server.url)
-        tls = url.scheme == "https"
-        host = url.hostname or ""
-        default_port = 443 if tls else 80
-        port = url.port or default_port
-        self._pool = pool_of(host, port, tls)
-        shown = f"[{host}]" if ":" in host else host
-        self.address: str | None = f"{shown}:{port}"
-        path = (url.path or "/") + (f"?{url.query}" if url.query else "")
-        authority = shown if port == default_port else self.address
-        lines = [f"POST {path} HTTP/1.1", f"host: {authority}"]
-        lines += [f"{name.lower()}: {value}" for name, value in server.headers.items()]
-        lines += ["content-type: application/json", "accept: application/json, text/event-stream", ""]
-        self._base_head = "\r\n".join(lines).encode()
-        self._ids = itertools.count(1)
-        self._session: _Session | None = None
-        self._negotiating: asyncio.Task[_Session] | None = None
-        self._background: set[asyncio.Task[None]] = set()
-        self._listeners: dict[Changed, None] = {}
+        self._listeners = Listeners()
+        self._transport = Transport(slug, server, pool_of, self._listeners)
+        self.address: str | None = self._transport.address
+        self._hearing = Hearing(self._transport, self._listeners, self._lost)
+        self._sessions = LegacySessions(self._transport, self._hearing)
+        self._listening = HttpListening(
+            self._transport, self._listeners, self._hearing, own=self._own, send=self._send_in
+        )
+        self._modern: Session | None = None
+        self._era: Era | None = None
+        self._declared: Raw | None = None
+        self._probed_at = float("-inf")
+        self._negotiating: dict[Key | None, asyncio.Task[Session | None]] = {}
+        """By whose session it is; None: which era the server speaks."""
 
     @property
     def era(self) -> Era | None:
         """Which era the server speaks; None before the first contact."""
-        return self._session.era if self._session else None
+        return self._era
 
     @property
     def declared(self) -> Raw | None:
-        """The server's capabilities; None before the first contact."""
-        return None
-
-    def listen(self, changed: Changed) -> Callable[[], None]:
-        """Hear of changes; see `Upstream.listen`."""
-        self._listeners[changed] = None
-        return lambda: self._listeners.pop(changed, None) and None
-
-    async def subscribe(self, uris: frozenset[str]) -> None:
-        """Ask for updates of just these resources."""
+        """The `ServerCapabilities` that the server declared last; None before the first contact."""
+        return self._declared
 
     async def request(self, exchange: Exchange) -> Reply:
-        """Send a request and wait for its answer; a legacy session that is gone is begun anew, once.
-
-        HTTP 404 says that it is gone, with a JSON-RPC error in the body or without (2025-11-25, transports).
+        """Send a request and wait for its answer; a session that is gone is begun anew, once.
 
         Raises:
             UpstreamError: see `Upstream.request`.
         """
-        session = self._session or await self._negotiated()
+        session = self._modern
+        if session is None:
+            return await self._request_in_session(exchange)
         try:
-            reply, response = await self._attempt(session, exchange)
-            if response.status != _NOT_FOUND or session.session_id is None:
+            reply, response = await self._transport.attempt(session, exchange)
+            if response.status < answers.BAD_REQUEST:
                 return reply
         except UpstreamError as error:
-            if error.http_status != _NOT_FOUND or session.session_id is None:
+            if error.http_status not in _OTHER_ERA or await self._reprobed(session) is Era.MODERN:
                 raise
-        if self._session is session:
-            self._session = None
-        exchange.acquired_ns = exchange.sent_ns = exchange.first_byte_ns = exchange.done_ns = 0  # the phases begin anew
-        exchange.http_status = None
-        reply, _ = await self._attempt(await self._negotiated(), exchange)
-        return reply
+        else:
+            refused = response.status in _OTHER_ERA and _code(reply) not in _OF_MODERN
+            if not refused or await self._reprobed(session) is Era.MODERN:
+                return reply
+        _begin_anew(exchange)
+        return await self._request_in_session(exchange)
+
+    def listen(self, changed: Changed) -> Callable[[], None]:
+        """Hear of changes; see `Upstream.listen`."""
+        stop = self._listening.listen(changed)
+        self._sessions.hear_all()
+        return stop
+
+    async def subscribe(self, uris: frozenset[str]) -> None:
+        """Ask for updates of just these resources; see `Upstream.subscribe`.
+
+        Raises:
+            UpstreamError: the server cannot be reached, or refuses.
+        """
+        await self._listening.subscribe(uris)
 
     async def close(self) -> None:
-        """Stop what runs for this server; its connections belong to the process."""
-        tasks = [*self._background, *([self._negotiating] if self._negotiating else [])]
+        """Stop what runs for this server, and end its sessions; its connections belong to the process."""
+        tasks = list(self._negotiating.values())
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await self._listening.close()
+        await self._sessions.close()
+        await self._transport.close()
 
-    # -- one exchange
+    # -- a session for each token
 
-    async def _attempt(self, session: _Session, exchange: Exchange) -> tuple[Reply, Response]:
-        """Send it over a kept connection or a new one, and say of every failure what it means.
-
-        A kept connection may have been closed by the upstream in the very moment of sending. Whether the upstream ran
-        the request then, nobody can tell: only what is repeatable is sent again.
-        """
-        connection = self._pool.take()
+    async def _request_in_session(self, exchange: Exchange) -> Reply:
+        """Send it as what the server turns out to be; a session that it does not know is begun anew, once."""
+        session = await self._session_for(exchange)
+        if not isinstance(session, LegacySession):
+            reply, _ = await self._transport.attempt(session, exchange)
+            return reply
         try:
-            if connection is not None:
-                try:
-                    return await self._over(connection, session, exchange)
-                except ConnectionLostError as error:
-                    if error.began or not connection.used or not exchange.repeatable:
-                        raise
-            return await self._over(await self._pool.connect(), session, exchange)
-        except ConnectError as error:
-            raise UpstreamError(ErrorType.UPSTREAM_UNREACHABLE, str(error)) from error
-        except ConnectionLostError as error:
-            kind = ErrorType.UPSTREAM_PROTOCOL_ERROR if error.began else ErrorType.UPSTREAM_UNREACHABLE
-            raise UpstreamError(kind, str(error), http_status=exchange.http_status) from error
-        except (MalformedAnswerError, sse.EventTooLargeError) as error:
-            kind = ErrorType.UPSTREAM_PROTOCOL_ERROR
-            raise UpstreamError(kind, str(error), http_status=exchange.http_status) from error
-
-    async def _over(self, connection: Connection, session: _Session, exchange: Exchange) -> tuple[Reply, Response]:
-        exchange.acquired_ns = time.perf_counter_ns()
-        request_id = next(self._ids)
-        try:
-            answer = connection.send(session.message(exchange, request_id))
-            exchange.sent_ns = time.perf_counter_ns()
-            response = await answer
-            exchange.http_status = response.status
-            if response.streaming and response.status == _OK:
-                reply = await self._follow(connection, session, exchange, request_id)
-            else:
-                reply = _read(response, request_id)
+            reply, response = await self._in(session, exchange)
+            if not await self._is_gone(session, response.status, reply):
+                return reply
         except UpstreamError as error:
-            exchange.first_byte_ns = connection.first_byte_ns
-            if error.error_type is _HTTP_ERROR:
-                self._pool.release(connection)
-            else:  # who answers something else may still send the answer: it must not meet the next request
-                connection.abort()
-            raise
-        except BaseException:
-            exchange.first_byte_ns = connection.first_byte_ns
-            connection.abort()
-            raise
-        exchange.first_byte_ns = connection.first_byte_ns
-        exchange.done_ns = time.perf_counter_ns()
-        self._pool.release(connection)
-        return reply, response
-
-    async def _follow(self, connection: Connection, session: _Session, exchange: Exchange, request_id: int) -> Reply:
-        """Read an event stream up to the response; what comes before it belongs to the request."""
-        parser = sse.Parser()
-        async for chunk in connection.stream():
-            for event in parser.feed(chunk):
-                if event.event != "message" or not event.data:
-                    continue  # another kind, or one that only has an id to resume at (2025-11-25, "priming")
-                message = _decode(event.data)
-                if message.method is UNSET:
-                    return _reply(message, len(event.data), request_id)
-                if message.id is not UNSET:
-                    self._answer_server(session, message)
-                elif exchange.notify is not None:
-                    await exchange.notify(event.data)
-        raise UpstreamError(
-            ErrorType.UPSTREAM_PROTOCOL_ERROR, "ended its event stream without an answer", http_status=_OK
-        )
-
-    def _answer_server(self, session: _Session, message: jsonrpc.Message) -> None:
-        """A legacy server may ask its client: `ping` is answered, all else refused, as no capability was declared."""
-        if message.id is UNSET or len(self._background) >= _MAX_BACKGROUND:
-            return
-        if message.method == "ping":
-            body = jsonrpc.result(message.id, jsonrpc.EMPTY_OBJECT)
+            if error.http_status is None or not await self._is_gone(session, error.http_status, error.response or b""):
+                raise
+        _begin_anew(exchange)
+        again = await self._session_for(exchange)
+        if isinstance(again, LegacySession):
+            reply, _ = await self._in(again, exchange)
         else:
-            refusal = jsonrpc.error_object(jsonrpc.METHOD_NOT_FOUND, f"the gateway does not serve {message.method}")
-            body = jsonrpc.error(message.id, refusal)
-        task = asyncio.create_task(self._post(session, body))
-        self._background.add(task)
-        task.add_done_callback(self._background.discard)
+            reply, _ = await self._transport.attempt(again, exchange)
+        return reply
 
-    async def _post(self, session: _Session, body: bytes) -> None:
-        """Send what gets no answer; it is a courtesy, so that a failure is only logged."""
+    async def _in(self, session: LegacySession, exchange: Exchange) -> tuple[Reply, Response]:
+        client = exchange.client
+        asked = session.nobody
+        if client is not None:
+            asked = Asked(client, functools.partial(self._transport.post_soon, session))
+        session.pending[exchange] = asked
         try:
-            async with asyncio.timeout(NEGOTIATION_TIMEOUT_S):
-                connection = self._pool.take() or await self._pool.connect()
-                try:
-                    await connection.send(b"%bcontent-length: %d\r\n\r\n%b" % (session.head, len(body), body))
-                finally:
-                    self._pool.release(connection)
-        except (ConnectError, ConnectionLostError, MalformedAnswerError, TimeoutError) as error:
-            logger.warning("upstream %s took no message from the gateway: %s", self.slug, error)
+            level = session.raise_level(envelope.log_level(exchange))
+            if level is not None:
+                with contextlib.suppress(UpstreamError):  # what is wrong, the request itself will show
+                    await self._send_in(session, Exchange("logging/setLevel", {"level": level}, repeatable=True))
+            return await self._transport.attempt(session, exchange)
+        finally:
+            del session.pending[exchange]
+            if asked is not session.nobody:
+                asked.end()
+
+    async def _is_gone(self, session: LegacySession, status: int, answer: Reply | bytes) -> bool:
+        """Whether the request has not been served, as the server knows no such session, or speaks another era now."""
+        said = answer if isinstance(answer, bytes) else bytes(answer.error) if answer.error is not UNSET else b""
+        has_id = session.session_id is not None
+        if has_id and (status == answers.NOT_FOUND or (status == answers.BAD_REQUEST and _NO_SESSION.search(said))):
+            self._lost(session)
+            return True
+        if isinstance(answer, bytes):
+            return status in _OTHER_ERA and await self._reprobed(session) is Era.MODERN
+        return _code(answer) in _NOT_LEGACY and await self._reprobed(session) is Era.MODERN
+
+    def _lost(self, session: LegacySession) -> None:
+        self._sessions.drop(session)
+        self._listening.lost(session)
+
+    async def _session_for(self, exchange: Exchange) -> Session:
+        if self._modern is not None:
+            return self._modern
+        token_id = None if self._sessions.stateless else exchange.token_id
+        return await self._session(Key(token_id, bytes(envelope.askable(exchange.client))))
+
+    async def _own(self) -> Session:
+        return self._modern or await self._session(OWN)
+
+    async def _send_in(self, session: Session, exchange: Exchange) -> Reply:
+        reply, _ = await self._transport.attempt(session, exchange)
+        return reply
+
+    async def _session(self, key: Key) -> Session:
+        known = self._sessions.get(key)
+        if known is not None:
+            return known
+        begun = await self._once(key, functools.partial(self._negotiate, key))
+        return begun or await self._session(key)
 
     # -- negotiation
 
-    async def _negotiated(self) -> _Session:
-        """The session, negotiated by one task however many wait; a cancelled waiter leaves it running."""
-        if self._session is not None:
-            return self._session
-        if self._negotiating is None:
-            self._negotiating = asyncio.create_task(self._negotiate())
-            self._negotiating.add_done_callback(self._settled)
-        negotiating = self._negotiating
+    async def _once(self, key: Key | None, make: Callable[[], Coroutine[Any, Any, Session | None]]) -> Session | None:
+        """Negotiate by one task however many wait; a cancelled waiter leaves it running."""
+        task = self._negotiating.get(key)
+        if task is None:
+            task = self._negotiating[key] = asyncio.create_task(make())
+            task.add_done_callback(lambda done: self._settled(key, done))
         try:
-            return await asyncio.shield(negotiating)
+            return await asyncio.shield(task)
         except asyncio.CancelledError:
             waiting = asyncio.current_task()
-            if not negotiating.cancelled() or (waiting is not None and waiting.cancelling()):
+            if not task.cancelled() or (waiting is not None and waiting.cancelling()):
                 raise
             raise UpstreamError(ErrorType.UPSTREAM_UNREACHABLE, "is not served any more") from None
 
-    def _settled(self, task: asyncio.Task[_Session]) -> None:
-        self._negotiating = None
-        if not task.cancelled() and task.exception() is None:
-            self._session = task.result()
+    def _settled(self, key: Key | None, task: asyncio.Task[Session | None]) -> None:
+        self._negotiating.pop(key, None)
+        if not task.cancelled():
+            task.exception()  # perhaps nobody waits any more
 
-    async def _negotiate(self) -> _Session:
+    async def _negotiate(self, key: Key) -> Session:
+        known = self._era
+        if known is None:
+            modern = await self._once(None, self._probe)
+            if modern is not None:
+                return modern
         try:
-            async with asyncio.timeout(NEGOTIATION_TIMEOUT_S):
-                return await self._discover() or await self._initialize()
-        except TimeoutError as error:
-            raise UpstreamError(
-                ErrorType.UPSTREAM_TIMEOUT, f"did not finish its handshake within {NEGOTIATION_TIMEOUT_S:g} s"
-            ) from error
-
-    async def _discover(self) -> _Session | None:
-        """Probe for the modern era; None is the verdict `legacy`. A server that cannot be reached has none."""
-        head = self._base_head + b"mcp-protocol-version: %b\r\n" % LATEST_MODERN_VERSION.encode()
-        modern = _Session(Era.MODERN, None, head)
-        try:
-            reply, _ = await self._attempt(modern, Exchange("server/discover", {}, repeatable=True))
+            async with _deadline():
+                session = await negotiation.initialize(self._transport, Raw(key.askable))
         except UpstreamError as error:
-            if error.http_status is None:
+            modern = await self._probe() if known is not None and error.http_status is not None else None
+            if modern is None:
                 raise
-            return None
-        if reply.error is not UNSET:
-            return modern if _code(reply.error) in _MODERN_CODES else None
-        versions = outbound.supported_versions(reply.result) if reply.result is not UNSET else []
-        return modern if set(versions) & set(MODERN_PROTOCOL_VERSIONS) else None
-
-    async def _initialize(self) -> _Session:
-        """The legacy handshake; the session is the gateway's own, shared by all who call this server."""
-        opening = _Session(Era.LEGACY, None, self._base_head)
-        reply, response = await self._attempt(
-            opening, Exchange("initialize", outbound.INITIALIZE_PARAMS, repeatable=True)
-        )
-        if reply.result is UNSET or reply.error is not UNSET:
-            refusal = bytes(reply.error) if reply.error is not UNSET else b""
-            raise UpstreamError(
-                ErrorType.UPSTREAM_PROTOCOL_ERROR,
-                "answered neither server/discover nor initialize with a result: is this the URL of an MCP server?",
-                http_status=response.status,
-                response=refusal,
-            )
-        head = self._base_head
-        version = outbound.negotiated_version(reply.result)
-        if version in HANDSHAKE_PROTOCOL_VERSIONS:
-            head += b"mcp-protocol-version: %b\r\n" % version.encode()
-        session_id = response.headers.get(b"mcp-session-id")
-        if session_id is not None:
-            head += b"mcp-session-id: %b\r\n" % session_id
-        session = _Session(Era.LEGACY, session_id, head)
-        await self._post(session, jsonrpc.notification("notifications/initialized"))
+            return modern
+        self._era, self._declared, self._modern = Era.LEGACY, session.declared, None
+        await self._sessions.add(key, session)
         return session
 
+    async def _probe(self) -> Session | None:
+        """The session of a modern server, which is what the server is from now on; None for a legacy one."""
+        self._probed_at = asyncio.get_running_loop().time()
+        async with _deadline():
+            modern = await negotiation.discover(self._transport)
+        if modern is not None:
+            self._era, self._declared, self._modern = Era.MODERN, modern.declared, modern
+            for session in self._sessions:
+                self._lost(session)
+        return modern
 
-def _decode(data: bytes) -> jsonrpc.Message:
+    async def _reprobed(self, session: Session) -> Era:
+        """The era, asked for anew after a refusal that tells of the other one."""
+        before = session.era
+        if self._era is not before and self._era is not None:
+            return self._era  # another request has found out
+        if None not in self._negotiating and asyncio.get_running_loop().time() - self._probed_at < REPROBE_AFTER_S:
+            return before
+        try:
+            modern = await self._once(None, self._probe)
+        except UpstreamError:
+            return before
+        if modern is not None:
+            return Era.MODERN
+        if before is Era.MODERN and self._modern is session:
+            self._modern, self._era = None, Era.LEGACY
+        return Era.LEGACY
+
+
+@contextlib.asynccontextmanager
+async def _deadline() -> AsyncIterator[None]:
     try:
-        if not data.isascii():
-            data.decode()  # what stays undecoded here is sent on
-        return jsonrpc.decode_message(data)
-    except jsonrpc.NO_JSON as error:
-        raise _garbage(data, error) from error
-
-
-def _decode_response(data: bytes) -> jsonrpc.Response:
-    try:
-        if not data.isascii():
-            data.decode()
-        return jsonrpc.decode_response(data)
-    except jsonrpc.NO_JSON as error:
-        raise _garbage(data, error) from error
-
-
-def _code(error: Raw) -> int | None:
-    try:
-        return jsonrpc.decode_error(error).code
-    except jsonrpc.NO_JSON:
-        return None
-
-
-def _garbage(data: bytes, error: Exception) -> UpstreamError:
-    message = f"answered what is no JSON-RPC: {error}"
-    return UpstreamError(ErrorType.UPSTREAM_PROTOCOL_ERROR, message, response=data[:_SHOWN_BYTES])
-
-
-def _reply(message: jsonrpc.Message | jsonrpc.Response, size: int, request_id: int) -> Reply:
-    """The response in a message, if it is the one to our request; an error may have come before the id was read."""
-    if message.id == request_id and message.error is UNSET and message.result is not UNSET:
-        return Reply(message.result, UNSET, size)
-    if message.error is not UNSET and message.id in (request_id, None):
-        return Reply(error=message.error, size=size)
-    raise UpstreamError(
-        ErrorType.UPSTREAM_PROTOCOL_ERROR, "answered with a JSON-RPC message that is no response to the request"
-    )
-
-
-def _read(response: Response, request_id: int) -> Reply:
-    """What an answer that came whole means. A JSON-RPC error counts whatever the HTTP status is."""
-    status = response.status
-    try:
-        reply = _reply(_decode_response(response.body), len(response.body), request_id)
-    except UpstreamError as error:
-        if status in _REDIRECT:
-            target = _SECRET_PART.split(response.headers.get(b"location", b"").decode("latin-1"))[0][:_SHOWN_TARGET]
-            message, kind = f"redirects (HTTP {status}) to {target!r}: name that URL instead", _HTTP_ERROR
-        elif status >= _BAD_REQUEST:
-            message, kind = f"answered HTTP {status}", _HTTP_ERROR
-        elif not response.body:
-            message, kind = f"answered HTTP {status} without a JSON-RPC response", error.error_type
-        else:
-            message, kind = str(error), error.error_type
-        raise UpstreamError(kind, message, http_status=status, response=response.body[:_SHOWN_BYTES]) from error
-    if status >= _BAD_REQUEST and reply.error is UNSET:
+        async with asyncio.timeout(NEGOTIATION_TIMEOUT_S):
+            yield
+    except TimeoutError as error:
         raise UpstreamError(
-            _HTTP_ERROR, f"answered HTTP {status}", http_status=status, response=response.body[:_SHOWN_BYTES]
-        )
-    return reply
+            ErrorType.UPSTREAM_TIMEOUT, f"did not finish its handshake within {NEGOTIATION_TIMEOUT_S:g} s"
+        ) from error
+
+
+def _code(reply: Reply) -> int | None:
+    return answers.code_of(reply.error) if reply.error is not UNSET else None
+
+
+def _begin_anew(exchange: Exchange) -> None:
+    """The phases of what is sent again."""
+    exchange.acquired_ns = exchange.sent_ns = exchange.first_byte_ns = exchange.done_ns = 0
+    exchange.http_status = None

@@ -142,7 +142,7 @@ async def test_a_stream_without_an_answer_says_so_and_leaves_nothing_open(steps:
         assert len(server.calls) == 1
 
         assert value(await upstream.request(call())) == TEXT
-        assert await eventually(lambda: server.open == len(upstream._pool._idle))
+        assert await eventually(lambda: server.open == len(upstream._transport.pool._idle))
 
 
 async def test_an_http_error_with_an_event_stream_is_an_http_error() -> None:
@@ -244,7 +244,7 @@ async def test_a_server_that_pings_without_end_does_not_get_an_answer_to_every_p
     async with raw(behave) as server, upstream_of(server) as upstream:
         assert value(await upstream.request(call())) == TEXT
 
-        assert len(upstream._background) <= 64
+        assert len(upstream._transport._background) <= 64
 
 
 async def test_a_request_of_the_server_with_an_odd_id_does_no_harm() -> None:
@@ -272,7 +272,7 @@ async def test_a_client_that_is_slow_to_take_notifications_slows_the_upstream_do
         upstream_of(server) as upstream,
     ):
         calling = asyncio.create_task(upstream.request(call(notify=slow)))
-        assert await eventually(lambda: any(c._paused for c in upstream._pool._open))
+        assert await eventually(lambda: any(c._paused for c in upstream._transport.pool._open))
         go.set()
 
         assert value(await calling) == TEXT

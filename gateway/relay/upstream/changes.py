@@ -1,0 +1,67 @@
+"""Who hears of an upstream's changes: the fan-out between its streams and its listeners."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Final
+
+from msgspec import Raw
+
+from gateway.mcp import jsonrpc
+from gateway.mcp.jsonrpc import Params
+from gateway.mcp.subscriptions import CHANGES, RESOURCE_UPDATED
+from gateway.relay.upstream.seam import Changed
+
+QUIET_S: Final = 0.1
+"""A legacy server says on each of its streams that a list changed: within this they are one change, told twice."""
+
+
+class Listeners:
+    """The listeners of one upstream. Each list's change is told at once, and what follows soon once more at the end."""
+
+    def __init__(self) -> None:
+        self._listeners: dict[object, Changed] = {}
+        self._quiet: dict[str, asyncio.TimerHandle] = {}
+        self._again: dict[str, Raw] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._listeners)
+
+    def add(self, changed: Changed) -> Callable[[], None]:
+        """Add a listener; the function that is given back takes it away, once."""
+        key = object()
+        self._listeners[key] = changed
+
+        def remove() -> None:
+            self._listeners.pop(key, None)
+
+        return remove
+
+    def tell(self, method: str, params: Params) -> None:
+        """Pass a notification on, if it is one of a change."""
+        if method not in CHANGES or not self._listeners:
+            return
+        said = jsonrpc.raw(params)
+        if method == RESOURCE_UPDATED:
+            self._tell(method, said)
+        elif method in self._quiet:
+            self._again[method] = said
+        else:
+            self._tell(method, said)
+            self._quiet[method] = asyncio.get_running_loop().call_later(QUIET_S, self._end_quiet, method)
+
+    def close(self) -> None:
+        """Tell nothing any more."""
+        for timer in self._quiet.values():
+            timer.cancel()
+        self._quiet.clear()
+        self._listeners.clear()
+
+    def _end_quiet(self, method: str) -> None:
+        del self._quiet[method]
+        said = self._again.pop(method, None)
+        if said is not None:
+            self._tell(method, said)
+
+    def _tell(self, method: str, params: Raw) -> None:
+        for changed in list(self._listeners.values()):
+            changed(method, params)

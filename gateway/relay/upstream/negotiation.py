@@ -1,0 +1,110 @@
+"""Which era a server over HTTP speaks, and how a session with a legacy one begins.
+
+Source: specification 2026-07-28, basic/versioning "Era detection"; 2025-11-25, basic/lifecycle.
+"""
+
+from typing import Any, Final
+
+import msgspec
+from mcp_types.jsonrpc import HEADER_MISMATCH, MISSING_REQUIRED_CLIENT_CAPABILITY, UNSUPPORTED_PROTOCOL_VERSION
+from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS, MODERN_PROTOCOL_VERSIONS
+from msgspec import UNSET, Raw, Struct
+
+from gateway.calls import ErrorType
+from gateway.mcp import jsonrpc, outbound
+from gateway.mcp.revisions import LATEST_MODERN_VERSION, Era
+from gateway.relay.upstream.answers import code_of
+from gateway.relay.upstream.seam import Exchange, Reply, UpstreamError
+from gateway.relay.upstream.session import LegacySession, Session, declared_in
+from gateway.relay.upstream.transport import Transport
+
+MODERN_CODES: Final = frozenset({MISSING_REQUIRED_CLIENT_CAPABILITY, HEADER_MISMATCH})
+"""JSON-RPC codes that only a modern server answers, one that takes the version of the question."""
+_KNOWN: Final = frozenset({*MODERN_PROTOCOL_VERSIONS, *HANDSHAKE_PROTOCOL_VERSIONS})
+_SHOWN_VERSIONS: Final = 8
+
+
+class _Supported(Struct, frozen=True):
+    supported: list[str] = []
+
+
+class _Unsupported(Struct, frozen=True):
+    data: _Supported = _Supported()
+
+
+_decode_unsupported: Final = msgspec.json.Decoder(_Unsupported).decode
+
+
+async def discover(transport: Transport) -> Session | None:
+    """Probe for the modern era; None is the verdict `legacy`. A server that cannot be reached has none.
+
+    Raises:
+        UpstreamError: it cannot be reached, or it speaks no revision that the gateway does.
+    """
+    head = transport.base_head + b"mcp-protocol-version: %b\r\n" % LATEST_MODERN_VERSION.encode()
+    modern = Session(Era.MODERN, head)
+    try:
+        reply, _ = await transport.attempt(modern, Exchange("server/discover", {}, repeatable=True))
+    except UpstreamError as error:
+        if error.http_status is None:
+            raise
+        return None
+    modern.declared = declared_in(reply.result) if reply.result is not UNSET else jsonrpc.EMPTY_OBJECT
+    if reply.error is not UNSET and code_of(reply.error) in MODERN_CODES:
+        return modern
+    return modern if set(_common_versions(reply)) & set(MODERN_PROTOCOL_VERSIONS) else None
+
+
+def _common_versions(reply: Reply) -> list[str]:
+    """The revisions that a discovery names.
+
+    Raises:
+        UpstreamError: it names some, and none that the gateway speaks.
+    """
+    if reply.error is not UNSET:
+        versions = _supported(reply.error) if code_of(reply.error) == UNSUPPORTED_PROTOCOL_VERSION else []
+    else:
+        versions = outbound.supported_versions(reply.result) if reply.result is not UNSET else []
+    if versions and not _KNOWN.intersection(versions):
+        theirs = ", ".join(version[:16] for version in versions[:_SHOWN_VERSIONS])
+        raise UpstreamError(
+            ErrorType.UPSTREAM_PROTOCOL_ERROR,
+            f"speaks MCP {theirs}, the gateway {', '.join(sorted(_KNOWN))}: no revision is common to both",
+        )
+    return versions
+
+
+def _supported(error: Raw) -> list[str]:
+    try:
+        return _decode_unsupported(error).data.supported
+    except jsonrpc.NO_JSON:
+        return []
+
+
+async def initialize(transport: Transport, askable: Raw) -> LegacySession:
+    """The legacy handshake; `askable` is what the session's clients can be asked.
+
+    Raises:
+        UpstreamError: it did not come to a session.
+    """
+    opening = Session(Era.LEGACY, transport.base_head)
+    params: dict[str, Any] = {**outbound.INITIALIZE_PARAMS, "capabilities": askable}
+    reply, response = await transport.attempt(opening, Exchange("initialize", params, repeatable=True))
+    if reply.result is UNSET or reply.error is not UNSET:
+        refusal = bytes(reply.error) if reply.error is not UNSET else b""
+        raise UpstreamError(
+            ErrorType.UPSTREAM_PROTOCOL_ERROR,
+            "answered neither server/discover nor initialize with a result: is this the URL of an MCP server?",
+            http_status=response.status,
+            response=refusal,
+        )
+    head = transport.base_head
+    version = outbound.negotiated_version(reply.result)
+    if version in HANDSHAKE_PROTOCOL_VERSIONS:
+        head += b"mcp-protocol-version: %b\r\n" % version.encode()
+    session_id = response.headers.get(b"mcp-session-id")
+    if session_id is not None:
+        head += b"mcp-session-id: %b\r\n" % session_id
+    session = LegacySession(head, session_id, declared_in(reply.result), transport.post_soon)
+    await transport.post(session, jsonrpc.notification("notifications/initialized"))
+    return session
