@@ -28,6 +28,7 @@ from gateway.observer.exposition import exposition
 from gateway.observer.health import Health
 from gateway.observer.internals import internals_collector, losses
 from gateway.observer.live import LiveStream
+from gateway.observer.loop_lag import LoopProbe
 from gateway.observer.metrics import MetricsSink
 from gateway.observer.otlp import OtlpSink
 from gateway.observer.reloading import Reloading
@@ -50,6 +51,7 @@ class Plane:
     pumps: tuple[Pump, ...]
     upkeep: Upkeep
     reloading: Reloading
+    probe: LoopProbe
 
     @classmethod
     def open(cls, config: Config, *, replica: str) -> Self:
@@ -83,6 +85,7 @@ class Plane:
             pumps=tuple(pumps),
             upkeep=Upkeep(janitor, pumps),
             reloading=Reloading(config, subscribers),
+            probe=LoopProbe(),
         )
         metrics.count_losses(plane.losses)
         return plane
@@ -92,11 +95,15 @@ class Plane:
         refused = {} if self.otlp is None else {self.otlp.name: self.otlp.dropped}
         return losses(self.pumps, self.upkeep.dropped, refused)
 
+    def loop_lags(self) -> Mapping[str, float | None]:
+        """The event loops' lag in seconds, by kind of process."""
+        return {"relay": self.metrics.relay_lag_s(), "observer": self.probe.worst.seconds}
+
     def registry(self) -> CollectorRegistry:
         """What `/metrics` exposes."""
         registry = CollectorRegistry()
         registry.register(self.metrics.collector)
-        registry.register(internals_collector(self.pumps, self.reloading.outcomes, version=__version__))
+        registry.register(internals_collector(self.pumps, self.reloading.outcomes, self.loop_lags, version=__version__))
         ProcessCollector(registry=registry)
         return registry
 
@@ -135,7 +142,7 @@ async def build(
 @contextlib.asynccontextmanager
 async def _background(plane: Plane, stop: asyncio.Event, config_path: Path | None) -> AsyncIterator[None]:
     async with asyncio.TaskGroup() as tasks:
-        running = [tasks.create_task(plane.upkeep.run(stop))]
+        running = [tasks.create_task(plane.upkeep.run(stop)), tasks.create_task(plane.probe.run())]
         if config_path is not None:
             running.append(tasks.create_task(plane.reloading.follow(config_path)))
         try:

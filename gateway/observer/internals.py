@@ -1,6 +1,6 @@
-"""What the observer tells of itself: is telemetry late, is any of it lost, which version runs."""
+"""What the gateway tells of itself: is telemetry late, is any of it lost, which version runs."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
 from gateway.observer import signals
@@ -8,15 +8,31 @@ from gateway.observer.exposition import FamiliesCollector
 from gateway.observer.readings import Family, Reading
 from gateway.observer.sinks import Pump
 
-METRICS: Final = (signals.SINK_LAG_SECONDS, signals.SINK_LAG_BYTES, signals.CONFIG_RELOADS, signals.BUILD_INFO)
+METRICS: Final = (
+    signals.SINK_LAG_SECONDS,
+    signals.SINK_LAG_BYTES,
+    signals.EVENT_LOOP_LAG,
+    signals.CONFIG_RELOADS,
+    signals.BUILD_INFO,
+)
+
+LoopLags = Callable[[], Mapping[str, float | None]]
+"""The event loops' lag in seconds by kind of process; None of a kind of which none runs."""
 
 
-def internals_collector(pumps: Sequence[Pump], reloads: Mapping[str, int], *, version: str) -> FamiliesCollector:
-    """A collector of the sinks' lag and of `reloads`, which counts `success` and `error` since this process began."""
+def internals_collector(
+    pumps: Sequence[Pump], reloads: Mapping[str, int], loop_lags: LoopLags, *, version: str
+) -> FamiliesCollector:
+    """A collector of the sinks' and the event loops' lag and of `reloads`.
+
+    `reloads` counts `success` and `error` since this process began.
+    """
 
     def read() -> Iterator[Family]:
         yield Family(signals.SINK_LAG_SECONDS, [Reading((pump.sink.name,), pump.lag_seconds) for pump in pumps])
         yield Family(signals.SINK_LAG_BYTES, [Reading((pump.sink.name,), pump.lag_bytes) for pump in pumps])
+        lags = loop_lags().items()
+        yield Family(signals.EVENT_LOOP_LAG, [Reading((kind,), lag) for kind, lag in lags if lag is not None])
         yield Family(signals.CONFIG_RELOADS, [Reading((status,), reloads[status]) for status in ("success", "error")])
         yield Family(signals.BUILD_INFO, [Reading(("observer", version), 1)])
 

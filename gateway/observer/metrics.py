@@ -153,12 +153,20 @@ class MetricsSink:
     def upstream_up(self, workspace_id: str, server_slug: str) -> bool | None:
         """Whether a server answered when it was last asked; None if no relay that lives knows."""
         with self._lock:
-            return self._fold.relays.up().get((workspace_id, server_slug))
+            return self._fold.relays.up(self._now_ns()).get((workspace_id, server_slug))
 
     def catalogue(self, workspace_id: str) -> set[tuple[str, str]]:
         """Server and tool of everything that a workspace offers, as far as the relays have seen it."""
         with self._lock:
-            return self._fold.relays.tools(workspace_id)
+            return self._fold.relays.tools(workspace_id, self._now_ns())
+
+    def relay_lag_s(self) -> float | None:
+        """The worst lag of any living relay's event loop in the last seconds; None if no relay lives."""
+        with self._lock:
+            return self._fold.relays.lag_s(self._now_ns())
+
+    def _now_ns(self) -> int:
+        return int(self._clock() * 1e9)
 
     def _read_fold(self, now: float) -> list[Family]:
         fold, interval = self._fold, self._birth_interval

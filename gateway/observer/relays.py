@@ -3,18 +3,16 @@
 Nothing of it is saved: a relay that lives says it again within a second, and one that is silent does not count.
 """
 
-from collections import deque
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from gateway.calls import Heartbeat
 from gateway.observer import signals
+from gateway.observer.loop_lag import WorstLag
 from gateway.observer.readings import Family, Reading
 
 SILENCE_S: Final = 5.0
 """A relay that has said nothing for so long is gone."""
-LAG_WINDOW_S: Final = 15.0
-"""The event loop's lag is the worst of so many seconds: longer than a scrape interval, so that no peak is missed."""
 
 _Upstream = tuple[str, str]
 """Workspace and server."""
@@ -33,7 +31,7 @@ class _Relay:
     def __init__(self) -> None:
         self.beat: Heartbeat | None = None
         self.knowledge: dict[_Upstream, _Knowledge] = {}
-        self.lags: deque[tuple[int, float]] = deque()
+        self.lag = WorstLag()
         self.names: dict[_Upstream, list[str]] = {}
 
     def take(self, beat: Heartbeat) -> None:
@@ -53,9 +51,7 @@ class _Relay:
                 self.knowledge[upstream] = before
             else:
                 self.knowledge[upstream] = _Knowledge(up=False, since_ns=beat.timestamp_ns)
-        self.lags.append((beat.timestamp_ns, beat.event_loop_lag_ms))
-        while self.lags[0][0] < beat.timestamp_ns - LAG_WINDOW_S * 1e9:
-            self.lags.popleft()
+        self.lag.add(beat.event_loop_lag_ms / 1e3, at_s=beat.timestamp_ns / 1e9)
         self.beat = beat
 
 
@@ -90,15 +86,19 @@ class Relays:
                 tools[upstream] = max(tools.get(upstream, 0), state.tools)
                 sizes[upstream] = max(sizes.get(upstream, 0), state.tools_list_bytes)
         yield _family(signals.IN_FLIGHT_CALLS, in_flight)
-        yield _family(signals.UPSTREAM_UP, {upstream: int(up) for upstream, up in self.up().items()})
+        yield _family(signals.UPSTREAM_UP, {upstream: int(up) for upstream, up in self.up(now_ns).items()})
         yield _family(signals.UPSTREAM_LAST_SUCCESS, {key: ns / 1e9 for key, ns in succeeded.items() if ns})
         yield _family(signals.TOOLS, tools)
         yield _family(signals.TOOLS_LIST_BYTES, sizes)
-        lags = [ms for relay in self._relays.values() for _, ms in relay.lags]
-        yield Family(signals.EVENT_LOOP_LAG, [Reading(("relay",), max(lags) / 1e3)] if lags else [])
 
-    def up(self) -> dict[_Upstream, bool]:
-        """Whether each upstream is up, by the newest knowledge of any relay."""
+    def lag_s(self, now_ns: int) -> float | None:
+        """The worst lag of any relay's event loop in the last seconds; None if no relay lives."""
+        self._forget_silent(now_ns)
+        return max((relay.lag.seconds for relay in self._relays.values()), default=None)
+
+    def up(self, now_ns: int) -> dict[_Upstream, bool]:
+        """Whether each upstream is up at `now_ns`, by the newest knowledge of any relay."""
+        self._forget_silent(now_ns)
         newest: dict[_Upstream, _Knowledge] = {}
         for relay in self._relays.values():
             for upstream, knowledge in relay.knowledge.items():
@@ -106,8 +106,9 @@ class Relays:
                     newest[upstream] = knowledge
         return {upstream: knowledge.up for upstream, knowledge in newest.items()}
 
-    def tools(self, workspace_id: str) -> set[tuple[str, str]]:
-        """Server and tool of everything in the catalogues of a workspace."""
+    def tools(self, workspace_id: str, now_ns: int) -> set[tuple[str, str]]:
+        """Server and tool of everything in the catalogues of a workspace at `now_ns`."""
+        self._forget_silent(now_ns)
         return {
             (server, tool)
             for relay in self._relays.values()

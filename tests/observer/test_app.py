@@ -152,6 +152,7 @@ async def test_a_call_is_in_the_metrics_and_in_the_usage_gauge(config_path: Path
     assert sample(page, "mcp_gateway_plan_limit_calls", plan="pro") == 500_000
     assert sample(page, "mcp_gateway_build_info") == 1
     assert sample(page, "mcp_gateway_sink_lag_bytes", sink="ledger") == 0
+    assert 'mcp_gateway_event_loop_lag_seconds{process="observer"} ' in page
     assert sample(page, "process_resident_memory_bytes") > 0
 
 
@@ -280,7 +281,7 @@ async def test_a_sink_that_dies_stops_the_observer(config_path: Path, monkeypatc
     monkeypatch.setattr(threading, "excepthook", lambda _: None)
 
     def broken(*_: object) -> None:
-        raise PermissionError("the journal cannot be read")
+        raise SystemExit  # ends the thread, and nothing else
 
     monkeypatch.setattr(Reader, "read", broken)
     async with plane(config_path, stop) as http, asyncio.timeout(15):

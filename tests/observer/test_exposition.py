@@ -54,7 +54,9 @@ def full_registry(folder: Path) -> CollectorRegistry:
     registry = CollectorRegistry()
     registry.register(sink.collector)
     pumps = [Pump(sink, Reader(folder / "journal"), interval=1.0)]
-    registry.register(internals_collector(pumps, {"success": 1, "error": 0}, version=__version__))
+    registry.register(
+        internals_collector(pumps, {"success": 1, "error": 0}, lambda: {"relay": 0.0}, version=__version__)
+    )
     ProcessCollector(registry=registry)
     return registry
 

@@ -97,8 +97,9 @@ def test_a_relay_that_is_silent_for_more_than_5_seconds_no_longer_counts(tmp_pat
 
     assert both == 5
     assert value(sink, "mcp_gateway_in_flight_calls") == 3
-    assert value(sink, "mcp_gateway_event_loop_lag_seconds", process="relay") == 0
+    assert sink.relay_lag_s() == 0
     clock.now += 5
+    assert sink.relay_lag_s() is None
     assert [named(sink, gauge) for gauge in GAUGES] == [[]] * len(GAUGES)
 
 
@@ -115,9 +116,26 @@ def test_the_event_loops_lag_is_the_worst_of_all_relays_in_15_seconds(tmp_path: 
                 start=200 * second,
             )
         )
-    peak = value(sink, "mcp_gateway_event_loop_lag_seconds")
+    peak = sink.relay_lag_s()
     clock.now += 1
     sink.absorb(batch(beat(clock, pid=1), beat(clock, pid=2), start=4000))
 
     assert peak == 0.25
-    assert named(sink, "mcp_gateway_event_loop_lag_seconds") == [({"process": "relay"}, 0.02)]
+    assert sink.relay_lag_s() == 0.02
+
+
+def test_what_is_up_and_what_it_offers_is_what_living_relays_say_whether_anybody_scrapes(tmp_path: Path) -> None:
+    clock = Clock()
+    sink = sink_at(tmp_path, clock)
+    unknown = (sink.upstream_up("engineering", "github"), sink.catalogue("engineering"))
+    names = ["create_issue", "find"]
+    sink.absorb(batch(beat(clock, upstream={"up": True, "last_success_ns": clock.ns, "tool_names": names})))
+    clock.now += 1
+    sink.absorb(batch(beat(clock, upstream={"up": False, "last_success_ns": ns(0)}), start=100))
+    alive = (sink.upstream_up("engineering", "github"), sink.catalogue("engineering"))
+    elsewhere = (sink.upstream_up("lab", "github"), sink.catalogue("lab"))
+    clock.now += 5.1
+    silent = (sink.upstream_up("engineering", "github"), sink.catalogue("engineering"))
+
+    assert alive == (False, {("github", "create_issue"), ("github", "find")})
+    assert unknown == elsewhere == silent == (None, set())
