@@ -1,16 +1,28 @@
 """Keeps the journal's folder in order: closes what dead writers left open, deletes what every sink has read."""
 
+import heapq
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
 from gateway.calls import CallStart, ToolCall, abandoned
 from gateway.journal.reader import Positions, decode_lines
 from gateway.journal.segments import CLOSED, Segment, list_segments, list_writers, try_lock
+
+
+class _Kept(NamedTuple):
+    """A segment that is not deleted for having been read; `age` in seconds since its last line."""
+
+    writer: str
+    segment: Segment
+    deletable: bool
+    read: bool
+    age: float
 
 
 class Janitor:
@@ -79,33 +91,46 @@ class Janitor:
         return len(left_open)
 
     def collect(self, sinks: Mapping[str, Positions]) -> Counter[str]:
-        """Delete segments that every sink has read; over `max_bytes`, the oldest whoever has not read them.
+        """Delete segments that every sink has read, and over `max_bytes` the oldest whoever has not read them.
+
+        Those that were read and are kept for readers without an offset go before any that was not.
 
         Returns:
             How many calls were so lost, by sink.
         """
-        dropped: Counter[str] = Counter()
-        kept: list[tuple[Path, Segment, bool]] = []
         now = self._clock()
-        for folder in list_writers(self._root):
-            closed = (folder / CLOSED).exists()
-            segments = list_segments(folder)
-            for i, segment in enumerate(segments):
-                deletable = closed or i < len(segments) - 1
-                read = all(positions.get(folder.name, 0) >= segment.end for positions in sinks.values())
-                if deletable and read and _age(segment, now) >= self._retain_seconds:
-                    segment.path.unlink(missing_ok=True)
-                else:
-                    kept.append((folder, segment, deletable))
-            self._remove_if_empty(folder, closed=closed)
-        excess = sum(segment.size for _, segment, _ in kept) - self._max_bytes
-        for folder, segment, deletable in kept:
+        return self._make_room([self._delete_read(folder, sinks, now) for folder in list_writers(self._root)], sinks)
+
+    def _delete_read(self, folder: Path, sinks: Mapping[str, Positions], now: float) -> list[_Kept]:
+        """What is left of a writer: without a gap, so that what is missing is always its oldest."""
+        closed = (folder / CLOSED).exists()
+        segments = list_segments(folder)
+        kept: list[_Kept] = []
+        for i, segment in enumerate(segments):
+            one = _Kept(
+                writer=folder.name,
+                segment=segment,
+                deletable=closed or i < len(segments) - 1,
+                read=all(positions.get(folder.name, 0) >= segment.end for positions in sinks.values()),
+                age=_age(segment, now),
+            )
+            if one.deletable and one.read and one.age >= self._retain_seconds and not kept:
+                segment.path.unlink(missing_ok=True)
+            else:
+                kept.append(one)
+        self._remove_if_empty(folder, closed=closed)
+        return kept
+
+    def _make_room(self, writers: Sequence[list[_Kept]], sinks: Mapping[str, Positions]) -> Counter[str]:
+        dropped: Counter[str] = Counter()
+        excess = sum(one.segment.size for kept in writers for one in kept) - self._max_bytes
+        for one in heapq.merge(*writers, key=lambda one: (not one.read, -one.age)):
             if excess <= 0:
                 break
-            if deletable:
-                dropped += self._unread(folder.name, segment, sinks)
-                segment.path.unlink(missing_ok=True)
-                excess -= segment.size
+            if one.deletable:
+                dropped += self._unread(one.writer, one.segment, sinks)
+                one.segment.path.unlink(missing_ok=True)
+                excess -= one.segment.size
         return dropped
 
     def _unread(self, writer: str, segment: Segment, sinks: Mapping[str, Positions]) -> Counter[str]:

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from gateway.journal import Janitor
@@ -45,17 +45,27 @@ class Upkeep:
                 continue
 
     def _round(self, *, collect: bool) -> None:
-        try:
-            closed = self._janitor.recover()
-            if closed:
-                logger.warning("a relay died: %d calls that it left open are closed as gateway_error", closed)
-            if collect:
-                self._collect()
-        except Exception:  # the outermost handler of a task that must go on: the next round tries again
-            logger.exception("the journal cannot be kept in order")
+        _guard(self._recover)
+        if collect:
+            _guard(self._collect)  # also when a full disk let no writer be closed: this makes room
+
+    def _recover(self) -> None:
+        closed = self._janitor.recover()
+        if closed:
+            logger.warning("a relay died: %d calls that it left open are closed as gateway_error", closed)
 
     def _collect(self) -> None:
         positions: dict[str, Positions] = {pump.sink.name: dict(pump.sink.durable) for pump in self._pumps}
         for sink, calls in self._janitor.collect(positions).items():
             self.dropped[sink] += calls
             logger.error("the journal is over journal.max_bytes: %d calls are lost to the %s sink", calls, sink)
+
+
+def _guard(act: Callable[[], None]) -> None:
+    """The outermost handler of a task that must go on: the next round tries again."""
+    try:
+        act()
+    except OSError as error:
+        logger.error("the journal cannot be kept in order: %s", error)  # noqa: TRY400 - the disk's reason is all
+    except Exception:
+        logger.exception("the journal cannot be kept in order")

@@ -155,6 +155,20 @@ def test_a_segment_that_was_read_stays_for_those_who_look_back(tmp_path: Path) -
     writer.close()
 
 
+def test_a_clock_that_was_set_back_makes_no_gap(tmp_path: Path) -> None:
+    writer = calls(tmp_path, 30)
+    folder = folder_of(writer, tmp_path)
+    listed = list_segments(folder)
+    now = listed[0].path.stat().st_mtime
+    for age, segment in ((300, listed[0]), (700, listed[1])):
+        os.utime(segment.path, (now, now - age))
+    Janitor(tmp_path, retain_seconds=600, clock=lambda: now).collect({"ledger": read(writer)})
+    assert list_segments(folder) == listed
+    Janitor(tmp_path, max_bytes=writer.offset - 1, clock=lambda: now).collect({"otlp": {}})
+    assert list_segments(folder) == listed[1:]
+    writer.close()
+
+
 def test_a_closed_writer_that_was_read_leaves_no_folder(tmp_path: Path) -> None:
     writer = calls(tmp_path, 10)
     writer.append(start("open"))
@@ -208,6 +222,34 @@ def test_over_max_bytes_the_oldest_goes_and_what_each_sink_so_loses_is_counted(t
         assert len(left) == 60 - lines[0] - lines[1]
     first.close()
     second.close()
+
+
+def test_over_max_bytes_what_was_read_goes_before_what_was_not(tmp_path: Path) -> None:
+    dead, living = calls(tmp_path, 10, "dead"), calls(tmp_path, 10, "living")
+    dead.close()
+    unread, read_already = (list_segments(folder_of(one, tmp_path)) for one in (dead, living))
+    room = dead.offset + living.offset - 1
+    otlp = read(living)
+
+    assert Janitor(tmp_path, max_bytes=room).collect({"otlp": otlp}) == {}
+    assert list_segments(folder_of(dead, tmp_path)) == unread
+    assert list_segments(folder_of(living, tmp_path)) == read_already[1:]
+    living.close()
+
+
+def test_over_max_bytes_the_oldest_of_all_writers_goes_first(tmp_path: Path) -> None:
+    long_lived, later = calls(tmp_path, 10, "a"), calls(tmp_path, 10, "b")
+    of_both = [list_segments(folder_of(one, tmp_path)) for one in (long_lived, later)]
+    now = of_both[0][0].path.stat().st_mtime
+    for age, segment in ((30, of_both[0][0]), (10, of_both[0][1]), (20, of_both[1][0])):
+        os.utime(segment.path, (now, now - age))
+    room = long_lived.offset + later.offset - of_both[0][0].size - 1
+    Janitor(tmp_path, max_bytes=room, clock=lambda: now).collect({"otlp": {}})
+
+    assert list_segments(folder_of(long_lived, tmp_path)) == of_both[0][1:]
+    assert list_segments(folder_of(later, tmp_path)) == of_both[1][1:]
+    long_lived.close()
+    later.close()
 
 
 def test_a_living_writers_last_segment_stays_however_large_it_is(tmp_path: Path) -> None:

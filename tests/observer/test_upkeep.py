@@ -144,20 +144,33 @@ async def test_a_sink_whose_thread_has_ended_stops_the_observer(root: Path) -> N
     assert stop.is_set()
 
 
+class FullDisk(Janitor):
+    """No writer can be closed, for that takes room; deleting does not."""
+
+    rounds = 0
+
+    def recover(self) -> int:
+        self.rounds += 1
+        raise OSError(28, "No space left on device", "x.jsonl")
+
+
 @pytest.mark.usefixtures("writer")
 async def test_upkeep_goes_on_after_a_disk_error(root: Path, caplog: pytest.LogCaptureFixture) -> None:
-    class Failing(Janitor):
-        rounds = 0
-
-        def recover(self) -> int:
-            self.rounds += 1
-            raise PermissionError("no")
-
-    janitor = Failing(root)
+    janitor = FullDisk(root)
     pump = Pump(Stubborn(takes=True), Reader(root, ToolCall), interval=0.005)
     pump.start()
 
     stop = await keep(Upkeep(janitor, [pump]), pump, lambda: janitor.rounds >= 3)
 
     assert not stop.is_set()
-    assert "the journal cannot be kept in order" in caplog.text
+    assert "the journal cannot be kept in order: [Errno 28] No space left on device: 'x.jsonl'" in caplog.text
+
+
+@pytest.mark.usefixtures("writer")
+async def test_what_has_been_read_is_deleted_though_the_disk_is_too_full_to_close_a_writer(root: Path) -> None:
+    pump = Pump(Stubborn(takes=True), Reader(root, ToolCall), interval=0.005)
+    pump.start()
+
+    await keep(Upkeep(FullDisk(root, retain_seconds=0), [pump]), pump, lambda: lines(root) < 100)
+
+    assert lines(root) < 100
