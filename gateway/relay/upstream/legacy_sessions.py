@@ -56,6 +56,8 @@ class LegacySessions:
     async def add(self, key: Key, session: LegacySession) -> None:
         """Take a session that has begun, and hear its stream if anything of it is wanted."""
         self.stateless = session.session_id is None
+        if self.stateless:
+            key = key._replace(token_id=None)
         session.used_at = asyncio.get_running_loop().time()
         before = self._sessions.pop(key, None)
         self._sessions[key] = session
