@@ -2,11 +2,15 @@
 
 import time
 from collections.abc import Callable, Mapping
+from typing import Final
 
 from gateway.calls import ToolCall
 from gateway.journal import Batch
 from gateway.ledger.duck import Ledger
 from gateway.ledger.queries import Query
+
+IDLE_COMMIT_NS: Final = 10 * 10**9
+"""Positions move without a call too (heartbeats); then they are committed this seldom."""
 
 
 class LedgerSink:
@@ -19,6 +23,7 @@ class LedgerSink:
         self._clock = clock
         self._pass_began_ns = clock()
         self._committed: Mapping[str, int] | None = None
+        self._committed_at_ns = 0
         self._load()
 
     @property
@@ -27,7 +32,7 @@ class LedgerSink:
         return self._committed if self._committed is not None else self._load()
 
     def absorb(self, batch: Batch) -> None:
-        """Commit the batch's calls and positions, if it has any that are new.
+        """Commit the batch's calls and positions, if it has calls that are new, and now and then if it has none.
 
         Raises:
             LedgerUnavailableError: nothing of it is kept, or all of it and the same batch will change nothing.
@@ -41,7 +46,8 @@ class LedgerSink:
         positions = {writer: max(offset, committed.get(writer, 0)) for writer, offset in batch.positions.items()}
         # What stood in the journal when the pass before this one ended was there when this batch was read.
         fresh_ns = self._pass_began_ns if batch.lag_bytes == 0 else self._ledger.fresh_as_of_ns
-        if calls or positions != committed:
+        idle = not 0 <= self._pass_began_ns - self._committed_at_ns < IDLE_COMMIT_NS
+        if calls or (idle and positions != committed):
             self._commit(calls, committed, positions, as_of_ns=fresh_ns or 0)
         self._ledger.fresh_as_of_ns = fresh_ns
         self._pass_began_ns = self._clock()
@@ -55,10 +61,11 @@ class LedgerSink:
             transaction.insert(calls)
             if gone:
                 transaction.execute(Query("delete from positions where writer = any($gone)", {"gone": list(gone)}))
-            for writer, offset in positions.items():
-                if committed.get(writer) != offset:
-                    transaction.execute(_position(writer, offset, as_of_ns))
+            moved = {writer: offset for writer, offset in positions.items() if committed.get(writer) != offset}
+            if moved:
+                transaction.execute(_moved(moved, as_of_ns))
         self._committed = dict(positions)
+        self._committed_at_ns = self._clock()
 
     def _load(self) -> Mapping[str, int]:
         query = Query("select writer, next_offset, as_of_ns from positions", {})
@@ -70,11 +77,11 @@ class LedgerSink:
         return self._committed
 
 
-def _position(writer: str, offset: int, as_of_ns: int) -> Query:
+def _moved(positions: Mapping[str, int], as_of_ns: int) -> Query:
     return Query(
         """
-        insert into positions (writer, next_offset, as_of_ns) values ($writer, $next_offset, $as_of_ns)
+        insert into positions (writer, next_offset, as_of_ns) select unnest($writers), unnest($offsets), $as_of_ns
         on conflict (writer) do update set next_offset = excluded.next_offset, as_of_ns = excluded.as_of_ns
         """,
-        {"writer": writer, "next_offset": offset, "as_of_ns": as_of_ns},
+        {"writers": list(positions), "offsets": list(positions.values()), "as_of_ns": as_of_ns},
     )

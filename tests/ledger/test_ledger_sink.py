@@ -76,14 +76,30 @@ def test_of_a_batch_that_overlaps_only_what_is_new_is_taken(ledger: Ledger) -> N
     assert ids(ledger) == ["a", "b", "c", "d"]
 
 
-def test_an_empty_batch_whose_positions_did_not_change_writes_nothing(ledger: Ledger) -> None:
-    sink = LedgerSink(ledger, clock=Clock())
+def test_positions_that_move_without_a_call_are_written_every_ten_seconds(ledger: Ledger) -> None:
+    clock = Clock()
+    sink = LedgerSink(ledger, clock=clock)
     sink.absorb(batch([call()]))
     before = as_of(ledger)
-    sink.absorb(Batch([], {"w1": 10}, 0, 0))
-    assert as_of(ledger) == before
     sink.absorb(Batch([], {"w1": 30}, 0, 0))
+    assert stored_positions(ledger) == {"w1": 10}
+    clock.now_ns += 10 * 10**9
+    sink.absorb(Batch([], {"w1": 10}, 0, 0))  # moves on the clock of the pass, and nothing else
+    assert as_of(ledger) == before
+    sink.absorb(Batch([], {"w1": 30, "w2": 5}, 0, 0))
+    assert sink.durable == stored_positions(ledger) == {"w1": 30, "w2": 5}
     assert as_of(ledger) > before
+
+
+def test_a_clock_that_is_set_back_stops_no_position(ledger: Ledger) -> None:
+    clock = Clock()
+    clock.now_ns = 1000 * 10**9
+    sink = LedgerSink(ledger, clock=clock)
+    sink.absorb(batch([call()]))
+    clock.now_ns = 0
+    sink.absorb(Batch([], {"w1": 10}, 0, 0))
+    sink.absorb(Batch([], {"w1": 30}, 0, 0))
+    assert stored_positions(ledger) == {"w1": 30}
 
 
 def as_of(ledger: Ledger) -> int:
@@ -93,8 +109,11 @@ def as_of(ledger: Ledger) -> int:
 
 
 def test_the_positions_of_writers_that_are_gone_are_deleted(ledger: Ledger) -> None:
-    sink = LedgerSink(ledger)
+    clock = Clock()
+    sink = LedgerSink(ledger, clock=clock)
     sink.absorb(batch([call()], others={"old": 5}))
+    clock.now_ns += 10 * 10**9
+    sink.absorb(Batch([], {"w1": 10, "old": 5}, 0, 0))
     sink.absorb(Batch([], {"w1": 10}, 0, 0))
     assert sink.durable == stored_positions(ledger) == {"w1": 10}
 
