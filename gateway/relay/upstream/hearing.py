@@ -95,7 +95,7 @@ class Hearing:
     async def _run(self, session: LegacySession, opened: asyncio.Event) -> None:
         """Open the stream again and again; a server that has none says so once."""
         parser = sse.Parser()
-        pause = 0.0
+        pause, was_open = 0.0, False
         loop = asyncio.get_running_loop()
         try:
             while True:
@@ -103,6 +103,7 @@ class Hearing:
                 verdict = await self._read(session, parser, opened)
                 if verdict is not None and verdict != answers.OK:
                     break
+                was_open = was_open or verdict == answers.OK
                 quick = verdict is None or loop.time() - began < MIN_PAUSE_S
                 pause = min(max(pause * 2, MIN_PAUSE_S), MAX_PAUSE_S) if quick else 0.0
                 asked = parser.retry_ms / 1000 if parser.retry_ms is not None else 0.0
@@ -113,7 +114,7 @@ class Hearing:
             return
         finally:
             opened.set()
-        if verdict == answers.NOT_FOUND and session.session_id is not None:
+        if verdict == answers.NOT_FOUND and was_open and session.session_id is not None:
             self._lost(session)
 
     async def _read(self, session: LegacySession, parser: sse.Parser, opened: asyncio.Event) -> int | None:

@@ -59,6 +59,8 @@ class HttpListening:
         self._session: LegacySession | None = None
         self._lock = asyncio.Lock()
         self._broken = asyncio.Event()
+        self._missed = False
+        """Whether it could not be opened since it was open last."""
         self._keeping: asyncio.Task[None] | None = None
 
     def listen(self, changed: Changed) -> Callable[[], None]:
@@ -80,9 +82,14 @@ class HttpListening:
         Raises:
             UpstreamError: the server cannot be reached, or refuses.
         """
-        self._uris = uris
+        before, self._uris = self._uris, uris
         if self._listeners or self._session is not None:
-            await self._open()
+            try:
+                await self._open()
+            except UpstreamError as error:
+                if error.error_type is ErrorType.JSONRPC_ERROR and self._uris is uris:
+                    self._uris = before  # what is refused now is refused later
+                raise
 
     def lost(self, session: LegacySession) -> None:
         """A session of the server's is gone, and with it what it had subscribed to."""
@@ -111,7 +118,7 @@ class HttpListening:
 
     async def _keep(self) -> None:
         """Open what is to be open, and again when it breaks; after a time without it, everything may have changed."""
-        pause, missed = 0.0, False
+        pause = 0.0
         loop = asyncio.get_running_loop()
         while True:
             self._broken.clear()
@@ -120,13 +127,9 @@ class HttpListening:
                 await self._open()
             except UpstreamError as error:
                 logger.info("upstream %s: its changes cannot be heard: %s", self._transport.slug, error)
-                missed = True
             else:
-                if missed:
-                    self._tell_all()
-                missed = False
                 await self._broken.wait()
-            short = missed or loop.time() - began < STEADY_S
+            short = self._missed or loop.time() - began < STEADY_S
             if short and pause:
                 await asyncio.sleep(pause)
             pause = min(max(pause * 2, MIN_PAUSE_S), MAX_PAUSE_S) if short else 0.0
@@ -145,13 +148,20 @@ class HttpListening:
 
     async def _open(self) -> None:
         async with self._lock:
-            session = await self._own()
-            if isinstance(session, LegacySession):
-                self._close_stream()
-                await self._open_legacy(session)
-            else:
-                self._session = None
-                await self._open_modern(session)
+            try:
+                session = await self._own()
+                if isinstance(session, LegacySession):
+                    self._close_stream()
+                    await self._open_legacy(session)
+                else:
+                    self._session = None
+                    await self._open_modern(session)
+            except UpstreamError:
+                self._missed = True
+                raise
+            if self._missed:
+                self._missed = False
+                self._tell_all()
 
     # -- a modern server
 
