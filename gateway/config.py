@@ -254,6 +254,8 @@ class Requests(Model):
     max_bytes: Annotated[int, Field(ge=1024)] = 4 * 2**20
     allowed_origins: list[str] = []
     """Values of `Origin` that a browser may call from; requests without `Origin` are not from a browser."""
+    sessions: bool = True
+    """Whether clients that begin with `initialize` get an `Mcp-Session-Id`: what they are asked goes over it."""
 
 
 class Redaction(Model):

@@ -20,7 +20,7 @@ from mcp_types.jsonrpc import HEADER_MISMATCH
 from msgspec import UNSET, Meta, Raw, Struct
 
 from gateway.mcp import jsonrpc
-from gateway.mcp.jsonrpc import Id, Params
+from gateway.mcp.jsonrpc import Id, Params, Response
 from gateway.mcp.revisions import ASSUMED_LEGACY, LATEST_MODERN_VERSION, Era, era_of
 
 Headers = Mapping[bytes, bytes]
@@ -62,11 +62,18 @@ class Request:
 
 
 class Notification(NamedTuple):
-    """A message that gets no answer: a notification, or a legacy client's response."""
+    """A message that gets no answer."""
 
     method: str
     params: Params
     era: Era
+
+
+class Answer(NamedTuple):
+    """A legacy client's response to what it was asked."""
+
+    id: Id
+    response: Response
 
 
 class Rejection(NamedTuple):
@@ -79,7 +86,7 @@ class Rejection(NamedTuple):
     data: Any = None
 
 
-def read(body: bytes, headers: Headers, lines: Lines) -> Request | Notification | Rejection:
+def read(body: bytes, headers: Headers, lines: Lines) -> Request | Notification | Answer | Rejection:
     """Validate a POST's body against its headers; `lines` are the headers as they came, repeated ones included."""
     version = headers.get(b"mcp-protocol-version")
     era = Era.MODERN if version == _MODERN else era_of(version.decode("latin-1") if version is not None else None)
@@ -98,7 +105,7 @@ def read(body: bytes, headers: Headers, lines: Lines) -> Request | Notification 
         return Rejection(400, known, jsonrpc.INVALID_REQUEST, f"the body is no JSON-RPC 2.0 message: {wrong}")
     if method is UNSET:
         if era is Era.LEGACY and request_id is not UNSET and (message.result, message.error) != (UNSET, UNSET):
-            return Notification("", _NO_PARAMS, era)
+            return Answer(request_id, Response(request_id, message.result, message.error))
         return Rejection(400, None, jsonrpc.INVALID_REQUEST, "the body is neither a request nor a notification")
     params = message.params if message.params is not UNSET else _NO_PARAMS
     if request_id is UNSET:
@@ -133,7 +140,7 @@ def _is_plain(request: Request, headers: Headers, lines: Lines) -> Request | Non
             return None  # an escape means one thing in the body and another in the header
     client = meta.get(CLIENT_INFO_META_KEY)
     if client is not None:
-        request.client = _client(client)
+        request.client = client_of(client)
     return request
 
 
@@ -157,7 +164,7 @@ def _climb(request: Request, headers: Headers, lines: Lines) -> Request | Reject
         return Rejection(status, request.id, verdict.code, verdict.message, verdict.data)
     request.version = verdict.protocol_version
     if CLIENT_INFO_META_KEY in request.meta:
-        request.client = _client(request.meta[CLIENT_INFO_META_KEY])
+        request.client = client_of(request.meta[CLIENT_INFO_META_KEY])
     return request
 
 
@@ -168,7 +175,8 @@ def _text(value: Raw) -> str | None:
         return None
 
 
-def _client(value: Raw) -> ClientInfo:
+def client_of(value: Raw) -> ClientInfo:
+    """Who a `clientInfo` names; nobody if it is none."""
     return _client_of(bytes(value))
 
 

@@ -5,6 +5,7 @@ from gateway.journal import Writer
 from gateway.process import Launch, run, serve, stop_requested
 from gateway.relay.app import Relay
 from gateway.relay.http_protocol import HttpProtocol
+from gateway.relay.keys import kept_key
 
 
 async def main(launch: Launch) -> None:
@@ -18,8 +19,8 @@ async def main(launch: Launch) -> None:
         fsync=config.journal.fsync,
     )
     try:
-        relay = Relay(config, journal)
-        async with stop_requested(launch.lifeline) as stop, relay.running(launch.config):
+        relay = Relay(config, journal, kept_key(config.data_dir / "relay.key"))
+        async with stop_requested(launch.lifeline) as stop, relay.running(launch.config, stop):
             sock = launch.socket()
             await serve(relay, sock, stop=stop, run_file=launch.run_file, grace_seconds=30, http=HttpProtocol)
     finally:

@@ -14,10 +14,16 @@ from gateway.config import Config, HttpServer, changes
 from gateway.errors import ConfigError
 from gateway.journal import Writer
 from gateway.mcp import jsonrpc
+from gateway.relay.admission import Admission
 from gateway.relay.endpoint import Endpoint
+from gateway.relay.guard import Guards
+from gateway.relay.keys import new_key
+from gateway.relay.legacy import LegacyClients
+from gateway.relay.parking import Parking
 from gateway.relay.recorder import Recorder
 from gateway.relay.redaction import Redactor, secrets_of
 from gateway.relay.responses import send_json
+from gateway.relay.sessions import Sessions
 from gateway.relay.tool_calls import ToolCalls
 from gateway.relay.upstream.seam import UpstreamError
 from gateway.relay.workspaces import Directory, Pools, Server
@@ -32,17 +38,24 @@ PROBE_S: Final = 30.0
 class Relay:
     """The ASGI application: MCP, `/healthz` and `/readyz`."""
 
-    def __init__(self, config: Config, journal: Writer) -> None:
+    def __init__(self, config: Config, journal: Writer, key: bytes | None = None) -> None:
+        """`key` signs what clients bring back; without one, it is good for this process only."""
+        key = key or new_key()
         self._pools = Pools()
         self._secrets: set[str] = set()
         self._recorder = Recorder(journal, replica=socket.gethostname(), fsync_interval=config.journal.fsync_interval)
         self._directory = Directory(config, self._pools, self._recorder.operation)
+        guards = Guards()
+        self._sessions = Sessions(key)
+        self._parking = Parking(key)
         self._endpoint = Endpoint(
             self._directory,
             self._recorder,
-            ToolCalls(self._recorder, self._redactor(config)),
+            ToolCalls(self._recorder, self._redactor(config), guards, self._parking),
+            _admission(config),
+            LegacyClients(self._sessions, guards, enabled=config.requests.sessions),
+            guards,
             max_bytes=config.requests.max_bytes,
-            allowed_origins=tuple(config.requests.allowed_origins),
         )
         self._retired: set[asyncio.Task[None]] = set()
         self._probes: asyncio.Event = asyncio.Event()
@@ -59,7 +72,8 @@ class Relay:
         self._directory = Directory(config, self._pools, self._recorder.operation, before)
         self._endpoint.directory = self._directory
         self._endpoint.max_bytes = config.requests.max_bytes
-        self._endpoint.allowed_origins = tuple(config.requests.allowed_origins)
+        self._endpoint.admission = _admission(config)
+        self._endpoint.legacy.enabled = config.requests.sessions
         self._endpoint.tool_calls.redactor = self._redactor(config)
         kept = set(self._directory.servers())
         for server in before.servers():
@@ -70,15 +84,22 @@ class Relay:
         self._probes.set()
 
     @contextlib.asynccontextmanager
-    async def running(self, config_path: Path | None = None) -> AsyncIterator[None]:
-        """Beat, probe and follow the configuration file, until left; then close every upstream."""
+    async def running(self, config_path: Path | None = None, stop: asyncio.Event | None = None) -> AsyncIterator[None]:
+        """Beat, probe and follow the configuration file, until left; then close every upstream.
+
+        At `stop`, streams end that would go on without end.
+        """
         tasks = [asyncio.create_task(self._recorder.beat(self._servers))]
         tasks.append(asyncio.create_task(self._probe()))
         if config_path is not None:
             tasks.append(asyncio.create_task(self._follow(config_path)))
+        if stop is not None:
+            tasks.append(asyncio.create_task(self._end_streams(stop)))
         try:
             yield
         finally:
+            self._sessions.close()
+            self._parking.close()
             for task in (*tasks, *self._retired):
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -107,6 +128,10 @@ class Relay:
                 self.apply(change)
                 logger.info("the changed configuration holds")
 
+    async def _end_streams(self, stop: asyncio.Event) -> None:
+        await stop.wait()
+        self._sessions.close()
+
     async def _probe(self) -> None:
         """List the tools of every server over HTTP, and of those over stdio that run already, now and then."""
         while True:
@@ -118,10 +143,15 @@ class Relay:
             for outcome in await asyncio.gather(*listings, return_exceptions=True):
                 if isinstance(outcome, BaseException) and not isinstance(outcome, UpstreamError):
                     logger.error("an upstream could not be probed", exc_info=outcome)
+            self._sessions.sweep()
             self._probes.clear()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(PROBE_S):
                     await self._probes.wait()
+
+
+def _admission(config: Config) -> Admission:
+    return Admission(allowed_origins=tuple(config.requests.allowed_origins), sessions=config.requests.sessions)
 
 
 async def _retire(server: Server) -> None:

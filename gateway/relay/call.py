@@ -12,6 +12,7 @@ from gateway.calls import UNKNOWN
 from gateway.journal import lines
 from gateway.mcp import trace_context
 from gateway.mcp.inbound import ClientInfo, Request
+from gateway.relay.sessions import Session
 from gateway.relay.upstream.seam import Exchange
 from gateway.relay.workspaces import Principal, Route, Server, WorkspaceView, route_members
 
@@ -35,6 +36,7 @@ class Call:
         "request_bytes",
         "routed_ns",
         "server",
+        "session",
         "timestamp_ns",
         "tool",
         "trace",
@@ -56,6 +58,8 @@ class Call:
         self.request = request
         self.headers = headers
         self.request_bytes = request_bytes
+        self.session: Session | None = None
+        """A legacy client's, if it has one."""
         self.server: Server | None = None
         self.tool = UNKNOWN
         self.exchange: Exchange | None = None
@@ -75,6 +79,8 @@ class Call:
         where = route.members if route is not None else route_members(self.view.slug, self.server, self.tool)
         jsonrpc_id = request.id if type(request.id) is int else _quoted(str(request.id)[:_SHOWN_ID])[1:-1]
         joined = _joined(trace) if trace.parent_span_id is not None else ""
+        if self.session is not None:
+            joined += self.session.members
         self.identity = (
             f'"call_id":"{new_id}","timestamp_ns":{self.timestamp_ns},{where},{replica}{self.principal.members},'
             f'{_client_members(request.version, request.client)},"trace_id":"{trace.trace_id}",'

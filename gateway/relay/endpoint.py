@@ -1,44 +1,40 @@
 """The relay's one public door, a plain ASGI callable: `POST /ws/{slug}`.
 
-Who may come in is decided from the headers, before the body is read; what the body is, in `gateway.mcp.inbound`.
+Who may come in is decided in `admission`, before the body is read; what the body is, in `gateway.mcp.inbound`.
 """
 
+import asyncio
+import functools
 import logging
 import time
+from collections.abc import Awaitable
 from typing import Final
 
+from msgspec import Raw
 from starlette.types import Message, Receive, Scope, Send
 
-from gateway.calls import UNKNOWN, Operation
-from gateway.mcp import inbound, jsonrpc
+from gateway.calls import UNKNOWN, ErrorType, Operation
+from gateway.mcp import batches, inbound, jsonrpc
+from gateway.mcp.inbound import Headers
+from gateway.mcp.log_levels import InvalidLevelError
+from gateway.mcp.revisions import Era
 from gateway.relay import operations
+from gateway.relay.admission import Admission, Refused
+from gateway.relay.batch import serve_batch
 from gateway.relay.call import Call
-from gateway.relay.limits import RateLimits
+from gateway.relay.guard import Guards
+from gateway.relay.legacy import SET_LEVEL, LegacyClients, set_level
+from gateway.relay.limits import Exceeded, RateLimits
 from gateway.relay.recorder import Recorder
-from gateway.relay.responses import rate_limited, send_empty, send_error, send_json
+from gateway.relay.responses import EventStream, rate_limited, send_empty, send_error, send_json
 from gateway.relay.tool_calls import ToolCalls
-from gateway.relay.workspaces import PATHS, Directory, Principal, WorkspaceView
+from gateway.relay.workspaces import Directory, Principal, WorkspaceView
 
 logger = logging.getLogger(__name__)
 
-_BEARER: Final = b"bearer "
-_JSON: Final = b"application/json"
-_LOOPBACK_ORIGINS: Final = ("localhost", "127.0.0.1", "[::1]")
-_CHALLENGE: Final = [(b"www-authenticate", b'Bearer error="invalid_token"')]
 _INTERNAL: Final = "internal error: the gateway's log has the reason"
-_ALLOW_POST: Final = [(b"allow", b"POST")]
-
-
-class Refused(Exception):  # noqa: N818 - an outcome, raised to end the way early
-    """A request that is turned away: the reason's label, and the answer."""
-
-    def __init__(
-        self, reason: str, status: int, message: str, headers: list[tuple[bytes, bytes]] | None = None
-    ) -> None:
-        super().__init__(message)
-        self.reason = reason
-        self.status = status
-        self.headers = headers
+OPERATION_S: Final = 600.0
+"""The most that a request may take that is no tool call; what goes upstream for it has its server's own limit."""
 
 
 class Endpoint:
@@ -49,15 +45,19 @@ class Endpoint:
         directory: Directory,
         recorder: Recorder,
         tool_calls: ToolCalls,
+        admission: Admission,
+        legacy: LegacyClients,
+        guards: Guards,
         *,
         max_bytes: int,
-        allowed_origins: tuple[str, ...] = (),
     ) -> None:
         self.directory = directory
         self.tool_calls = tool_calls
+        self.admission = admission
+        self.legacy = legacy
         self.max_bytes = max_bytes
-        self.allowed_origins = allowed_origins
         self._recorder = recorder
+        self._guards = guards
         self._limits = RateLimits()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -66,29 +66,23 @@ class Endpoint:
         try:
             lines = scope["headers"]
             headers: dict[bytes, bytes] = dict(lines)
-            view, principal = self._admit(scope, headers)
+            view, principal = self.admission.admit(self.directory, scope, headers)
+            if scope["method"] != "POST":
+                await self.legacy.without_body(scope["method"], principal, headers, receive, send)
+                return
             waiting = time.perf_counter_ns()
             first = await receive()
             body = first.get("body", b"")
             if first.get("more_body", False) or not body or len(body) > self.max_bytes:
                 body = await self._body(first, receive, headers)
             began += time.perf_counter_ns() - waiting  # how long a client takes to send is not the gateway's time
-            timestamp_ns = time.time_ns()
             message = inbound.read(body, headers, lines)
-            if not isinstance(message, inbound.Request):
-                await self._other(message, send)
-                return
-            exceeded = None
-            if principal.rate is not None:
-                exceeded = self._limits.take(principal.rate, principal.workspace_id, principal.token_id)
-            call = Call(view, principal, message, headers, began, timestamp_ns, len(body))
-            if message.method == "tools/call":
-                await self.tool_calls.serve(call, receive, send, exceeded)
-            elif exceeded is not None:
-                self._recorder.reject("rate_limited")
-                await rate_limited(send, exceeded)
+            if isinstance(message, inbound.Request):
+                await self._request(view, principal, message, headers, began, len(body), receive, send)
+            elif isinstance(message, inbound.Rejection) and batches.is_batch(body):
+                await self._batch(view, principal, body, headers, message, receive, send)
             else:
-                await self._operation(call, send)
+                await self._other(principal, headers, message, send)
         except Refused as refused:
             self._recorder.reject(refused.reason)
             await send_error(send, refused.status, str(refused), headers=refused.headers)
@@ -98,28 +92,111 @@ class Endpoint:
             error = jsonrpc.error_object(jsonrpc.INTERNAL_ERROR, _INTERNAL)
             await send_json(send, 500, jsonrpc.error(None, error))
 
-    async def _other(self, message: inbound.Notification | inbound.Rejection, send: Send) -> None:
-        if isinstance(message, inbound.Notification):
-            await send_empty(send, 202)
-        else:
-            self._recorder.reject("bad_request")
-            error = jsonrpc.error_object(message.code, message.message, message.data)
-            await send_json(send, message.status, jsonrpc.error(message.id, error))
+    def _request(
+        self,
+        view: WorkspaceView,
+        principal: Principal,
+        request: inbound.Request,
+        headers: Headers,
+        began: int,
+        size: int,
+        receive: Receive,
+        send: Send,
+    ) -> Awaitable[None]:
+        """Serve a request, counted; not a coroutine of its own, as it stands on the way of every call."""
+        timestamp_ns = time.time_ns()
+        exceeded = None
+        if principal.rate is not None:
+            exceeded = self._limits.take(principal.rate, principal.workspace_id, principal.token_id)
+        call = Call(view, principal, request, headers, began, timestamp_ns, size)
+        if request.era is Era.LEGACY:
+            self.legacy.join(call)
+        if request.method == "tools/call":
+            return self.tool_calls.serve(call, receive, send, exceeded)
+        if exceeded is not None:
+            return self._too_many(exceeded, send)
+        return self._operation(call, receive, send)
 
-    async def _operation(self, call: Call, send: Send) -> None:
+    async def _too_many(self, exceeded: Exceeded, send: Send) -> None:
+        self._recorder.reject("rate_limited")
+        await rate_limited(send, exceeded)
+
+    async def _other(
+        self,
+        principal: Principal,
+        headers: Headers,
+        message: inbound.Notification | inbound.Answer | inbound.Rejection,
+        send: Send,
+    ) -> None:
+        match message:
+            case inbound.Rejection():
+                self._recorder.reject("bad_request")
+                error = jsonrpc.error_object(message.code, message.message, message.data)
+                await send_json(send, message.status, jsonrpc.error(message.id, error))
+                return
+            case inbound.Notification():
+                self.legacy.notified(principal, headers, message)
+            case inbound.Answer():
+                self.legacy.answered(principal, headers, message)
+        await send_empty(send, 202)
+
+    # -- batches
+
+    async def _batch(
+        self,
+        view: WorkspaceView,
+        principal: Principal,
+        body: bytes,
+        headers: Headers,
+        rejection: inbound.Rejection,
+        receive: Receive,
+        send: Send,
+    ) -> None:
+        version = headers.get(b"mcp-protocol-version")
+        session = self.legacy.session(principal, headers)
+        if version is None and session is not None:
+            spoken: str | None = session.revision
+        else:
+            spoken = version.decode("latin-1") if version is not None else None
+        messages = batches.split(body, spoken)
+        if isinstance(messages, inbound.Rejection):
+            known = messages if spoken in (None, batches.REVISION) else rejection
+            await self._other(principal, headers, known, send)
+            return
+        serve = functools.partial(self._member, view, principal, receive)
+        await serve_batch(messages, headers, serve, send)
+
+    async def _member(
+        self, view: WorkspaceView, principal: Principal, receive: Receive, body: bytes, headers: Headers, send: Send
+    ) -> None:
+        """Serve one message of a batch."""
+        began = time.perf_counter_ns()
+        message = inbound.read(body, headers, list(headers.items()))
+        if isinstance(message, inbound.Request):
+            await self._request(view, principal, message, headers, began, len(body), receive, send)
+        else:
+            await self._other(principal, headers, message, send)
+
+    # -- what is no tool call
+
+    async def _operation(self, call: Call, receive: Receive, send: Send) -> None:
         request = call.request
+        stream = EventStream(send, call.headers)
         error_type: str | None = None
-        try:
-            outcome = await operations.answer(call.view, request)
-        except Exception:
-            logger.exception("%s failed in the gateway", request.method)
-            outcome = operations.Refusal(jsonrpc.INTERNAL_ERROR, _INTERNAL)
-        if isinstance(outcome, operations.Refusal):
+        outcome = await self._outcome(call, receive)
+        headers = None
+        body = b""
+        status = 200
+        if outcome is None:
+            error_type = ErrorType.CANCELLED
+        elif isinstance(outcome, operations.Refusal):
             error_type = str(outcome.code)
             status = jsonrpc.http_status(request.era, outcome.code)
             body = jsonrpc.error(request.id, jsonrpc.error_object(outcome.code, outcome.message))
         else:
-            status, body = 200, jsonrpc.result(request.id, outcome)
+            body = jsonrpc.result(request.id, outcome)
+            if request.method == "initialize":
+                headers = self.legacy.initialized(call, outcome)
         known = error_type != str(jsonrpc.METHOD_NOT_FOUND)
         self._recorder.operation(
             Operation(
@@ -132,52 +209,35 @@ class Endpoint:
                 error_type=error_type,
             )
         )
-        await send_json(send, status, body)
+        if outcome is None:
+            await stream.end_without()
+        elif stream.begun:
+            await stream.end(body)
+        else:
+            await send_json(send, status, body, headers)
 
-    # -- admission
+    async def _outcome(self, call: Call, receive: Receive) -> Raw | operations.Refusal | None:
+        """The answer; None if its client does not wait any more."""
+        guard = self._guards.begin(receive, OPERATION_S, call)
+        try:
+            if call.request.method == SET_LEVEL and call.session is not None:
+                return set_level(call.session, call.request)
+            return await operations.answer(call.view, call.request)
+        except InvalidLevelError as error:
+            return operations.Refusal(jsonrpc.INVALID_PARAMS, str(error))
+        except asyncio.CancelledError:
+            if not guard.claim():
+                raise
+            if guard.reason == "timeout":
+                return operations.Refusal(jsonrpc.INTERNAL_ERROR, f"there was no answer within {OPERATION_S:g} s")
+            return None
+        except Exception:
+            logger.exception("%s failed in the gateway", call.request.method)
+            return operations.Refusal(jsonrpc.INTERNAL_ERROR, _INTERNAL)
+        finally:
+            self._guards.end(guard)
 
-    def _admit(self, scope: Scope, headers: inbound.Headers) -> tuple[WorkspaceView, Principal]:
-        """Who calls which workspace.
-
-        Raises:
-            Refused: not found, wrong method, wrong origin, no token, or another workspace's.
-        """
-        path: str = scope["path"]
-        if b"origin" in headers:
-            self._check_origin(headers[b"origin"].decode("latin-1"))
-        view = self.directory.paths.get(path)
-        if view is None and not path.startswith(PATHS):
-            raise Refused("not_found", 404, "no such path: a workspace's URL is /ws/<workspace>")
-        if scope["method"] != "POST":
-            raise Refused("method_not_allowed", 405, "send MCP messages by POST", _ALLOW_POST)
-        principal = self._principal(headers.get(b"authorization", b""))
-        if view is None:
-            raise Refused("unknown_workspace", 404, "no such workspace: see the configuration's 'workspaces'")
-        if principal.workspace_id != view.slug:
-            raise Refused("forbidden", 403, f"this token is not for workspace {view.slug!r}")
-        media_type = headers.get(b"content-type", b"")
-        if media_type != _JSON and media_type.partition(b";")[0].strip().lower() != _JSON:
-            raise Refused("bad_request", 415, "the body must be JSON: send Content-Type: application/json")
-        return view, principal
-
-    def _principal(self, authorization: bytes) -> Principal:
-        if authorization[:7].lower() != _BEARER:
-            raise Refused("unauthorized", 401, "no token: send Authorization: Bearer mwt_…", _CHALLENGE)
-        principal = self.directory.principal(authorization[7:].strip())
-        if principal is None:
-            raise Refused("unauthorized", 401, "this token is not known here, or was revoked", _CHALLENGE)
-        if principal.expires_at is not None and time.time() >= principal.expires_at:
-            raise Refused("unauthorized", 401, "this token has expired: ask for a new one", _CHALLENGE)
-        return principal
-
-    def _check_origin(self, origin: str) -> None:
-        """A page in a browser may only call if it is listed, or served by this machine (DNS rebinding)."""
-        host = origin.partition("://")[2]
-        name = host if host.endswith("]") else host.rpartition(":")[0] or host
-        if origin not in self.allowed_origins and name not in _LOOPBACK_ORIGINS:
-            raise Refused("forbidden_origin", 403, f"requests.allowed_origins does not have {origin!r}")
-
-    async def _body(self, first: Message, receive: Receive, headers: inbound.Headers) -> bytes:
+    async def _body(self, first: Message, receive: Receive, headers: Headers) -> bytes:
         """The whole body, of which `first` is the beginning.
 
         Raises:

@@ -1,7 +1,9 @@
 """What the relay sends back, as ASGI messages."""
 
 import time
-from typing import Final
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Final, NamedTuple
 
 from starlette.types import Send
 
@@ -9,7 +11,7 @@ from gateway.mcp import jsonrpc, sse
 from gateway.relay.limits import Exceeded
 
 JSON: Final = (b"content-type", b"application/json")
-_SSE: Final = [
+SSE_HEADERS: Final = [
     (b"content-type", b"text/event-stream"),
     (b"cache-control", b"no-cache, no-transform"),
     (b"x-accel-buffering", b"no"),
@@ -56,17 +58,63 @@ async def rate_limited(send: Send, exceeded: Exceeded) -> None:
 class EventStream:
     """An answer as Server-Sent Events, begun with its first event."""
 
-    def __init__(self, send: Send) -> None:
+    def __init__(self, send: Send, headers: Mapping[bytes, bytes]) -> None:
         self._send = send
+        self._headers = headers
         self.begun = False
 
+    @property
+    def possible(self) -> bool:
+        """Whether the client takes events at all."""
+        return accepts(self._headers.get(b"accept")).events
+
     async def event(self, data: bytes) -> None:
-        """Send one JSON-RPC message on its way to the client."""
-        if not self.begun:
-            self.begun = True
-            await self._send({"type": "http.response.start", "status": 200, "headers": _SSE})
+        """Send one JSON-RPC message on its way to the client; a client that takes no events does not get it."""
+        if not self.begun and not await self.begin():
+            return
         await self._send({"type": "http.response.body", "body": sse.encode(data), "more_body": True})
+
+    async def begin(self) -> bool:
+        """Send the head, if the client takes events; it leaves with the first event, or the end."""
+        self.begun = self.possible
+        if self.begun:
+            await self._send({"type": "http.response.start", "status": 200, "headers": SSE_HEADERS})
+        return self.begun
 
     async def end(self, data: bytes) -> None:
         """Send the last message, the response, and close the stream."""
         await self._send({"type": "http.response.body", "body": sse.encode(data)})
+
+    async def end_without(self) -> None:
+        """Close the stream without a response: its client has said that it waits for none."""
+        if self.begun or await self.begin():
+            await self._send({"type": "http.response.body", "body": b""})
+        else:
+            await send_empty(self._send, 202)
+
+
+class Accepts(NamedTuple):
+    """What a client can take, by its `Accept`."""
+
+    json: bool
+    events: bool
+
+
+@lru_cache(maxsize=256)
+def accepts(header: bytes | None) -> Accepts:
+    """What an `Accept` allows (RFC 9110, section 12.5.1); without one, everything is allowed."""
+    if header is None or not header.strip():
+        return Accepts(json=True, events=True)
+    ranges = {_media_range(part) for part in header.lower().split(b",")}
+    every = b"*/*" in ranges
+    return Accepts(
+        json=every or not ranges.isdisjoint((b"application/json", b"application/*")),
+        events=every or not ranges.isdisjoint((b"text/event-stream", b"text/*")),
+    )
+
+
+def _media_range(part: bytes) -> bytes:
+    """The type of one part of an `Accept`; nothing if it is refused, by a weight of 0."""
+    name, *parameters = (piece.strip() for piece in part.split(b";"))
+    refused = any(one.startswith(b"q=") and not one[2:].strip(b"0.") for one in parameters)
+    return b"" if refused else name

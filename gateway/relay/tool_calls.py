@@ -7,6 +7,7 @@ telemetry there is here.
 import asyncio
 import logging
 import time
+from collections.abc import Awaitable
 from typing import Final, NamedTuple
 
 import msgspec
@@ -15,10 +16,13 @@ from starlette.types import Receive, Send
 
 from gateway.calls import UNKNOWN, ErrorType
 from gateway.journal import lines
-from gateway.mcp import jsonrpc, outbound
+from gateway.mcp import jsonrpc
+from gateway.mcp.translation import InvalidResultError
+from gateway.relay import crossing
 from gateway.relay.call import Call, server_timing
 from gateway.relay.guard import Guard, Guards
 from gateway.relay.limits import Exceeded
+from gateway.relay.parking import Parking
 from gateway.relay.recorder import Recorder
 from gateway.relay.redaction import Redactor
 from gateway.relay.responses import EventStream, rate_limited, send_json
@@ -57,6 +61,8 @@ class Failure(NamedTuple):
     answer: Raw | None = None
     response: bytes | None = None
     code: int | None = None
+    result: Raw | None = None
+    """For the client, in the place of an error: a text that a model can read."""
 
 
 class _Refused(Exception):  # noqa: N818 - an outcome, raised only to end the way early
@@ -67,32 +73,41 @@ class _Refused(Exception):  # noqa: N818 - an outcome, raised only to end the wa
 class ToolCalls:
     """Serves `tools/call` for every workspace."""
 
-    def __init__(self, recorder: Recorder, redactor: Redactor) -> None:
+    def __init__(self, recorder: Recorder, redactor: Redactor, guards: Guards, parking: Parking) -> None:
         self._recorder = recorder
         self._journal = recorder.journal
         self._replica = lines.members(replica=recorder.replica) + ","
-        self._guards = Guards()
+        self._guards = guards
+        self._parking = parking
         self.redactor = redactor
 
     async def serve(self, call: Call, receive: Receive, send: Send, exceeded: Exceeded | None) -> None:
         """Relay one call: whatever happens, it is recorded once, and a client that is still there gets an answer."""
-        stream = EventStream(send)
+        stream = EventStream(send, call.headers)
         reply: Reply | None = None
         try:
             if exceeded is not None:
                 raise self._over_limit(call, exceeded)
             reply = await self._relay(call, receive, stream)
             failure = self._judge(call, reply)
+            if reply.error is not UNSET or (
+                call.server is not None and call.server.upstream.era is not call.request.era
+            ):
+                reply = self._translated(call, reply, failure)
         except _Refused as refusal:
             failure = refusal.failure
+        except crossing.InvalidRequestError as error:
+            failure = self._fail(call, ErrorType.JSONRPC_ERROR, str(error), code=jsonrpc.INVALID_PARAMS)
+        except crossing.ToldError as error:
+            failure = Failure(ErrorType.TOOL_ERROR, str(error), result=error.result)
         except Exception as error:
             logger.exception("a call failed in the gateway")
             failure = self._fail(call, ErrorType.GATEWAY_ERROR, f"internal error: {type(error).__name__}")
         status, body = self._answer(call, reply, failure)
         timing = self._record(call, failure, len(body))
         if failure is not None and failure.error_type is ErrorType.CANCELLED:
-            return
-        if exceeded is not None:
+            await stream.end_without()
+        elif exceeded is not None:
             await rate_limited(send, exceeded)
         elif stream.begun:
             await stream.end(body)
@@ -108,7 +123,7 @@ class ToolCalls:
         if server is None:
             raise _Refused(self._unknown(call))
         call.server = server
-        guard = self._guards.begin(receive, server.timeout)
+        guard = self._guards.begin(receive, server.timeout, call)
         try:
             if route is None:
                 call.routed_ns = time.perf_counter_ns()  # from here on it is the upstream that is waited for
@@ -124,7 +139,7 @@ class ToolCalls:
             if call.routed_ns == 0:
                 call.routed_ns = time.perf_counter_ns()
             try:
-                reply = await server.upstream.request(exchange)
+                reply = await self._sent(call, exchange, server, guard, stream)
             finally:
                 server.in_flight -= 1
         except UpstreamError as error:
@@ -142,6 +157,14 @@ class ToolCalls:
             return reply
         finally:
             self._guards.end(guard)
+
+    def _sent(
+        self, call: Call, exchange: Exchange, server: Server, guard: Guard, stream: EventStream
+    ) -> Awaitable[Reply]:
+        """The plain way, or the one between eras and with questions to the client."""
+        if call.session is None and server.upstream.era is call.request.era:
+            return server.upstream.request(exchange)
+        return crossing.relay(call, exchange, server, guard, stream, self._parking)
 
     # -- outcomes
 
@@ -165,6 +188,8 @@ class ToolCalls:
         if guard.reason == "timeout":
             message = f"server {server.slug!r} did not answer within {server.timeout:g} s"
             return self._fail(call, ErrorType.UPSTREAM_TIMEOUT, message)
+        if guard.reason == "cancelled":
+            return Failure(ErrorType.CANCELLED, "the client cancelled the call before the answer")
         return Failure(ErrorType.CANCELLED, "the client closed its connection before the answer")
 
     def _fail(
@@ -202,6 +227,16 @@ class ToolCalls:
             message = ""
         return Failure(ErrorType.TOOL_ERROR, message or "the tool failed and said nothing", None, bytes(reply.result))
 
+    def _translated(self, call: Call, reply: Reply, failure: Failure | None) -> Reply:
+        """The reply for the client's era; its record keeps what the upstream said."""
+        if call.server is None or (failure is not None and failure.answer is not None):
+            return reply
+        try:
+            return crossing.translated(call, call.server.upstream.era or call.request.era, reply)
+        except InvalidResultError as error:
+            value = reply.result if reply.result is not UNSET else Raw()
+            raise _Refused(self._garbage(call, value, str(error))) from error
+
     def _garbage(self, call: Call, value: Raw, what: str) -> Failure:
         slug = call.server.slug if call.server is not None else UNKNOWN
         message = f"server {slug!r} answered with {what}"
@@ -213,14 +248,14 @@ class ToolCalls:
         if failure is not None and failure.answer is not None:
             status = jsonrpc.http_status(request.era, failure.code or 0)
             return status, jsonrpc.error(request.id, failure.answer)
+        if failure is not None and failure.result is not None:
+            return 200, jsonrpc.result(request.id, failure.result)
         if reply is None:  # refused without a JSON-RPC error of its own: rate limit, client gone
             return 200, b""
         if reply.error is not UNSET:
-            code = failure.code if failure is not None and failure.code is not None else 0
+            code = jsonrpc.decode_error(reply.error).code  # the client's, which may be another than the record's
             return jsonrpc.http_status(request.era, code), jsonrpc.error(request.id, reply.error)
-        upstream_era = call.server.upstream.era if call.server is not None else None
-        value = reply.result if reply.result is not UNSET else jsonrpc.EMPTY_OBJECT
-        return 200, jsonrpc.result(request.id, outbound.result(request.era, upstream_era or request.era, value))
+        return 200, jsonrpc.result(request.id, reply.result if reply.result is not UNSET else jsonrpc.EMPTY_OBJECT)
 
     def _record(self, call: Call, failure: Failure | None, response_bytes: int) -> bytes:
         """Write the call's record; its phases, for the answer's `Server-Timing`."""

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from gateway import __version__
 from tests.relay.raw import (
     SSE_END,
     SSE_HEAD,
@@ -31,6 +32,7 @@ from tests.relay.raw import (
 from tests.relay.rig import SECRETS, assert_times_add_up, legacy, legacy_call, rig, tool_call
 
 PROGRESS = {"jsonrpc": "2.0", "method": "notifications/progress", "params": {"progressToken": 1, "progress": 1}}
+FURTHER = {**PROGRESS, "params": {"progressToken": 1, "progress": 2}}
 TRACEPARENT = f"00-{'a' * 32}-{'b' * 16}-01"
 AMBIENT = f"00-{'c' * 32}-{'d' * 16}-00"
 
@@ -136,7 +138,12 @@ async def test_a_modern_client_gets_a_modern_result_from_a_legacy_upstream(tmp_p
     async with raw(legacy_server()) as server, rig(tmp_path, {"files": server}) as relay:
         answer = (await relay.post(tool_call())).json()
 
-        assert answer["result"] == {"resultType": "complete", **TEXT}
+        who = {"name": "callscope", "title": "team", "version": __version__}
+        assert answer["result"] == {
+            "resultType": "complete",
+            **TEXT,
+            "_meta": {"io.modelcontextprotocol/serverInfo": who},
+        }
         meta = server.calls[0].message["params"]["_meta"]
         assert not [key for key in meta if key.startswith("io.modelcontextprotocol/")]
     assert relay.end.status == "success"
@@ -233,7 +240,7 @@ async def test_only_a_tool_that_says_so_is_called_again_when_a_kept_connection_c
 @pytest.mark.parametrize("call", [tool_call, legacy_call], ids=["modern", "legacy"])
 async def test_progress_reaches_the_client_before_the_answer_as_an_event_stream(tmp_path: Path, call: Any) -> None:
     def behave(request: Request) -> Steps:
-        return [SSE_HEAD, event(PROGRESS), event(PROGRESS), event(result(request, TEXT)), SSE_END]
+        return [SSE_HEAD, event(PROGRESS), event(FURTHER), event(result(request, TEXT)), SSE_END]
 
     async with raw(modern_server(behave)) as server, rig(tmp_path, {"files": server}) as relay:
         response = await relay.post(call(progressToken=1))
@@ -241,7 +248,7 @@ async def test_progress_reaches_the_client_before_the_answer_as_an_event_stream(
         assert response.headers["content-type"] == "text/event-stream"
         assert response.headers["x-accel-buffering"] == "no"
         messages = _events(response.text)
-        assert messages[:2] == [PROGRESS, PROGRESS]
+        assert messages[:2] == [PROGRESS, FURTHER]
         assert (messages[2]["id"], messages[2]["result"]["content"]) == (1, TEXT["content"])
         assert len(messages) == 3
     assert relay.end.status == "success"
