@@ -130,6 +130,8 @@ class StdioServer(Model):
     args: list[str] = []
     env: dict[str, str] = Field(default={}, repr=False)
     cwd: Folder | None = None
+    isolation: Literal["shared", "token"] = "shared"
+    """Whether all tokens share one process, or each has its own, which is told what its client can be asked."""
     timeout: Seconds = 30.0
     enabled: bool = True
 

@@ -1,14 +1,14 @@
 """Who hears of an upstream's changes: the fan-out between its streams and its listeners."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from msgspec import Raw
 
-from gateway.mcp import jsonrpc
+from gateway.mcp import capabilities, jsonrpc
 from gateway.mcp.jsonrpc import Params
-from gateway.mcp.subscriptions import CHANGES, RESOURCE_UPDATED
+from gateway.mcp.subscriptions import CHANGES, RESOURCE_UPDATED, Filter
 from gateway.relay.upstream.seam import Changed
 
 QUIET_S: Final = 0.1
@@ -49,6 +49,16 @@ class Listeners:
             self._tell(method, said)
             self._quiet[method] = asyncio.get_running_loop().call_later(QUIET_S, self._end_quiet, method)
 
+    def tell_all(self, declared: Raw | None, uris: Iterable[str]) -> None:
+        """Nobody knows what has changed: every list that may, and these resources."""
+        can = capabilities.read_server(declared)
+        for kind in ("tools", "prompts", "resources"):
+            lists = getattr(can, kind)
+            if lists is not None and lists.list_changed:
+                self.tell(f"notifications/{kind}/list_changed", {})
+        for uri in uris:
+            self.tell(RESOURCE_UPDATED, {"uri": jsonrpc.raw(uri)})
+
     def close(self) -> None:
         """Tell nothing any more."""
         for timer in self._quiet.values():
@@ -65,3 +75,14 @@ class Listeners:
     def _tell(self, method: str, params: Raw) -> None:
         for changed in list(self._listeners.values()):
             changed(method, params)
+
+
+def wanted_of(declared: Raw | None, uris: frozenset[str]) -> Filter:
+    """What to ask a modern server for: every list that it says may change, and these resources."""
+    can = capabilities.read_server(declared)
+    return Filter(
+        tools_list_changed=(can.tools is not None and can.tools.list_changed) or None,
+        prompts_list_changed=(can.prompts is not None and can.prompts.list_changed) or None,
+        resources_list_changed=(can.resources is not None and can.resources.list_changed) or None,
+        resource_subscriptions=tuple(sorted(uris)) or None,
+    )

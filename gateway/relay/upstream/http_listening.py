@@ -12,10 +12,8 @@ from typing import Final
 from msgspec import UNSET
 
 from gateway.calls import ErrorType
-from gateway.mcp import capabilities, jsonrpc
-from gateway.mcp.subscriptions import RESOURCE_UPDATED, Filter
 from gateway.relay.upstream.change_stream import ChangeStream
-from gateway.relay.upstream.changes import Listeners
+from gateway.relay.upstream.changes import Listeners, wanted_of
 from gateway.relay.upstream.hearing import Hearing
 from gateway.relay.upstream.seam import Changed, Exchange, Reply, UpstreamError
 from gateway.relay.upstream.session import LegacySession, Session
@@ -27,22 +25,10 @@ MIN_PAUSE_S: Final = 0.5
 MAX_PAUSE_S: Final = 30.0
 STEADY_S: Final = 5.0
 """A stream that ended sooner is not opened again at once."""
-_LISTS: Final = ("tools", "prompts", "resources")
 
 Own = Callable[[], Awaitable[Session]]
 """Gives the gateway's own session, negotiated if it has to be."""
 Send = Callable[[Session, Exchange], Awaitable[Reply]]
-
-
-def wanted_of(session: Session, uris: frozenset[str]) -> Filter:
-    """What to ask a modern server for: every list that it says may change, and these resources."""
-    can = capabilities.read_server(session.declared)
-    return Filter(
-        tools_list_changed=(can.tools is not None and can.tools.list_changed) or None,
-        prompts_list_changed=(can.prompts is not None and can.prompts.list_changed) or None,
-        resources_list_changed=(can.resources is not None and can.resources.list_changed) or None,
-        resource_subscriptions=tuple(sorted(uris)) or None,
-    )
 
 
 class HttpListening:
@@ -135,16 +121,9 @@ class HttpListening:
             pause = min(max(pause * 2, MIN_PAUSE_S), MAX_PAUSE_S) if short else 0.0
 
     def _tell_all(self) -> None:
-        declared = self._stream.session.declared if self._stream is not None else None
-        if declared is None and self._session is not None:
-            declared = self._session.declared
-        can = capabilities.read_server(declared)
-        for kind in _LISTS:
-            lists = getattr(can, kind)
-            if lists is not None and lists.list_changed:
-                self._listeners.tell(f"notifications/{kind}/list_changed", {})
-        for uri in self._uris:
-            self._listeners.tell(RESOURCE_UPDATED, {"uri": jsonrpc.raw(uri)})
+        session = self._stream.session if self._stream is not None else self._session
+        if session is not None:
+            self._listeners.tell_all(session.declared, self._uris)
 
     async def _open(self) -> None:
         async with self._lock:
@@ -167,7 +146,7 @@ class HttpListening:
 
     async def _open_modern(self, session: Session) -> None:
         """The new stream is open before the old one is closed, so that no change falls between them."""
-        wanted = wanted_of(session, self._uris)
+        wanted = wanted_of(session.declared, self._uris)
         stream = self._stream
         if wanted.is_empty or not self._listeners:
             self._close_stream()

@@ -5,34 +5,21 @@ Source: specification 2026-07-28, basic/versioning "Era detection"; 2025-11-25, 
 
 from typing import Any, Final
 
-import msgspec
-from mcp_types.jsonrpc import HEADER_MISMATCH, MISSING_REQUIRED_CLIENT_CAPABILITY, UNSUPPORTED_PROTOCOL_VERSION
+from mcp_types.jsonrpc import HEADER_MISMATCH, MISSING_REQUIRED_CLIENT_CAPABILITY
 from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS, MODERN_PROTOCOL_VERSIONS
-from msgspec import UNSET, Raw, Struct
+from msgspec import UNSET, Raw
 
 from gateway.calls import ErrorType
 from gateway.mcp import jsonrpc, outbound
 from gateway.mcp.revisions import LATEST_MODERN_VERSION, Era
 from gateway.relay.upstream.answers import code_of
-from gateway.relay.upstream.seam import Exchange, Reply, UpstreamError
+from gateway.relay.upstream.seam import Exchange, UpstreamError
 from gateway.relay.upstream.session import LegacySession, Session, declared_in
 from gateway.relay.upstream.transport import Transport
+from gateway.relay.upstream.versions import common_versions
 
 MODERN_CODES: Final = frozenset({MISSING_REQUIRED_CLIENT_CAPABILITY, HEADER_MISMATCH})
 """JSON-RPC codes that only a modern server answers, one that takes the version of the question."""
-_KNOWN: Final = frozenset({*MODERN_PROTOCOL_VERSIONS, *HANDSHAKE_PROTOCOL_VERSIONS})
-_SHOWN_VERSIONS: Final = 8
-
-
-class _Supported(Struct, frozen=True):
-    supported: list[str] = []
-
-
-class _Unsupported(Struct, frozen=True):
-    data: _Supported = _Supported()
-
-
-_decode_unsupported: Final = msgspec.json.Decoder(_Unsupported).decode
 
 
 async def discover(transport: Transport) -> Session | None:
@@ -52,33 +39,7 @@ async def discover(transport: Transport) -> Session | None:
     modern.declared = declared_in(reply.result) if reply.result is not UNSET else jsonrpc.EMPTY_OBJECT
     if reply.error is not UNSET and code_of(reply.error) in MODERN_CODES:
         return modern
-    return modern if set(_common_versions(reply)) & set(MODERN_PROTOCOL_VERSIONS) else None
-
-
-def _common_versions(reply: Reply) -> list[str]:
-    """The revisions that a discovery names.
-
-    Raises:
-        UpstreamError: it names some, and none that the gateway speaks.
-    """
-    if reply.error is not UNSET:
-        versions = _supported(reply.error) if code_of(reply.error) == UNSUPPORTED_PROTOCOL_VERSION else []
-    else:
-        versions = outbound.supported_versions(reply.result) if reply.result is not UNSET else []
-    if versions and not _KNOWN.intersection(versions):
-        theirs = ", ".join(version[:16] for version in versions[:_SHOWN_VERSIONS])
-        raise UpstreamError(
-            ErrorType.UPSTREAM_PROTOCOL_ERROR,
-            f"speaks MCP {theirs}, the gateway {', '.join(sorted(_KNOWN))}: no revision is common to both",
-        )
-    return versions
-
-
-def _supported(error: Raw) -> list[str]:
-    try:
-        return _decode_unsupported(error).data.supported
-    except jsonrpc.NO_JSON:
-        return []
+    return modern if set(common_versions(reply)) & set(MODERN_PROTOCOL_VERSIONS) else None
 
 
 async def initialize(transport: Transport, askable: Raw) -> LegacySession:

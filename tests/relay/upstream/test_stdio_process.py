@@ -263,7 +263,7 @@ async def pause_after_the_next_death(upstream: StdioUpstream) -> int:
     """In whole seconds, as the request after it is told."""
     assert "it is started again" not in str(await failure(upstream))
     told = str(await failure(upstream))
-    upstream._not_before = 0.0  # the pause is over
+    upstream._own._not_before = 0.0  # the pause is over
     return round(float(told.rpartition("again in ")[2].partition(" s")[0]))
 
 
@@ -278,7 +278,7 @@ async def test_a_process_that_lived_long_makes_the_pauses_begin_anew(
     upstream = start(script("modern()\nread()\nsys.exit(1)"), min_backoff=8.0)
     assert [await pause_after_the_next_death(upstream) for _ in range(2)] == [8, 16]
     with monkeypatch.context() as patch:
-        patch.setattr("gateway.relay.upstream.stdio.STEADY_S", 0.0)
+        patch.setattr("gateway.relay.upstream.stdio_process.STEADY_S", 0.0)
         assert str(await failure(upstream)) == "its process ended with exit status 1"
     assert await pause_after_the_next_death(upstream) == 8
 
@@ -286,7 +286,7 @@ async def test_a_process_that_lived_long_makes_the_pauses_begin_anew(
 async def test_a_process_that_lived_long_is_started_again_without_a_pause(
     monkeypatch: pytest.MonkeyPatch, start: Start
 ) -> None:
-    monkeypatch.setattr("gateway.relay.upstream.stdio.STEADY_S", 0.0)
+    monkeypatch.setattr("gateway.relay.upstream.stdio_process.STEADY_S", 0.0)
     upstream = start(script("modern()\nread()\nsys.exit(1)"), min_backoff=60.0)
     for _ in range(3):
         assert str(await failure(upstream)) == "its process ended with exit status 1"
