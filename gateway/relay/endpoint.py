@@ -3,28 +3,26 @@
 Who may come in is decided in `admission`, before the body is read; what the body is, in `gateway.mcp.inbound`.
 """
 
-import asyncio
 import functools
 import logging
 import time
 from collections.abc import Awaitable
-from typing import Final
+from typing import Protocol
 
-from msgspec import Raw
 from starlette.types import Message, Receive, Scope, Send
 
 from gateway.calls import UNKNOWN, ErrorType, Operation
-from gateway.mcp import batches, inbound, jsonrpc
+from gateway.mcp import batches, inbound, jsonrpc, subscriptions
 from gateway.mcp.inbound import Headers
-from gateway.mcp.log_levels import InvalidLevelError
 from gateway.mcp.revisions import Era
-from gateway.relay import operations
 from gateway.relay.admission import Admission, Refused
+from gateway.relay.answering import INTERNAL, Answering
 from gateway.relay.batch import serve_batch
 from gateway.relay.call import Call
 from gateway.relay.guard import Guards
-from gateway.relay.legacy import SET_LEVEL, LegacyClients, set_level
+from gateway.relay.legacy import LegacyClients
 from gateway.relay.limits import Exceeded, RateLimits
+from gateway.relay.operations import Refusal
 from gateway.relay.recorder import Recorder
 from gateway.relay.responses import EventStream, rate_limited, send_empty, send_error, send_json
 from gateway.relay.tool_calls import ToolCalls
@@ -32,9 +30,12 @@ from gateway.relay.workspaces import Directory, Principal, WorkspaceView
 
 logger = logging.getLogger(__name__)
 
-_INTERNAL: Final = "internal error: the gateway's log has the reason"
-OPERATION_S: Final = 600.0
-"""The most that a request may take that is no tool call; what goes upstream for it has its server's own limit."""
+
+class Listening(Protocol):
+    """Serves the requests whose answer is a stream that goes on."""
+
+    async def serve(self, call: Call, receive: Receive, send: Send) -> None:
+        """Serve one `subscriptions/listen`, until it ends."""
 
 
 class Endpoint:
@@ -45,6 +46,7 @@ class Endpoint:
         directory: Directory,
         recorder: Recorder,
         tool_calls: ToolCalls,
+        answering: Answering,
         admission: Admission,
         legacy: LegacyClients,
         guards: Guards,
@@ -53,12 +55,14 @@ class Endpoint:
     ) -> None:
         self.directory = directory
         self.tool_calls = tool_calls
+        self.answering = answering
         self.admission = admission
         self.legacy = legacy
         self.max_bytes = max_bytes
         self._recorder = recorder
         self._guards = guards
         self._limits = RateLimits()
+        self.listening: Listening | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one HTTP request."""
@@ -89,7 +93,7 @@ class Endpoint:
         except Exception:
             logger.exception("a request failed in the gateway")
             self._recorder.reject("gateway_error")
-            error = jsonrpc.error_object(jsonrpc.INTERNAL_ERROR, _INTERNAL)
+            error = jsonrpc.error_object(jsonrpc.INTERNAL_ERROR, INTERNAL)
             await send_json(send, 500, jsonrpc.error(None, error))
 
     def _request(
@@ -115,6 +119,8 @@ class Endpoint:
             return self.tool_calls.serve(call, receive, send, exceeded)
         if exceeded is not None:
             return self._too_many(exceeded, send)
+        if request.method == subscriptions.METHOD and request.era is Era.MODERN and self.listening is not None:
+            return self.listening.serve(call, receive, send)
         return self._operation(call, receive, send)
 
     async def _too_many(self, exceeded: Exceeded, send: Send) -> None:
@@ -183,16 +189,16 @@ class Endpoint:
         request = call.request
         stream = EventStream(send, call.headers)
         error_type: str | None = None
-        outcome = await self._outcome(call, receive)
+        outcome = await self._outcome(call, receive, stream.event)
         headers = None
         body = b""
         status = 200
         if outcome is None:
             error_type = ErrorType.CANCELLED
-        elif isinstance(outcome, operations.Refusal):
+        elif isinstance(outcome, Refusal):
             error_type = str(outcome.code)
             status = jsonrpc.http_status(request.era, outcome.code)
-            body = jsonrpc.error(request.id, jsonrpc.error_object(outcome.code, outcome.message))
+            body = jsonrpc.error(request.id, jsonrpc.error_object(outcome.code, outcome.message, outcome.data))
         else:
             body = jsonrpc.result(request.id, outcome)
             if request.method == "initialize":
@@ -215,27 +221,6 @@ class Endpoint:
             await stream.end(body)
         else:
             await send_json(send, status, body, headers)
-
-    async def _outcome(self, call: Call, receive: Receive) -> Raw | operations.Refusal | None:
-        """The answer; None if its client does not wait any more."""
-        guard = self._guards.begin(receive, OPERATION_S, call)
-        try:
-            if call.request.method == SET_LEVEL and call.session is not None:
-                return set_level(call.session, call.request)
-            return await operations.answer(call.view, call.request)
-        except InvalidLevelError as error:
-            return operations.Refusal(jsonrpc.INVALID_PARAMS, str(error))
-        except asyncio.CancelledError:
-            if not guard.claim():
-                raise
-            if guard.reason == "timeout":
-                return operations.Refusal(jsonrpc.INTERNAL_ERROR, f"there was no answer within {OPERATION_S:g} s")
-            return None
-        except Exception:
-            logger.exception("%s failed in the gateway", call.request.method)
-            return operations.Refusal(jsonrpc.INTERNAL_ERROR, _INTERNAL)
-        finally:
-            self._guards.end(guard)
 
     async def _body(self, first: Message, receive: Receive, headers: Headers) -> bytes:
         """The whole body, of which `first` is the beginning.

@@ -19,6 +19,7 @@ from gateway.calls import UNKNOWN, ErrorType, Operation
 from gateway.config import Config, HttpServer, StdioServer, Workspace
 from gateway.journal import lines
 from gateway.mcp import jsonrpc, names
+from gateway.mcp.resource_uris import ResourceRoutes
 from gateway.relay.catalogue import Catalogue, Tool
 from gateway.relay.upstream.connection import Pool
 from gateway.relay.upstream.http import HttpUpstream, PoolOf
@@ -113,7 +114,8 @@ class Server:
             error_type = error.error_type
             raise
         except BaseException:
-            self._went_down(f"it did not answer {exchange.method} in time")  # only the listing's deadline cancels this
+            if exchange.method == "tools/list":  # only the listing's deadline cancels that
+                self._went_down(f"it did not answer {exchange.method} in time")
             error_type = ErrorType.CANCELLED
             raise
         finally:
@@ -153,6 +155,11 @@ class WorkspaceView:
         self.slug = slug
         self.settings = settings
         self.servers = servers
+        self.uris: dict[str, list[str]] = {}
+        """The resources that each server listed last, by its slug; `templates` likewise."""
+        self.templates: dict[str, list[str]] = {}
+        self.resources = ResourceRoutes(())
+        self.resources_listed_at = float("-inf")
         self._routes: dict[bytes, Route] = {}
 
     def route(self, name: Raw) -> Route | None:

@@ -1,0 +1,71 @@
+"""One request that is no tool call, to the one server that it is for, and its answer back."""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from msgspec import UNSET, Raw
+
+from gateway.mcp import error_translation, jsonrpc, translation
+from gateway.mcp.inbound import Request
+from gateway.relay.upstream.seam import Client, Exchange, Notify, Reply, UpstreamError
+from gateway.relay.workspaces import Server
+
+
+class Refusal(NamedTuple):
+    """A JSON-RPC error for the client."""
+
+    code: int
+    message: str
+    data: Any = None
+
+
+class Asker(NamedTuple):
+    """Who asks, and what can be said to them before the answer."""
+
+    token_id: str
+    client: Client | None = None
+    notify: Notify | None = None
+
+
+async def forward(
+    server: Server, request: Request, asker: Asker, params: Mapping[str, Any], name: str | None, server_info: Raw
+) -> Raw | Refusal:
+    """Ask the server; `params` have its own names, `name` is what `Mcp-Name` says."""
+    exchange = Exchange(
+        request.method,
+        params,
+        meta=request.meta,
+        name=name,
+        notify=asker.notify,
+        repeatable=True,
+        token_id=asker.token_id,
+        client=asker.client,
+    )
+    try:
+        async with asyncio.timeout(server.timeout):
+            reply = await server.ask(exchange)
+        return _translated(server, request, reply, server_info)
+    except TimeoutError:
+        why = f"did not answer within {server.timeout:g} s"
+        data = {"error_type": "upstream_timeout", "server": server.slug}
+        return Refusal(jsonrpc.INTERNAL_ERROR, f"server {server.slug!r} {why}", data)
+    except UpstreamError as error:
+        data = {"error_type": error.error_type.value, "server": server.slug}
+        return Refusal(jsonrpc.INTERNAL_ERROR, f"server {server.slug!r}: {error}", data)
+    except translation.InvalidResultError as error:
+        data = {"error_type": "upstream_protocol_error", "server": server.slug}
+        return Refusal(jsonrpc.INTERNAL_ERROR, f"server {server.slug!r}: {error}", data)
+
+
+def _translated(server: Server, request: Request, reply: Reply, server_info: Raw) -> Raw | Refusal:
+    era = server.upstream.era or request.era
+    if reply.error is UNSET:
+        value = reply.result if reply.result is not UNSET else jsonrpc.EMPTY_OBJECT
+        return translation.result(request.method, request.era, era, value, server_info)
+    answer = error_translation.error(request.method, request.era, era, reply.error)
+    if answer.error is UNSET:
+        return answer.result if answer.result is not UNSET else jsonrpc.EMPTY_OBJECT
+    error = jsonrpc.decode_error(answer.error)
+    data = jsonrpc.decode_params(answer.error).get("data")
+    return Refusal(error.code, error.message, data)
