@@ -15,6 +15,7 @@ from gateway.errors import ConfigError
 from gateway.journal import Writer
 from gateway.mcp import jsonrpc
 from gateway.relay.admission import Admission
+from gateway.relay.answering import Answering
 from gateway.relay.endpoint import Endpoint
 from gateway.relay.guard import Guards
 from gateway.relay.keys import new_key
@@ -52,6 +53,7 @@ class Relay:
             self._directory,
             self._recorder,
             ToolCalls(self._recorder, self._redactor(config), guards, self._parking),
+            Answering(self._parking, sessions=config.requests.sessions),
             _admission(config),
             LegacyClients(self._sessions, guards, enabled=config.requests.sessions),
             guards,
@@ -73,7 +75,7 @@ class Relay:
         self._endpoint.directory = self._directory
         self._endpoint.max_bytes = config.requests.max_bytes
         self._endpoint.admission = _admission(config)
-        self._endpoint.legacy.enabled = config.requests.sessions
+        self._endpoint.legacy.enabled = self._endpoint.answering.sessions = config.requests.sessions
         self._endpoint.tool_calls.redactor = self._redactor(config)
         kept = set(self._directory.servers())
         for server in before.servers():

@@ -76,13 +76,12 @@ async def _of_legacy_client(call: Call, exchange: Exchange, server: Server, guar
         exchange.notify = Telling(stream, Era.LEGACY, request.meta, level).notify
     if session is None:
         return await upstream.request(exchange)
-    asker = Asker(session, stream, guard)
-    exchange.client = asker.client
+    exchange.client = client = Asker(session, stream, guard).client
     if not crosses:
         return await upstream.request(exchange)
     exchange.meta = {**exchange.meta, CLIENT_INFO_META_KEY: session.client_info}
     try:
-        return await until_complete(upstream.request, exchange, asker, session)
+        return await until_complete(upstream.request, exchange, client)
     except IncapableError as error:
         needed = jsonrpc.encode(error.needed).decode()
         raise ToldError(f"{error}: it cannot serve this client (needed client capabilities: {needed})") from error

@@ -16,7 +16,7 @@ from gateway.mcp import batches, inbound, jsonrpc, subscriptions
 from gateway.mcp.inbound import Headers
 from gateway.mcp.revisions import Era
 from gateway.relay.admission import Admission, Refused
-from gateway.relay.answering import INTERNAL, Answering
+from gateway.relay.answering import INTERNAL, OPERATION_S, Answering
 from gateway.relay.batch import serve_batch
 from gateway.relay.call import Call
 from gateway.relay.guard import Guards
@@ -189,7 +189,11 @@ class Endpoint:
         request = call.request
         stream = EventStream(send, call.headers)
         error_type: str | None = None
-        outcome = await self._outcome(call, receive, stream.event)
+        guard = self._guards.begin(receive, OPERATION_S, call)
+        try:
+            outcome = await self.answering.outcome(call, guard, stream)
+        finally:
+            self._guards.end(guard)
         headers = None
         body = b""
         status = 200

@@ -127,8 +127,12 @@ class Parking:
     @staticmethod
     def concerns(request: Request) -> bool:
         """Whether a modern request has to go this way: its client can be asked, or it comes back with answers."""
-        declared = request.meta.get(CLIENT_CAPABILITIES_META_KEY)
-        return (declared is not None and bytes(declared) != b"{}") or _state(request.params) is not None
+        return _declares(request) or _state(request.params) is not None
+
+    @staticmethod
+    def may_ask(request: Request) -> bool:
+        """Whether a modern request's client can be asked, and comes for the first time."""
+        return _declares(request) and _state(request.params) is None
 
     @staticmethod
     def is_retry(request: Request) -> bool:
@@ -214,6 +218,11 @@ class Parking:
         of_token.pop(parked.id, None)
         if not of_token:
             self._of.pop(owner, None)
+
+
+def _declares(request: Request) -> bool:
+    declared = request.meta.get(CLIENT_CAPABILITIES_META_KEY)
+    return declared is not None and bytes(declared) != b"{}"
 
 
 def _state(params: Params) -> str | None:

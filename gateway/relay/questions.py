@@ -14,7 +14,7 @@ from msgspec import UNSET, Raw
 
 from gateway.calls import ErrorType
 from gateway.errors import CallscopeError
-from gateway.mcp import elicitation, jsonrpc, translation
+from gateway.mcp import capabilities, elicitation, jsonrpc, translation
 from gateway.mcp.elicitation import InputRequired, Question
 from gateway.mcp.jsonrpc import Response
 from gateway.mcp.translation import InvalidResultError, ResultType
@@ -58,26 +58,23 @@ class Asker:
         return Client(can, self.ask, self._session.log_level)
 
     async def ask(self, method: str, params: Raw) -> Reply:
-        """Send a server's request, and wait for the answer."""
-        response = await self.put(Question(method, jsonrpc.decode_params(params)))
-        return Reply(response.result, response.error)
-
-    async def put(self, question: Question) -> Response:
-        """Ask, and wait for the answer; one that does not come is an error's."""
+        """Send a server's request, and wait for the answer; in the place of one that does not come is an error."""
+        question = Question(method, jsonrpc.decode_params(params))
         request_id, answer = self._session.ask()
         try:
             await self._stream.event(elicitation.client_request(request_id, question))
             with self._guard.client_asked():
                 async with asyncio.timeout(ANSWER_S):
-                    return await answer
+                    response = await answer
+            return Reply(response.result, response.error)
         except TimeoutError:
-            message = f"the client did not answer {question.method} within {ANSWER_S:g} s"
-            return Response(error=jsonrpc.error_object(jsonrpc.INTERNAL_ERROR, message))
+            message = f"the client did not answer {method} within {ANSWER_S:g} s"
+            return Reply(error=jsonrpc.error_object(jsonrpc.INTERNAL_ERROR, message))
         finally:
             self._session.asked(request_id)
 
 
-async def until_complete(send: Send, exchange: Exchange, asker: Asker, session: Session) -> Reply:
+async def until_complete(send: Send, exchange: Exchange, client: Client) -> Reply:
     """A modern server's answer to a legacy client's request: what it asks for on the way, the client is asked for.
 
     The exchange's phases are those of the first round up to its first byte, and of the last one from there on.
@@ -96,25 +93,29 @@ async def until_complete(send: Send, exchange: Exchange, asker: Asker, session: 
             exchange.http_status = again.http_status
             return reply
         exchange.done_ns = 0  # until it is complete, it is the server that is waited for
-        answers = await _answers(required, asker, session)
+        answers = await _answers(required, client)
         again = _again(exchange, elicitation.retried(exchange.params, answers, required.request_state))
         reply = await send(again)
     raise UpstreamError(ErrorType.UPSTREAM_PROTOCOL_ERROR, f"asked for input in more than {MAX_ROUNDS} rounds")
 
 
-async def _answers(required: InputRequired, asker: Asker, session: Session) -> dict[str, Raw]:
+async def _answers(required: InputRequired, client: Client) -> dict[str, Raw]:
     questions = required.questions
     if not questions:
         await asyncio.sleep(_AGAIN_S)
         return {}
-    needed = elicitation.needed(questions.values(), session.can)
+    needed = elicitation.needed(questions.values(), capabilities.read_client(client.capabilities))
     if needed:
         raise IncapableError(needed)
-    responses = await asyncio.gather(*(asker.put(question) for question in questions.values()))
+    replies = await asyncio.gather(*(client.ask(one.method, _params(one)) for one in questions.values()))
     return {
-        key: elicitation.client_answer(question, response)
-        for (key, question), response in zip(questions.items(), responses, strict=True)
+        key: elicitation.client_answer(question, Response(result=reply.result, error=reply.error))
+        for (key, question), reply in zip(questions.items(), replies, strict=True)
     }
+
+
+def _params(question: Question) -> Raw:
+    return jsonrpc.raw(question.params) if question.params is not UNSET else jsonrpc.EMPTY_OBJECT
 
 
 def _required(method: str, reply: Reply) -> InputRequired | None:

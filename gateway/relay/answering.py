@@ -1,0 +1,94 @@
+"""The answer to a request that is no tool call, with what its client has to be asked on the way."""
+
+import asyncio
+import functools
+import logging
+from typing import Final
+
+from mcp_types.methods import INPUT_REQUIRED_METHODS
+from msgspec import Raw
+
+from gateway.mcp import jsonrpc
+from gateway.mcp.elicitation import InvalidAnswerError
+from gateway.mcp.log_levels import InvalidLevelError
+from gateway.mcp.revisions import Era
+from gateway.mcp.sealed_state import InvalidStateError
+from gateway.relay import operations
+from gateway.relay.call import Call
+from gateway.relay.crossing import server_info
+from gateway.relay.guard import Guard
+from gateway.relay.legacy import SET_LEVEL, set_level
+from gateway.relay.operations import Refusal
+from gateway.relay.parking import InputAsked, Parking
+from gateway.relay.questions import Asker
+from gateway.relay.responses import EventStream
+from gateway.relay.telling import Telling
+from gateway.relay.upstream.seam import Client, Notify
+
+logger = logging.getLogger(__name__)
+
+INTERNAL: Final = "internal error: the gateway's log has the reason"
+OPERATION_S: Final = 600.0
+"""The most that a request may take; what goes upstream for it has its server's own limit."""
+
+
+class Answering:
+    """Answers requests for every workspace. `sessions`: whether legacy clients get any."""
+
+    def __init__(self, parking: Parking, *, sessions: bool) -> None:
+        self.sessions = sessions
+        self._parking = parking
+
+    async def outcome(self, call: Call, guard: Guard, stream: EventStream) -> Raw | Refusal | None:
+        """The result or the error; None if its client does not wait any more."""
+        try:
+            if call.request.era is Era.LEGACY:
+                return await self._to_legacy(call, guard, stream)
+            return await self._to_modern(call, stream)
+        except InputAsked as asked:
+            return asked.result
+        except (InvalidLevelError, InvalidStateError, InvalidAnswerError) as error:
+            return Refusal(jsonrpc.INVALID_PARAMS, str(error))
+        except asyncio.CancelledError:
+            if not guard.claim():
+                raise
+            if guard.reason == "timeout":
+                return Refusal(jsonrpc.INTERNAL_ERROR, f"there was no answer within {OPERATION_S:g} s")
+            return None
+        except Exception:
+            logger.exception("%s failed in the gateway", call.request.method)
+            return Refusal(jsonrpc.INTERNAL_ERROR, INTERNAL)
+
+    async def _to_legacy(self, call: Call, guard: Guard, stream: EventStream) -> Raw | Refusal:
+        request, session = call.request, call.session
+        if session is None:
+            notify = Telling(stream, Era.LEGACY, request.meta, None).notify
+            return await self._answer(call, None, notify)
+        if request.method == SET_LEVEL:
+            return set_level(session, request)
+        notify = Telling(stream, Era.LEGACY, request.meta, session.log_level).notify
+        return await self._answer(call, Asker(session, stream, guard).client, notify)
+
+    async def _to_modern(self, call: Call, stream: EventStream) -> Raw | Refusal:
+        request = call.request
+        telling = Telling.of_request(stream, request)
+        if request.method in INPUT_REQUIRED_METHODS and self._may_park(call):
+            begin = functools.partial(self._answer, call)
+            return await self._parking.serve(call.principal, request, telling, begin, server_info(call.view))
+        return await self._answer(call, None, telling.notify)
+
+    def _may_park(self, call: Call) -> bool:
+        if self._parking.is_retry(call.request):
+            return True
+        servers = call.view.servers.values()
+        return self._parking.may_ask(call.request) and any(one.upstream.era is Era.LEGACY for one in servers)
+
+    async def _answer(self, call: Call, client: Client | None, notify: Notify) -> Raw | Refusal:
+        return await operations.answer(
+            call.view,
+            call.request,
+            token_id=call.principal.token_id,
+            client=client,
+            notify=notify,
+            sessions=self.sessions,
+        )
