@@ -18,6 +18,7 @@ from gateway.config import HttpServer
 from gateway.mcp import jsonrpc
 from gateway.mcp.revisions import Era
 from gateway.relay.upstream import answers, envelope, negotiation
+from gateway.relay.upstream.answers import BAD_REQUEST
 from gateway.relay.upstream.asked import Asked
 from gateway.relay.upstream.changes import Listeners
 from gateway.relay.upstream.connection import Response
@@ -33,7 +34,7 @@ __all__ = ["HttpUpstream", "PoolOf"]
 NEGOTIATION_TIMEOUT_S: Final = 10.0
 REPROBE_AFTER_S: Final = 5.0
 """A server that refuses what it should take is asked for its era anew, but not more often than this."""
-_OTHER_ERA: Final = frozenset({answers.BAD_REQUEST, answers.NOT_FOUND, answers.METHOD_NOT_ALLOWED})
+_OTHER_ERA: Final = frozenset({BAD_REQUEST, answers.NOT_FOUND, answers.METHOD_NOT_ALLOWED})
 """How a server answers a request of the era that it does not speak, if not by a JSON-RPC error."""
 _OF_MODERN: Final = frozenset(
     {
@@ -95,7 +96,7 @@ class HttpUpstream:
             return await self._request_in_session(exchange)
         try:
             reply, response = await self._transport.attempt(session, exchange)
-            if response.status < answers.BAD_REQUEST:
+            if response.status < BAD_REQUEST:
                 return reply
         except UpstreamError as error:
             if error.http_status not in _OTHER_ERA or await self._reprobed(session) is Era.MODERN:
@@ -175,7 +176,7 @@ class HttpUpstream:
         """Whether the request has not been served, as the server knows no such session, or speaks another era now."""
         said = answer if isinstance(answer, bytes) else bytes(answer.error) if answer.error is not UNSET else b""
         has_id = session.session_id is not None
-        if has_id and (status == answers.NOT_FOUND or (status == answers.BAD_REQUEST and _NO_SESSION.search(said))):
+        if has_id and (status == answers.NOT_FOUND or (status == BAD_REQUEST and _NO_SESSION.search(said))):
             self._lost(session)
             return True
         if isinstance(answer, bytes):

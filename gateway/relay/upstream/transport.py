@@ -16,7 +16,7 @@ from gateway.config import HttpServer
 from gateway.mcp import cancellation, sse
 from gateway.mcp.revisions import Era
 from gateway.relay.upstream import answers
-from gateway.relay.upstream.answers import RedirectError
+from gateway.relay.upstream.answers import OK, RedirectError, read
 from gateway.relay.upstream.changes import Listeners
 from gateway.relay.upstream.connection import (
     ConnectError,
@@ -131,10 +131,10 @@ class Transport:
             exchange.sent_ns = time.perf_counter_ns()
             response = await answer
             exchange.http_status = response.status
-            if response.streaming and response.status == answers.OK:
+            if response.streaming and response.status == OK:
                 reply = await self._follow(connection, session, exchange, request_id)
             else:
-                reply = answers.read(response, request_id)
+                reply = read(response, request_id)
         except UpstreamError as error:
             exchange.first_byte_ns = connection.first_byte_ns
             if error.error_type is answers.HTTP_ERROR:
@@ -172,7 +172,7 @@ class Transport:
         else:
             reply = reply or await self._resumed(session, stream)
         if reply is None:
-            raise UpstreamError(_NO_MCP, "ended its event stream without an answer", http_status=answers.OK)
+            raise UpstreamError(_NO_MCP, "ended its event stream without an answer", http_status=OK)
         return reply
 
     async def _resumed(self, session: Session, stream: AnswerStream) -> Reply | None:
@@ -186,7 +186,7 @@ class Transport:
             except FAILURES:
                 return None
             try:
-                if response.status != answers.OK or not response.streaming:
+                if response.status != OK or not response.streaming:
                     return None
                 reply = await stream.until_answer(connection)
             except ConnectionLostError:
