@@ -107,7 +107,7 @@ class Relay:
             await asyncio.gather(*tasks, return_exceptions=True)
             await asyncio.gather(
                 *self._retired,
-                *(server.upstream.close() for server in self._directory.servers()),
+                *(server.close() for server in self._directory.servers()),
                 return_exceptions=True,
             )
             self._pools.close()
@@ -161,4 +161,4 @@ async def _retire(server: Server) -> None:
     try:
         await asyncio.sleep(server.timeout)
     finally:
-        await server.upstream.close()
+        await server.close()

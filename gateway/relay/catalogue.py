@@ -1,6 +1,7 @@
 """The tools that one upstream offers, as the gateway offers them on: renamed, otherwise byte for byte."""
 
 import asyncio
+import logging
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, NamedTuple
@@ -10,7 +11,10 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 
 from gateway.calls import ErrorType
 from gateway.mcp import jsonrpc, names
+from gateway.mcp.param_headers import InvalidParamHeaderError, ParamHeaders, compile_schema
 from gateway.relay.upstream.seam import Exchange, Reply, UpstreamError
+
+logger = logging.getLogger(__name__)
 
 MAX_PAGES: Final = 100
 LIST_TIMEOUT_S: Final = 10.0
@@ -27,6 +31,8 @@ class Tool(NamedTuple):
 
     listing: Raw
     repeatable: bool
+    param_headers: ParamHeaders | None = None
+    """The arguments that stand in headers as well; nearly every tool has none."""
 
 
 class _Annotations(Struct):
@@ -36,6 +42,7 @@ class _Annotations(Struct):
 
 class _ToolHead(Struct):
     name: str
+    inputSchema: Raw = jsonrpc.EMPTY_OBJECT  # noqa: N815 - the member's name in MCP
     annotations: Raw | UnsetType = UNSET
 
 
@@ -48,6 +55,7 @@ _decode_page: Final = msgspec.json.Decoder(_Page).decode
 _decode_head: Final = msgspec.json.Decoder(_ToolHead).decode
 _decode_annotations: Final = msgspec.json.Decoder(_Annotations | None).decode
 _SHOWN_MESSAGE: Final = 500
+_SHOWN_NAME: Final = 128
 
 
 class Catalogue:
@@ -76,6 +84,10 @@ class Catalogue:
             self._listing = asyncio.create_task(self._list())
             self._listing.add_done_callback(self._listed)
         return await asyncio.shield(self._listing)
+
+    def forget(self) -> None:
+        """The upstream says that its tools have changed: the next name that is not known is worth a look at once."""
+        self._tried_at = float("-inf")
 
     async def find(self, tool: str) -> Tool | None:
         """A tool by the upstream's own name; a name never seen is worth one look at the upstream.
@@ -115,7 +127,8 @@ class Catalogue:
             page = _read_page(await self._ask(Exchange("tools/list", params, repeatable=True)))
             for listing in page.tools:
                 name, tool = _read_tool(listing, self._slug)
-                tools[name] = tool
+                if tool is not None:
+                    tools[name] = tool
             if page.nextCursor is None:
                 return tools
             params = {"cursor": jsonrpc.raw(page.nextCursor)}
@@ -138,15 +151,20 @@ def _read_page(reply: Reply) -> _Page:
         ) from error
 
 
-def _read_tool(listing: Raw, slug: str) -> tuple[str, Tool]:
-    """A tool and the upstream's own name of it."""
+def _read_tool(listing: Raw, slug: str) -> tuple[str, Tool | None]:
+    """The upstream's own name of a tool, and the tool, unless nobody could call it (SEP-2243)."""
     try:
         head = _decode_head(listing)
         members: dict[str, Any] = jsonrpc.decode_params(listing)
     except jsonrpc.NO_JSON as error:
         raise UpstreamError(ErrorType.UPSTREAM_PROTOCOL_ERROR, f"lists a tool that is none: {error}") from error
     members["name"] = names.join(slug, head.name)
-    return head.name, Tool(jsonrpc.raw(members), _is_repeatable(head.annotations))
+    try:
+        mirrored = compile_schema(head.inputSchema)
+    except InvalidParamHeaderError as error:
+        logger.warning("server %s: the tool %s is not offered: %s", slug, head.name[:_SHOWN_NAME], error)
+        return head.name, None
+    return head.name, Tool(jsonrpc.raw(members), _is_repeatable(head.annotations), mirrored)
 
 
 def _is_repeatable(annotations: Raw | UnsetType) -> bool:

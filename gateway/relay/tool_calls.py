@@ -11,12 +11,15 @@ from collections.abc import Awaitable
 from typing import Final, NamedTuple
 
 import msgspec
+from mcp_types.jsonrpc import HEADER_MISMATCH
 from msgspec import UNSET, Raw, Struct
 from starlette.types import Receive, Send
 
 from gateway.calls import UNKNOWN, ErrorType
 from gateway.journal import lines
 from gateway.mcp import jsonrpc
+from gateway.mcp.param_headers import ParamHeaders, UnreadableArgumentsError, forwarded
+from gateway.mcp.revisions import Era
 from gateway.mcp.translation import InvalidResultError
 from gateway.relay import crossing
 from gateway.relay.call import Call, server_timing
@@ -133,7 +136,7 @@ class ToolCalls:
                     raise _Refused(self._unknown(call))
             call.tool = route.tool
             identity = call.identify(self._replica, route)
-            call.exchange = exchange = _exchange(call, route, stream)
+            call.exchange = exchange = self._exchange(call, route, stream)
             self._journal.start(call.call_id, lines.start(identity))
             server.in_flight += 1
             if call.routed_ns == 0:
@@ -165,6 +168,35 @@ class ToolCalls:
         if call.session is None and server.upstream.era is call.request.era:
             return server.upstream.request(exchange)
         return crossing.relay(call, exchange, server, guard, stream, self._parking)
+
+    def _exchange(self, call: Call, route: Route, stream: EventStream) -> Exchange:
+        trace = call.trace
+        return Exchange(
+            "tools/call",
+            {**call.request.params, "name": route.name},
+            meta=call.request.meta,
+            name=route.tool,
+            traceparent=f"00-{trace.trace_id}-{trace.upstream_span_id}-{trace.flags:02x}",
+            tracestate=trace.tracestate,
+            notify=stream.event,
+            repeatable=route.repeatable,
+            token_id=call.principal.token_id,
+            param_lines=self._mirrored(call, route.param_headers) if route.param_headers is not None else b"",
+        )
+
+    def _mirrored(self, call: Call, known: ParamHeaders) -> bytes:
+        """The `Mcp-Param-*` lines of the call; a modern client's own must agree with its arguments (SEP-2243)."""
+        arguments = call.request.params.get("arguments")
+        written = list(call.headers.items())
+        try:
+            wrong = known.mismatch(arguments, written) if call.request.era is Era.MODERN else None
+            if wrong is None:
+                return known.lines(arguments) + forwarded(written, known)
+        except UnreadableArgumentsError as error:
+            raise _Refused(
+                self._fail(call, ErrorType.JSONRPC_ERROR, str(error), code=jsonrpc.INVALID_PARAMS)
+            ) from error
+        raise _Refused(self._fail(call, ErrorType.JSONRPC_ERROR, wrong, code=HEADER_MISMATCH))
 
     # -- outcomes
 
@@ -272,18 +304,3 @@ class ToolCalls:
             upstream_response=self.redactor.text(failure.response) if failure.response else None,
             jsonrpc_code=failure.code,
         )
-
-
-def _exchange(call: Call, route: Route, stream: EventStream) -> Exchange:
-    trace = call.trace
-    return Exchange(
-        "tools/call",
-        {**call.request.params, "name": route.name},
-        meta=call.request.meta,
-        name=route.tool,
-        traceparent=f"00-{trace.trace_id}-{trace.upstream_span_id}-{trace.flags:02x}",
-        tracestate=trace.tracestate,
-        notify=stream.event,
-        repeatable=route.repeatable,
-        token_id=call.principal.token_id,
-    )

@@ -4,6 +4,7 @@ A `Directory` never changes; a new configuration makes a new one, which keeps th
 their connections, sessions and processes.
 """
 
+import asyncio
 import hashlib
 import logging
 import ssl
@@ -18,12 +19,13 @@ from msgspec import Raw
 from gateway.calls import UNKNOWN, ErrorType, Operation
 from gateway.config import Config, HttpServer, StdioServer, Workspace
 from gateway.journal import lines
-from gateway.mcp import jsonrpc, names
+from gateway.mcp import capabilities, jsonrpc, names
+from gateway.mcp.param_headers import ParamHeaders
 from gateway.mcp.resource_uris import ResourceRoutes
 from gateway.relay.catalogue import Catalogue, Tool
 from gateway.relay.upstream.connection import Pool
 from gateway.relay.upstream.http import HttpUpstream, PoolOf
-from gateway.relay.upstream.seam import Exchange, Reply, Upstream, UpstreamError
+from gateway.relay.upstream.seam import Changed, Exchange, Reply, Upstream, UpstreamError
 from gateway.relay.upstream.stdio import StdioUpstream
 
 logger = logging.getLogger(__name__)
@@ -31,6 +33,7 @@ logger = logging.getLogger(__name__)
 PATHS: Final = ("/ws/", "/api/gateway/ws/")
 """Where a workspace's slug stands behind."""
 
+TOOLS_CHANGED: Final = "notifications/tools/list_changed"
 _MAX_ROUTES: Final = 10_000
 
 Observe = Callable[[Operation], None]
@@ -83,6 +86,51 @@ class Server:
         self.last_success_ns = 0
         self.in_flight = 0
         """Tool calls that have gone to it and have not ended."""
+        self._listeners: set[Changed] = set()
+        self._stop_listening: Callable[[], None] | None = None
+        self._relisting: asyncio.Task[None] | None = None
+
+    def listen(self, changed: Changed) -> Callable[[], None]:
+        """Hear of its changes, after its catalogue has them, until what is given back is called."""
+        self._listeners.add(changed)
+        self.hear()
+        return lambda: self._listeners.discard(changed)
+
+    def hear(self) -> None:
+        """Begin to listen to it, if it says that it tells of changes."""
+        if self._stop_listening is not None:
+            return
+        declared = capabilities.read_server(self.upstream.declared)
+        lists = (declared.tools, declared.prompts, declared.resources)
+        if any(one is not None and one.list_changed for one in lists):
+            self._stop_listening = self.upstream.listen(self._changed)
+
+    def _changed(self, method: str, params: Raw) -> None:
+        if method == TOOLS_CHANGED:
+            self.catalogue.forget()
+            if self._relisting is None:
+                self._relisting = asyncio.get_running_loop().create_task(self._relist(params))
+            return
+        for listener in list(self._listeners):
+            listener(method, params)
+
+    async def _relist(self, params: Raw) -> None:
+        try:
+            await self.catalogue.list()
+        except UpstreamError as error:
+            logger.warning("server %s of %s has changed its tools: %s", self.slug, self.workspace_id, error)
+        finally:
+            self._relisting = None
+            for listener in list(self._listeners):
+                listener(TOOLS_CHANGED, params)
+
+    async def close(self) -> None:
+        """Stop what runs for it."""
+        if self._stop_listening is not None:
+            self._stop_listening()
+        if self._relisting is not None:
+            self._relisting.cancel()
+        await self.upstream.close()
 
     def succeeded(self) -> None:
         """It answered."""
@@ -108,6 +156,7 @@ class Server:
         try:
             reply = await self.upstream.request(exchange)
             self.succeeded()
+            self.hear()
             error_type = None if reply.is_result else ErrorType.JSONRPC_ERROR
         except UpstreamError as error:
             self._went_down(error)
@@ -144,6 +193,7 @@ class Route(NamedTuple):
     """The same, as JSON."""
     repeatable: bool
     catalogue: Mapping[str, Tool]
+    param_headers: ParamHeaders | None
     members: str
     """Of a call's lines in the journal."""
 
@@ -176,7 +226,7 @@ class WorkspaceView:
             self._routes.clear()
         members = route_members(self.slug, server, tool)
         route = self._routes[key] = Route(
-            server, tool, jsonrpc.raw(tool), listed.repeatable, server.catalogue.tools, members
+            server, tool, jsonrpc.raw(tool), listed.repeatable, server.catalogue.tools, listed.param_headers, members
         )
         return route
 
