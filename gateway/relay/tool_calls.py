@@ -11,20 +11,18 @@ from collections.abc import Awaitable
 from typing import Final, NamedTuple
 
 import msgspec
-from mcp_types.jsonrpc import HEADER_MISMATCH
 from msgspec import UNSET, Raw, Struct
 from starlette.types import Receive, Send
 
 from gateway.calls import UNKNOWN, ErrorType
 from gateway.journal import lines
 from gateway.mcp import jsonrpc
-from gateway.mcp.param_headers import ParamHeaders, UnreadableArgumentsError, forwarded
-from gateway.mcp.revisions import Era
 from gateway.mcp.translation import InvalidResultError
-from gateway.relay import crossing
+from gateway.relay import crossing, mirrored
 from gateway.relay.call import Call, server_timing
 from gateway.relay.guard import Guard, Guards
 from gateway.relay.limits import Exceeded
+from gateway.relay.mirrored import MismatchError
 from gateway.relay.parking import Parking
 from gateway.relay.recorder import Recorder
 from gateway.relay.redaction import Redactor
@@ -99,10 +97,13 @@ class ToolCalls:
                 reply = self._translated(call, reply, failure)
         except _Refused as refusal:
             failure = refusal.failure
-        except crossing.InvalidRequestError as error:
-            failure = self._fail(call, ErrorType.JSONRPC_ERROR, str(error), code=jsonrpc.INVALID_PARAMS)
-        except crossing.ToldError as error:
-            failure = Failure(ErrorType.TOOL_ERROR, str(error), result=error.result)
+        except MismatchError as error:  # a bad request, and no call
+            self._recorder.reject("bad_request")
+            answer = jsonrpc.error(call.request.id, jsonrpc.error_object(error.code, str(error)))
+            await send_json(send, jsonrpc.http_status(call.request.era, error.code), answer)
+            return
+        except (crossing.InvalidRequestError, crossing.ToldError) as error:
+            failure = self._not_crossed(call, error)
         except Exception as error:
             logger.exception("a call failed in the gateway")
             failure = self._fail(call, ErrorType.GATEWAY_ERROR, f"internal error: {type(error).__name__}")
@@ -129,11 +130,7 @@ class ToolCalls:
         guard = self._guards.begin(receive, server.timeout, call)
         try:
             if route is None:
-                call.routed_ns = time.perf_counter_ns()  # from here on it is the upstream that is waited for
-                await server.catalogue.find(call.view.resolve(name)[1])
-                route = call.view.route(name)
-                if route is None:
-                    raise _Refused(self._unknown(call))
+                route = await self._found(call, server, name)
             call.tool = route.tool
             identity = call.identify(self._replica, route)
             call.exchange = exchange = self._exchange(call, route, stream)
@@ -143,6 +140,8 @@ class ToolCalls:
                 call.routed_ns = time.perf_counter_ns()
             try:
                 reply = await self._sent(call, exchange, server, guard, stream)
+                if reply.error is not UNSET and mirrored.is_mismatch(reply):
+                    reply = await self._sent_anew(call, route, reply, guard, stream)
             finally:
                 server.in_flight -= 1
         except UpstreamError as error:
@@ -160,6 +159,15 @@ class ToolCalls:
             return reply
         finally:
             self._guards.end(guard)
+
+    async def _found(self, call: Call, server: Server, name: Raw) -> Route:
+        """Where a name leads that was not known: the server may have it by now."""
+        call.routed_ns = time.perf_counter_ns()  # from here on it is the upstream that is waited for
+        await server.catalogue.find(call.view.resolve(name)[1])
+        route = call.view.route(name)
+        if route is None:
+            raise _Refused(self._unknown(call))
+        return route
 
     def _sent(
         self, call: Call, exchange: Exchange, server: Server, guard: Guard, stream: EventStream
@@ -181,22 +189,27 @@ class ToolCalls:
             notify=stream.event,
             repeatable=route.repeatable,
             token_id=call.principal.token_id,
-            param_lines=self._mirrored(call, route.param_headers) if route.param_headers is not None else b"",
+            param_lines=mirrored.lines(call, route.param_headers),
         )
 
-    def _mirrored(self, call: Call, known: ParamHeaders) -> bytes:
-        """The `Mcp-Param-*` lines of the call; a modern client's own must agree with its arguments (SEP-2243)."""
-        arguments = call.request.params.get("arguments")
-        written = list(call.headers.items())
+    async def _sent_anew(self, call: Call, route: Route, reply: Reply, guard: Guard, stream: EventStream) -> Reply:
+        """A server that finds headers and arguments at odds may have changed its tool: list anew, send once more.
+
+        Nothing else of the listing matters: with the same header lines the answer would be the same.
+        """
+        server, before = route.server, call.exchange
+        await server.catalogue.list()
+        changed = call.view.route(call.request.params.get("name", _NO_NAME))
+        if changed is None or before is None:
+            return reply
         try:
-            wrong = known.mismatch(arguments, written) if call.request.era is Era.MODERN else None
-            if wrong is None:
-                return known.lines(arguments) + forwarded(written, known)
-        except UnreadableArgumentsError as error:
-            raise _Refused(
-                self._fail(call, ErrorType.JSONRPC_ERROR, str(error), code=jsonrpc.INVALID_PARAMS)
-            ) from error
-        raise _Refused(self._fail(call, ErrorType.JSONRPC_ERROR, wrong, code=HEADER_MISMATCH))
+            exchange = self._exchange(call, changed, stream)
+        except MismatchError as error:  # the client's listing is older than the server's
+            raise _Refused(self._fail(call, ErrorType.JSONRPC_ERROR, str(error), code=error.code)) from error
+        if exchange.param_lines == before.param_lines:
+            return reply
+        call.exchange = exchange
+        return await self._sent(call, exchange, server, guard, stream)
 
     # -- outcomes
 
@@ -215,6 +228,11 @@ class ToolCalls:
             f"unknown tool {name}: tools/list has the tools of this workspace, as <server>__<tool>",
             code=jsonrpc.INVALID_PARAMS,
         )
+
+    def _not_crossed(self, call: Call, error: crossing.InvalidRequestError | crossing.ToldError) -> Failure:
+        if isinstance(error, crossing.ToldError):
+            return Failure(ErrorType.TOOL_ERROR, str(error), result=error.result)
+        return self._fail(call, ErrorType.JSONRPC_ERROR, str(error), code=jsonrpc.INVALID_PARAMS)
 
     def _interrupted(self, call: Call, server: Server, guard: Guard) -> Failure:
         if guard.reason == "timeout":
