@@ -16,6 +16,7 @@ from gateway.mcp.sealed_state import InvalidStateError
 from gateway.relay import operations
 from gateway.relay.call import Call
 from gateway.relay.crossing import server_info
+from gateway.relay.following import SUBSCRIBE, UNSUBSCRIBE, Following
 from gateway.relay.guard import Guard
 from gateway.relay.legacy import SET_LEVEL, set_level
 from gateway.relay.operations import Refusal
@@ -35,9 +36,10 @@ OPERATION_S: Final = 600.0
 class Answering:
     """Answers requests for every workspace. `sessions`: whether legacy clients get any."""
 
-    def __init__(self, parking: Parking, *, sessions: bool) -> None:
+    def __init__(self, parking: Parking, following: Following, *, sessions: bool) -> None:
         self.sessions = sessions
         self._parking = parking
+        self._following = following
 
     async def outcome(self, call: Call, guard: Guard, stream: EventStream) -> Raw | Refusal | None:
         """The result or the error; None if its client does not wait any more."""
@@ -66,6 +68,8 @@ class Answering:
             return await self._answer(call, None, notify)
         if request.method == SET_LEVEL:
             return set_level(session, request)
+        if request.method in (SUBSCRIBE, UNSUBSCRIBE) and operations.can_follow(call.view):
+            return await self._following.change(session, request)
         notify = Telling(stream, Era.LEGACY, request.meta, session.log_level).notify
         return await self._answer(call, Asker(session, stream, guard).client, notify)
 

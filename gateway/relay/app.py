@@ -16,10 +16,13 @@ from gateway.journal import Writer
 from gateway.mcp import jsonrpc
 from gateway.relay.admission import Admission
 from gateway.relay.answering import Answering
+from gateway.relay.changes import Changes
 from gateway.relay.endpoint import Endpoint
+from gateway.relay.following import Following
 from gateway.relay.guard import Guards
 from gateway.relay.keys import new_key
 from gateway.relay.legacy import LegacyClients
+from gateway.relay.listening import Listening
 from gateway.relay.parking import Parking
 from gateway.relay.recorder import Recorder
 from gateway.relay.redaction import Redactor, secrets_of
@@ -49,16 +52,20 @@ class Relay:
         guards = Guards()
         self._sessions = Sessions(key)
         self._parking = Parking(key)
+        self._changes = Changes(lambda: self._directory)
+        self._listening = Listening(lambda: self._directory, self._recorder, self._changes)
+        following = Following(self._changes)
         self._endpoint = Endpoint(
             self._directory,
             self._recorder,
             ToolCalls(self._recorder, self._redactor(config), guards, self._parking),
-            Answering(self._parking, sessions=config.requests.sessions),
+            Answering(self._parking, following, sessions=config.requests.sessions),
             _admission(config),
-            LegacyClients(self._sessions, guards, enabled=config.requests.sessions),
+            LegacyClients(self._sessions, guards, following, enabled=config.requests.sessions),
             guards,
             max_bytes=config.requests.max_bytes,
         )
+        self._endpoint.listening = self._listening
         self._retired: set[asyncio.Task[None]] = set()
         self._probes: asyncio.Event = asyncio.Event()
 
@@ -83,6 +90,7 @@ class Relay:
                 task = asyncio.create_task(_retire(server))
                 self._retired.add(task)
                 task.add_done_callback(self._retired.discard)
+        self._changes.follow()
         self._probes.set()
 
     @contextlib.asynccontextmanager
@@ -100,6 +108,7 @@ class Relay:
         try:
             yield
         finally:
+            self._listening.close()
             self._sessions.close()
             self._parking.close()
             for task in (*tasks, *self._retired):
@@ -132,6 +141,7 @@ class Relay:
 
     async def _end_streams(self, stop: asyncio.Event) -> None:
         await stop.wait()
+        self._listening.close()
         self._sessions.close()
 
     async def _probe(self) -> None:

@@ -3,6 +3,7 @@
 Source: specification 2025-11-25, basic/lifecycle, basic/transports, basic/utilities, server/utilities/logging.
 """
 
+import logging
 from typing import Final
 
 from msgspec import Raw
@@ -13,11 +14,15 @@ from gateway.mcp.inbound import Headers, Request
 from gateway.mcp.revisions import LATEST_HANDSHAKE_VERSION, Era
 from gateway.relay.admission import Refused
 from gateway.relay.call import Call
+from gateway.relay.following import Following
 from gateway.relay.guard import Guards
 from gateway.relay.responses import send_empty
 from gateway.relay.session_stream import serve_stream
 from gateway.relay.sessions import HEADER, Session, Sessions
+from gateway.relay.upstream.seam import UpstreamError
 from gateway.relay.workspaces import Principal
+
+logger = logging.getLogger(__name__)
 
 SET_LEVEL: Final = "logging/setLevel"
 
@@ -25,8 +30,9 @@ SET_LEVEL: Final = "logging/setLevel"
 class LegacyClients:
     """All of them. `enabled` says whether they get sessions; without, an id that one sends is as good as none."""
 
-    def __init__(self, sessions: Sessions, guards: Guards, *, enabled: bool) -> None:
+    def __init__(self, sessions: Sessions, guards: Guards, following: Following, *, enabled: bool) -> None:
         self.sessions = sessions
+        self._following = following
         self.enabled = enabled
         self._guards = guards
 
@@ -105,6 +111,10 @@ class LegacyClients:
             self.sessions.end(session)
             await send_empty(send, 204)
         else:
+            try:
+                await self._following.begin(session)
+            except UpstreamError as error:
+                logger.warning("a session hears of no changes: %s", error)
             await serve_stream(session, receive, send)
 
 

@@ -47,7 +47,14 @@ _OFFERED: Final[dict[str, Offers]] = {
 
 def served(era: Era, *, sessions: bool) -> Serves:
     """What the gateway serves to a client of this era, beside tools."""
-    return Serves(logging=era is Era.LEGACY and sessions)
+    streams = sessions or era is Era.MODERN
+    return Serves(logging=era is Era.LEGACY and sessions, changes=streams, subscriptions=streams)
+
+
+def can_follow(view: WorkspaceView) -> bool:
+    """Whether a server of the workspace lets its resources be followed."""
+    declared = (capabilities.read_server(server.upstream.declared) for server in view.servers.values())
+    return any(one.resources is not None and one.resources.subscribe for one in declared)
 
 
 async def answer(  # noqa: C901 - one arm for each method

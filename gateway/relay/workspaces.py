@@ -96,13 +96,19 @@ class Server:
         self.hear()
         return lambda: self._listeners.discard(changed)
 
+    @property
+    def tells(self) -> bool:
+        """Whether it says that it tells of changes."""
+        declared = capabilities.read_server(self.upstream.declared)
+        lists = (declared.tools, declared.prompts, declared.resources)
+        follows = declared.resources is not None and declared.resources.subscribe
+        return bool(follows) or any(one is not None and one.list_changed for one in lists)
+
     def hear(self) -> None:
         """Begin to listen to it, if it says that it tells of changes."""
         if self._stop_listening is not None:
             return
-        declared = capabilities.read_server(self.upstream.declared)
-        lists = (declared.tools, declared.prompts, declared.resources)
-        if any(one is not None and one.list_changed for one in lists):
+        if self.tells:
             self._stop_listening = self.upstream.listen(self._changed)
 
     def _changed(self, method: str, params: Raw) -> None:
@@ -301,6 +307,10 @@ class Directory:
                     limits.parse(rate) if rate else None,
                     lines.members(token_id=token.id),
                 )
+
+    def knows(self, principal: Principal) -> bool:
+        """Whether there is still such a token."""
+        return any(principal[:2] == known[:2] for known in self.tokens.values())
 
     def servers(self) -> Iterator[Server]:
         """Every server of every workspace."""
