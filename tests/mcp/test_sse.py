@@ -101,3 +101,14 @@ def test_many_events_together_may_be_larger_than_one_may_be(monkeypatch: pytest.
 def test_what_is_encoded_is_parsed_to_the_same_but_for_line_ends(data: bytes) -> None:
     (event,) = parse(encode(data))
     assert event == ServerSentEvent(b"\n".join(data.splitlines()))
+
+
+def test_the_last_id_and_the_time_to_wait_are_known_without_an_event_and_carried_on() -> None:
+    parser = sse.Parser()
+    assert (parser.last_id, parser.retry_ms) == (None, None)
+    assert parser.feed(b"id: e-1\nretry: 250\ndata:\n\nid: e-2\nretry: soon\n\n")[0].data == b""
+    assert (parser.last_id, parser.retry_ms) == ("e-2", 250)
+
+    further = sse.Parser(parser.last_id, parser.retry_ms)
+    further.feed(b"data: x\n\n")
+    assert (further.last_id, further.retry_ms) == ("e-2", 250)

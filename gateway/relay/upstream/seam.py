@@ -100,7 +100,8 @@ class Exchange:
         self.token_id = token_id
         """On whose behalf: a legacy server has a session for each; None: the gateway's own."""
         self.client = client
-        """None: the upstream can ask nothing, and its log messages are dropped."""
+        """None: the upstream can ask nothing; of a legacy one's log messages a modern client gets those that its
+        `_meta` asks for."""
         self.param_lines = param_lines
         """The `Mcp-Param-*` header lines of a `tools/call` over HTTP, each with its CRLF."""
         self.acquired_ns = self.sent_ns = self.first_byte_ns = self.done_ns = 0
@@ -151,7 +152,14 @@ class Upstream(Protocol):
         """
 
     async def subscribe(self, uris: frozenset[str]) -> None:
-        """Ask for updates of just these resources; it is done when the upstream has acknowledged them."""
+        """Ask for updates of just these resources; it is done when the upstream has acknowledged them.
+
+        With listeners, the stream on which changes come is open then, if these are none as well.
+
+        Raises:
+            UpstreamError: the upstream cannot be reached, or refuses (`jsonrpc_error`): then what was asked before
+                stands.
+        """
 
     async def close(self) -> None:
         """End what is kept open for it; requests under way end as `upstream_unreachable`."""

@@ -9,7 +9,7 @@ import pytest
 
 from gateway.calls import ErrorType
 from gateway.mcp import sse
-from gateway.relay.upstream import connection
+from gateway.relay.upstream import connection, transport
 from gateway.relay.upstream.seam import UpstreamError
 from tests.relay.raw import (
     SSE_END,
@@ -277,3 +277,75 @@ async def test_a_client_that_is_slow_to_take_notifications_slows_the_upstream_do
 
         assert value(await calling) == TEXT
         assert got == list(range(100))
+
+
+# -- streams that break off and are resumed
+
+
+def broken_off(*parts: bytes, then: Any) -> Any:
+    """A legacy server whose answer to a call ends after `parts`; `then` is what it gives by GET."""
+    ordinary = legacy(lambda _: [SSE_HEAD, *(chunk(part) for part in parts), Do.CLOSE])
+
+    def behave(request: Request) -> Steps:
+        steps: Steps = then(request) if request.verb == "GET" else ordinary(request)
+        return steps
+
+    return behave
+
+
+def rest(server: Any, *before: Any) -> Steps:
+    """The rest of the stream of the only call, in which it is answered."""
+    (asked,) = server.calls
+    return [SSE_HEAD, *(event(one) for one in before), event(result(asked, TEXT)), SSE_END]
+
+
+async def test_the_rest_of_a_stream_is_asked_for_by_its_last_id_and_nothing_is_called_twice() -> None:
+    servers: list[Any] = []
+    said = b"id: e-1\nretry: 1\ndata: " + json.dumps(PROGRESS).encode() + b"\n\n"
+    behave = broken_off(
+        b"id: e-0\nretry: 1\ndata:\n\n", said, b"data: {half", then=lambda _: rest(servers[0], PROGRESS)
+    )
+    async with raw(behave) as server, upstream_of(server) as upstream:
+        servers.append(server)
+        notified = Notified()
+
+        assert value(await upstream.request(call(notify=notified))) == TEXT
+        assert notified == [PROGRESS, PROGRESS]
+        [asked] = [r for r in server.requests if r.verb == "GET"]
+        assert asked.headers["last-event-id"] == "e-1"
+        assert asked.headers["mcp-session-id"] == "s-1"
+        assert len(server.calls) == 1
+
+
+@pytest.mark.parametrize("status", [404, 405, 500])
+async def test_a_server_that_does_not_give_the_rest_has_broken_off(status: int) -> None:
+    refusal = [head(status, "content-length: 0")]
+    async with (
+        raw(broken_off(b"id: e-0\nretry: 1\ndata:\n\n", then=lambda _: refusal)) as server,
+        upstream_of(server) as upstream,
+    ):
+        with pytest.raises(UpstreamError, match="in the middle of its answer"):
+            await upstream.request(call())
+
+        assert [r.verb for r in server.requests].count("GET") == 1
+
+
+async def test_a_server_that_breaks_off_again_and_again_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transport, "MAX_RESUMES", 3)
+    async with (
+        raw(broken_off(b"id: e-0\nretry: 1\ndata:\n\n", then=lambda _: [SSE_HEAD, Do.CLOSE])) as server,
+        upstream_of(server) as upstream,
+    ):
+        with pytest.raises(UpstreamError, match="in the middle of its answer"):
+            await upstream.request(call())
+
+        assert [r.verb for r in server.requests].count("GET") == 3
+
+
+async def test_the_stream_of_a_modern_server_is_not_resumed_as_there_is_no_such_thing() -> None:
+    cut: Steps = [SSE_HEAD, chunk(b"id: e-0\nretry: 1\ndata:\n\n"), Do.CLOSE]
+    async with raw(modern(lambda _: cut)) as server, upstream_of(server) as upstream:
+        with pytest.raises(UpstreamError, match="in the middle of its answer"):
+            await upstream.request(call())
+
+        assert {r.verb for r in server.requests} == {"POST"}
