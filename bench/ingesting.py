@@ -70,8 +70,8 @@ def run(console: Console, *, calls: int) -> None:
         ledger = Ledger.open(folder / "ledger.duckdb")
         metrics = MetricsSink(folder / "metrics.state", Metrics())
         pumps = [
-            Pump(LedgerSink(ledger), Reader(folder / "journal", ToolCall), interval=0.2),
-            Pump(metrics, Reader(folder / "journal", ToolCall, Operation, Heartbeat), interval=0.1),
+            Pump(LedgerSink(ledger), Reader(folder / "journal", ToolCall), interval=0.5, max_bytes=2**22),
+            Pump(metrics, Reader(folder / "journal", ToolCall, Operation, Heartbeat), interval=0.1, max_bytes=2**18),
         ]
         began, cpu = time.perf_counter(), time.process_time()
         for pump in pumps:

@@ -106,10 +106,10 @@ class Reader:
         return _Part(position, size, corrupt, max(segments[-1].end - position, 0))
 
     def _decode_into(self, entries: list[Entry], data: bytes, writer: str, offset: int) -> int:
-        corrupt = 0
+        corrupt, prefixes = 0, self._prefixes
         for line in data.splitlines(keepends=True):
             offset += len(line)
-            if not line.startswith(self._prefixes):
+            if not line.startswith(prefixes):
                 corrupt += not line.startswith(b'{"event":"')
                 continue
             try:

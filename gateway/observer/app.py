@@ -67,8 +67,9 @@ class Plane:
         usage = LedgerUsage(ledger)
         metrics = MetricsSink(config.data_dir / "metrics.state", config.metrics, usage=usage)
         pumps = [
-            Pump(LedgerSink(ledger), Reader(journal, ToolCall), interval=0.2),
-            Pump(metrics, Reader(journal, ToolCall, Operation, Heartbeat), interval=0.1),
+            # A commit costs as much as a thousand rows; what is only counted is quickest while it fits into a cache.
+            Pump(LedgerSink(ledger), Reader(journal, ToolCall), interval=0.5, max_bytes=2**22),
+            Pump(metrics, Reader(journal, ToolCall, Operation, Heartbeat), interval=0.1, max_bytes=2**18),
         ]
         subscribers = [usage.configure, metrics.configure]
         otlp = None
