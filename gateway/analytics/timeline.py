@@ -16,6 +16,9 @@ MAX_SERIES: Final = 200
 AIM_BUCKETS: Final = 200
 """The step that is taken when none is given makes at most so many."""
 
+FIRST_MONDAY_NS: Final = 4 * 86_400 * NS
+"""Of the Unix epoch, which begins on a Thursday: a bucket of a week is a calendar week (ISO 8601)."""
+
 STEPS: Final = (
     ("1s", 1), ("5s", 5), ("10s", 10), ("30s", 30), ("1m", 60), ("5m", 300), ("10m", 600), ("30m", 1800), ("1h", 3600),
     ("2h", 7200), ("6h", 21_600), ("12h", 43_200), ("1d", 86_400), ("2d", 172_800), ("1w", 604_800), ("4w", 2_419_200),
@@ -24,7 +27,7 @@ STEPS: Final = (
 
 
 def timeline(snapshot: Snapshot, question: Question) -> dict[str, Any]:
-    """Buckets begin at multiples of the step after midnight of the range's first day in the request's zone."""
+    """Buckets of one length, counted from a Monday's midnight in the request's zone: see `bucket_of`."""
     by = _dimension(question)
     span = question.range
     step_ns = _step(question, span)
@@ -57,10 +60,10 @@ def timeline(snapshot: Snapshot, question: Question) -> dict[str, Any]:
 
 
 def bucket_of(ns: int, step_ns: int, zone: tzinfo) -> int:
-    """When the bucket of `ns` begins: steps are counted from a midnight, with the zone's offset at `ns`."""
+    """When the bucket of `ns` begins: steps are counted from a Monday's midnight, with the zone's offset at `ns`."""
     offset = datetime.fromtimestamp(ns // NS, zone).utcoffset()
     local_ns = 0 if offset is None else int(offset.total_seconds()) * NS
-    return ns - (ns + local_ns) % step_ns
+    return ns - (ns + local_ns - FIRST_MONDAY_NS) % step_ns
 
 
 def bucket_count(span: Range, step_ns: int, zone: tzinfo) -> int:

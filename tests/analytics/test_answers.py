@@ -133,12 +133,14 @@ def test_a_timeline_counts_each_call_of_the_range_in_its_bucket(data: st.DataObj
         answer = service.get("/timeline", asked)
     chosen = [c for c in calls if c.workspace_id == "engineering" and fold.within(period, "UTC", NOW_NS)(c)]
 
+    monday = 4 * 86_400 * S  # 1970-01-05
+
     def bucket(ns: int) -> str:
-        return fold.text(ns - ns % (step_s * S))
+        return fold.text(ns - (ns - monday) % (step_s * S))
 
     assert answer["step_s"] == step_s
     begin = NOW_NS - int(period[:-1]) * fold.UNIT[period[-1]] * S
-    first = begin - begin % (step_s * S)
+    first = begin - (begin - monday) % (step_s * S)
     assert answer["buckets"] == [fold.text(ns) for ns in range(first, NOW_NS, step_s * S)]
     column = fold.COLUMN[by] if by else None
     values = {None} if column is None else {getattr(c, column) for c in chosen}
@@ -280,6 +282,15 @@ def test_a_timeline_in_days_begins_at_the_zones_midnight() -> None:
         answer = service.get("/timeline", {"period": "24h", "step": "1d", "tz": "Asia/Kolkata"})
     assert [bucket[11:] for bucket in answer["buckets"]] == ["18:30:00.000Z", "18:30:00.000Z"]
     assert answer["series"] == [{"calls": [0, 1], "errors": [0, 0]}]
+
+
+def test_a_timeline_in_weeks_begins_on_a_monday() -> None:
+    with Service([call(timestamp_ns=NOW_NS - 1)]) as service:
+        answer = service.get("/timeline", {"period": "week", "step": "1w"})
+        overview = service.get("/overview", {"period": "week"})
+    assert answer["buckets"] == ["2026-11-23T00:00:00.000Z"]
+    assert answer["series"] == [{"calls": [1], "errors": [0]}]
+    assert overview["calls"]["week"] == 1
 
 
 def test_a_timeline_takes_two_thousand_buckets_and_names_the_step_that_would_do_for_more() -> None:
