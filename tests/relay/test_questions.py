@@ -102,7 +102,9 @@ async def test_what_a_legacy_server_asks_for_goes_to_the_legacy_client_under_ano
 
         (answer,) = (r.message for r in server.requests if "result" in r.message)
         assert answer == {"jsonrpc": "2.0", "id": "q-1", "result": ANSWER}
-        declared = [r.message["params"]["capabilities"] for r in server.requests if r.message.get("method") == "initialize"]
+        declared = [
+            r.message["params"]["capabilities"] for r in server.requests if r.message.get("method") == "initialize"
+        ]
         assert CAN_ALL in declared
     assert relay.end.status == "success"
 
