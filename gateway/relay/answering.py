@@ -85,7 +85,7 @@ class Answering:
         if self._parking.is_retry(call.request):
             return True
         servers = call.view.servers.values()
-        return self._parking.may_ask(call.request) and any(one.upstream.era is Era.LEGACY for one in servers)
+        return self._parking.may_ask(call.request) and any(one.upstream.era is not Era.MODERN for one in servers)
 
     async def _answer(self, call: Call, client: Client | None, notify: Notify) -> Raw | Refusal:
         return await operations.answer(

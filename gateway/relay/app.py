@@ -90,6 +90,8 @@ class Relay:
                 task = asyncio.create_task(_retire(server))
                 self._retired.add(task)
                 task.add_done_callback(self._retired.discard)
+        known = {principal[:2] for principal in self._directory.tokens.values()}
+        self._sessions.keep(lambda owner: owner[:2] in known)
         self._changes.follow()
         self._probes.set()
 

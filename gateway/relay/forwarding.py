@@ -1,13 +1,16 @@
 """One request that is no tool call, to the one server that it is for, and its answer back."""
 
-import asyncio
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from msgspec import UNSET, Raw
 
 from gateway.mcp import error_translation, jsonrpc, translation
+from gateway.mcp.elicitation import AnswerRefusedError, InvalidAnswerError
 from gateway.mcp.inbound import Request
+from gateway.mcp.revisions import Era
+from gateway.relay.patience import patience
+from gateway.relay.questions import IncapableError, until_complete
 from gateway.relay.upstream.seam import Client, Exchange, Notify, Reply, UpstreamError
 from gateway.relay.workspaces import Server
 
@@ -32,20 +35,25 @@ async def forward(
     server: Server, request: Request, asker: Asker, params: Mapping[str, Any], name: str | None, server_info: Raw
 ) -> Raw | Refusal:
     """Ask the server; `params` have its own names, `name` is what `Mcp-Name` says."""
-    exchange = Exchange(
-        request.method,
-        params,
-        meta=request.meta,
-        name=name,
-        notify=asker.notify,
-        repeatable=True,
-        token_id=asker.token_id,
-        client=asker.client,
-    )
     try:
-        async with asyncio.timeout(server.timeout):
-            reply = await server.ask(exchange)
+        async with patience(server.timeout, asker.client) as client:
+            exchange = Exchange(
+                request.method,
+                params,
+                meta=request.meta,
+                name=name,
+                notify=asker.notify,
+                repeatable=True,
+                token_id=asker.token_id,
+                client=client,
+            )
+            if client is not None and request.era is Era.LEGACY and server.upstream.era is Era.MODERN:
+                reply = await until_complete(server.ask, exchange, client)
+            else:
+                reply = await server.ask(exchange)
         return _translated(server, request, reply, server_info)
+    except (IncapableError, AnswerRefusedError, InvalidAnswerError) as error:
+        return Refusal(jsonrpc.INTERNAL_ERROR, f"server {server.slug!r}: {error}", {"server": server.slug})
     except TimeoutError:
         why = f"did not answer within {server.timeout:g} s"
         data = {"error_type": "upstream_timeout", "server": server.slug}

@@ -207,12 +207,20 @@ class Sessions:
         self._forget(session)
 
     def sweep(self) -> None:
-        """Forget what has not been used for long."""
+        """Forget what has not been used for long, and end what belongs to a token that has expired."""
         now = self._clock()
         for session in self:
-            if session.busy:
+            if session.owner.expires_at is not None and session.owner.expires_at <= now:
+                self._forget(session)
+            elif session.busy:
                 session.used_at = now
             elif session.used_at <= now - IDLE_S:
+                self._forget(session)
+
+    def keep(self, knows: Callable[[Principal], bool]) -> None:
+        """End those whose token is not one any more."""
+        for session in self:
+            if not knows(session.owner):
                 self._forget(session)
 
     def close(self) -> None:
