@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from gateway.calls import PHASES, UNKNOWN, ErrorType, Phases, ToolCall
 from gateway.config import Metrics
+from gateway.observer import fold
 from gateway.observer.signals import DURATION_BUCKETS, FINE_BUCKETS
 from tests.observer.counting import (
     NOW,
@@ -172,6 +173,26 @@ def test_a_batch_that_comes_again_changes_nothing(tmp_path: Path) -> None:
     assert value(sink, "mcp_gateway_tool_calls_total") == 3
 
 
+def test_an_older_batch_that_comes_again_makes_nothing_count_twice(tmp_path: Path) -> None:
+    sink = sink_at(tmp_path, Clock())
+    sink.absorb(batch(call(), call()))
+    sink.absorb(batch(call()))
+    sink.absorb(batch(call(), call(), call()))
+
+    assert value(sink, "mcp_gateway_tool_calls_total") == 3
+
+
+def test_more_combinations_of_labels_than_are_kept_at_hand_count_as_well(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fold, "MAX_ROUTES", 2)
+    sink = sink_at(tmp_path, Clock())
+    sink.absorb(batch(*(call(tool_name=f"tool{i % 5}") for i in range(20))))
+
+    assert sorted(number for _, number in named(sink, "mcp_gateway_tool_calls_total")) == [4] * 5
+    assert len(sink._fold._routes) <= 2
+
+
 # -- newborn series
 
 
@@ -208,6 +229,15 @@ def test_a_clock_that_is_set_back_makes_no_grown_series_newborn(tmp_path: Path) 
     clock.now += 10
     assert value(sink, "mcp_gateway_tool_calls_total") == 1
     clock.now -= 5
+
+    assert value(sink, "mcp_gateway_tool_calls_total") == 1
+
+
+def test_a_clock_that_is_set_back_by_an_hour_keeps_no_series_at_0_for_an_hour(tmp_path: Path) -> None:
+    clock = Clock()
+    sink = sink_at(tmp_path, clock, Metrics(birth_interval=10))
+    sink.absorb(batch(call()))
+    clock.now -= 3600
 
     assert value(sink, "mcp_gateway_tool_calls_total") == 1
 
@@ -283,8 +313,11 @@ def test_an_operation_over_the_budget_is_counted_once_for_the_metric(tmp_path: P
     }
 
 
-def test_the_overflow_of_every_metric_with_a_budget_is_there_from_the_start(tmp_path: Path) -> None:
-    overflow = named(sink_at(tmp_path, Clock(), Metrics()), "mcp_gateway_series_overflow_total")
+def test_what_counts_overflow_and_loss_is_there_from_the_start(tmp_path: Path) -> None:
+    sink = sink_at(tmp_path, Clock(), Metrics())
+    overflow = named(sink, "mcp_gateway_series_overflow_total")
+
+    assert value(sink, "mcp_gateway_records_dropped_total", sink="journal", reason="disk") == 0
 
     assert {labels["metric"] for labels, _ in overflow} == {
         "mcp_gateway_tool_calls_total",

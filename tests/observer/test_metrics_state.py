@@ -85,6 +85,31 @@ def test_durable_is_what_is_saved_and_it_is_saved_at_the_interval(tmp_path: Path
     assert sink_at(tmp_path, clock).durable == {"w": 200}
 
 
+def test_a_clock_that_is_set_back_stops_no_saving(tmp_path: Path) -> None:
+    clock = Clock()
+    sink = sink_at(tmp_path, clock, save_interval=5)
+    clock.now -= 3600
+    sink.absorb(batch(call()))
+
+    assert sink.durable == {"w": 100}
+
+
+def test_a_series_that_was_newborn_when_its_process_ended_is_newborn_again(tmp_path: Path) -> None:
+    clock = Clock()
+    ended = sink_at(tmp_path, clock, TEN, save_interval=5)
+    ended.absorb(batch(call()))
+    clock.now += 8
+    ended.absorb(batch(start=100))
+    ended.close()
+    clock.now += 12
+    again = sink_at(tmp_path, clock, TEN)
+    again.absorb(batch(start=100))
+    first = value(again, "mcp_gateway_tool_calls_total")
+    clock.now += 10
+
+    assert (first, value(again, "mcp_gateway_tool_calls_total")) == (0, 1)
+
+
 def test_a_series_is_saved_before_it_is_grown_however_short_the_birth_interval(tmp_path: Path) -> None:
     clock = Clock()
     sink = sink_at(tmp_path, clock, Metrics(birth_interval=2), save_interval=5)

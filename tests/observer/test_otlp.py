@@ -2,6 +2,7 @@
 
 import gzip
 import logging
+import shutil
 import threading
 import time
 from collections import Counter
@@ -260,6 +261,20 @@ def test_a_collector_that_asks_to_be_spared_is_not_asked_before_that(bench: Benc
     assert collector.logged() == ["c0"]
 
 
+def test_a_collector_may_say_the_date_until_which_it_wants_to_be_spared(bench: Bench, collector: Collector) -> None:
+    sink = bench.sink()
+    bench.write(0)
+    collector.script["/v1/traces"] = [Answer(503, retry_after="Thu, 01 Jan 1970 00:17:00 GMT")]  # 1020 s
+    with pytest.raises(CollectorAwayError):
+        bench.feed(sink)
+
+    with pytest.raises(CollectorAwayError, match="another 20 s"):
+        bench.feed(sink)
+    bench.now += 20
+    bench.feed(sink)
+    assert collector.logged() == ["c0"]
+
+
 def test_a_collector_that_asks_for_an_hour_is_asked_again_after_a_minute(bench: Bench, collector: Collector) -> None:
     sink = bench.sink()
     bench.write(0)
@@ -433,6 +448,22 @@ def test_a_position_file_that_is_damaged_costs_repetitions_and_no_call(bench: Be
     bench.feed(bench.sink())
 
     assert collector.logged() == ["c0", "c0"]
+
+
+def test_a_writer_that_is_gone_is_forgotten(bench: Bench) -> None:
+    sink = bench.sink()
+    bench.write(0)
+    bench.feed(sink)
+    bench.writer.close()
+    shutil.rmtree(bench.root / bench.writer.writer_id)
+    bench.writer = Writer(bench.root, "relay-1")
+    bench.write(1)
+    bench.feed(sink)
+    bench.write(2)
+    bench.feed(sink)
+
+    assert bench.saved() == dict(sink.durable) == {bench.writer.writer_id: bench.writer.offset}
+    assert sink._acknowledged.keys() == sink._traced.keys() == {bench.writer.writer_id}
 
 
 def test_heartbeats_alone_move_the_position_seldom(bench: Bench) -> None:

@@ -86,6 +86,40 @@ def test_an_old_failure_does_not_become_newer_by_being_said_again(tmp_path: Path
     assert value(sink, "mcp_gateway_upstream_up") == 1
 
 
+def test_a_failure_after_a_success_is_new_though_nobody_heard_of_the_success(tmp_path: Path) -> None:
+    clock = Clock()
+    sink = sink_at(tmp_path, clock)
+    sink.absorb(batch(beat(clock, pid=1, upstream={"up": False})))
+    clock.now += 1
+    of_one = beat(clock, pid=1, upstream={"up": False, "last_success_ns": ns(0.5)})
+    of_another = beat(clock, pid=2, upstream={"up": True, "last_success_ns": ns(0.7)})
+    sink.absorb(batch(of_one, of_another, start=100))
+
+    assert value(sink, "mcp_gateway_upstream_up") == 0
+
+
+def test_a_heartbeat_that_is_late_changes_nothing(tmp_path: Path) -> None:
+    clock = Clock()
+    sink = sink_at(tmp_path, clock)
+    late = beat(clock, upstream={"up": False, "in_flight": 9})
+    clock.now += 1
+    sink.absorb(batch(beat(clock, upstream={"up": True, "last_success_ns": ns(1), "in_flight": 1}), late))
+
+    assert value(sink, "mcp_gateway_upstream_up") == 1
+    assert value(sink, "mcp_gateway_in_flight_calls") == 1
+
+
+def test_a_catalogue_is_remembered_between_the_heartbeats_that_name_its_tools(tmp_path: Path) -> None:
+    clock = Clock()
+    sink = sink_at(tmp_path, clock)
+    sink.absorb(batch(beat(clock, upstream={"tool_names": ["find"]}), beat(clock, upstream={})))
+    before = sink.catalogue("engineering")
+    sink.absorb(batch(beat(clock, upstream={"tool_names": []}), start=200))
+
+    assert before == {("github", "find")}
+    assert sink.catalogue("engineering") == set()
+
+
 def test_a_relay_that_is_silent_for_more_than_5_seconds_no_longer_counts(tmp_path: Path) -> None:
     clock = Clock()
     sink = sink_at(tmp_path, clock)

@@ -110,6 +110,12 @@ def test_an_upstreams_failure_marks_both_spans_and_the_gateways_own_only_the_ser
     assert own["tools/call github__create_issue"].status.code == Status.STATUS_CODE_ERROR
 
 
+def test_the_gateways_own_spans_say_that_their_parents_are_its_own() -> None:
+    _, *inner = spans(call(parent_span_id="1111111111111111", trace_flags=1))
+
+    assert {span.flags for span in inner} == {0x101}
+
+
 def test_the_clients_context_is_the_parent_and_the_http_context_a_link() -> None:
     server = next(
         spans(call(parent_span_id="1111111111111111", link_trace_id="2" * 32, link_span_id="3" * 16, trace_flags=1))
