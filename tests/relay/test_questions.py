@@ -6,12 +6,25 @@ from typing import Any
 
 import pytest
 
-from tests.relay.clients import CAN_ALL, connected
-from tests.relay.raw import COMPLETE, SSE_END, SSE_HEAD, TEXT, Do, Request, Steps, answered, event, raw, result
+from tests.relay.clients import CAN_ALL, Stream, connected
+from tests.relay.raw import (
+    COMPLETE,
+    DISCOVERED,
+    SSE_END,
+    SSE_HEAD,
+    TEXT,
+    Do,
+    Request,
+    Steps,
+    answered,
+    event,
+    raw,
+    result,
+)
 from tests.relay.raw import eventually as comes
 from tests.relay.raw import legacy as legacy_server
 from tests.relay.raw import modern as modern_server
-from tests.relay.rig import assert_times_add_up, legacy, legacy_call, rig
+from tests.relay.rig import PATH, assert_times_add_up, legacy, legacy_call, rig
 
 ELICIT = {"method": "elicitation/create", "params": {"message": "Name?", "requestedSchema": {"type": "object"}}}
 SAMPLE = {"method": "sampling/createMessage", "params": {"messages": [], "maxTokens": 5}}
@@ -143,6 +156,43 @@ async def test_a_client_without_a_session_cannot_be_asked(tmp_path: Path) -> Non
         answer = (await relay.post(legacy_call())).json()
         assert answer["error"]["data"]["error_type"] == "upstream_protocol_error"
         assert server.calls[0].message["params"]["_meta"][CAPABILITIES] == {}
+
+
+@pytest.mark.parametrize("era", [modern_server, legacy_server])
+async def test_who_gets_a_prompt_can_be_asked_and_the_servers_time_stands_still(tmp_path: Path, era: Any) -> None:
+    has_answer = asyncio.Event()
+    rounds = in_rounds(asks(user=ELICIT), {"resultType": "complete", "messages": []})
+    own = rounds if era is modern_server else asking(ELICIT, has_answer)
+
+    def behave(request: Request) -> Steps:
+        message = request.message
+        if "result" in message:
+            has_answer.set()
+        match message.get("method"):
+            case "prompts/get":
+                return list(own(request))
+            case "server/discover" if era is modern_server:
+                return [answered(request, {**DISCOVERED, "capabilities": {"prompts": {}}})]
+            case "initialize":
+                return [answered(request, {"protocolVersion": "2025-11-25", "capabilities": {"prompts": {}}})]
+            case _:
+                return list(era()(request))
+
+    async with (
+        raw(behave) as server,
+        rig(tmp_path, {"files": {"url": server.url, "timeout": 0.2}}) as relay,
+        connected(relay) as client,
+    ):
+        body = legacy("prompts/get", {"name": "files__hello"})[1]
+        async with client.http.stream("POST", PATH, json=body, headers=client.headers) as response:
+            stream = Stream(response)
+            request = await stream.next()
+            assert request["params"] == ELICIT["params"]
+            await asyncio.sleep(0.3)
+            await client.answer(request, ANSWER)
+            assert "resultType" not in (await stream.next())["result"]
+    (operation,) = [one for one in relay.operations("server") if one.method == "prompts/get"]
+    assert operation.error_type is None
 
 
 async def test_an_answer_of_another_session_answers_nothing(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from gateway.relay.workspaces import Principal
 from tests.relay.clients import CAN_ALL, connected, until
 from tests.relay.raw import modern as modern_server
 from tests.relay.raw import raw
-from tests.relay.rig import PATH, SECRETS, Rig, bearer, legacy, legacy_call, modern, rig
+from tests.relay.rig import PATH, SECRETS, Rig, bearer, configuration, legacy, legacy_call, member, modern, rig
 
 ALICE = Principal("team", "alice", None, None, "")
 BOT = Principal("team", "bot", None, None, "")
@@ -235,3 +235,25 @@ async def test_a_stop_ends_streams(tmp_path: Path) -> None:
     async with rig(tmp_path) as relay, connected(relay) as client, client.listen() as stream:
         relay.relay._sessions.close()
         assert await stream.next() is None
+
+
+async def test_the_stream_of_a_token_that_is_removed_ends(tmp_path: Path) -> None:
+    async with (
+        raw(modern_server()) as server,
+        rig(tmp_path, {"files": server}) as relay,
+        connected(relay) as client,
+        client.listen() as stream,
+    ):
+        relay.relay.apply(configuration({"files": server}, workspace={"tokens": [member("bot")]}))
+        assert await stream.next() is None
+        assert (await client.post("ping")).status_code == 401
+
+
+def test_the_session_of_a_token_that_has_expired_ends() -> None:
+    clock = Clock()
+    sessions = Sessions(new_key(), clock)
+    session = sessions.open(ALICE._replace(expires_at=clock.now + 60), PARAMS, "2025-06-18")
+    session.stream = object()
+    clock.now += 61
+    sessions.sweep()
+    assert session.ended
