@@ -99,9 +99,8 @@ def check_names(snapshot: Snapshot, question: Question) -> None:
         strange = [value for value in question.parameters.filters[dimension] if value not in names]
         if not strange or (dimension == "tool" and not catalogue):
             continue
-        bound = dimension == "token" and access.member is not None
         query = queries.seen(question.unfiltered(0, question.now_ns), dimension, strange)
-        seen = set() if bound else {value for (value,) in snapshot.rows(query)}
+        seen = {value for (value,) in snapshot.rows(query)}
         for value in strange:
             if value not in seen:
                 raise ParameterError(dimension, f"{value!r} is not known here", sorted(names - {UNKNOWN}))

@@ -219,6 +219,17 @@ def test_a_member_shows_five_tools_the_most_called_first() -> None:
     ]
 
 
+def test_a_members_tools_that_were_called_as_often_come_by_name() -> None:
+    names = [f"{server}__{tool}" for server in ("github", "jira") for tool in "dcba"]
+    calls = [
+        call(server_slug=name.partition("__")[0], tool_name=name.partition("__")[2], timestamp_ns=NOW_NS - 1)
+        for name in reversed(names)
+    ]
+    with Service(calls) as service:
+        [top] = [m["top_tools"] for m in service.get("/members") if m["token_id"] == "alice"]
+    assert [f"{t['server_slug']}__{t['tool_name']}" for t in top] == sorted(names)[:5]
+
+
 def test_lists_are_cut_to_the_limit_after_sorting() -> None:
     calls = [call(tool_name=name, timestamp_ns=NOW_NS - 1) for name in ("a", "b", "b", "c", "c", "c")]
     with Service(calls) as service:

@@ -65,6 +65,15 @@ def test_a_cursor_keeps_to_its_workspace_whoever_uses_it() -> None:
         assert service.get("/calls", {"cursor": cursor}, workspace="sales")["calls"] == []
 
 
+def test_a_cursor_opens_nothing_that_the_plan_does_not_retain() -> None:
+    sold = {"workspace_id": "sales", "server_slug": "crm", "token_id": "carol"}
+    calls = [call(timestamp_ns=NOW_NS - days * 86_400 * S, call_id=f"day-{days}", **sold) for days in (6, 8)]
+    made_up = encode_cursor(0, NOW_NS, Place(NOW_NS, ""))
+    with Service(calls) as service:
+        page = service.get("/calls", {"cursor": made_up}, workspace="sales")
+    assert [row["call_id"] for row in page["calls"]] == ["day-6"]
+
+
 @pytest.mark.parametrize(
     "cursor",
     [

@@ -29,6 +29,7 @@ def ns(text: str) -> int:
         ("2018-11-04T12:00Z", "America/Sao_Paulo", "2018-11-04T03:00Z", "2018-10-29T03:00Z", "2018-11-01T03:00Z"),
         # Midnight came twice: the day began at the first one.
         ("2026-11-01T12:00Z", "America/Havana", "2026-11-01T04:00Z", "2026-10-26T04:00Z", "2026-11-01T04:00Z"),
+        ("2026-11-01T05:30Z", "America/Havana", "2026-11-01T04:00Z", "2026-10-26T04:00Z", "2026-11-01T04:00Z"),
     ],
 )
 def test_the_day_the_week_and_the_month_begin_where_the_zone_says(

@@ -67,6 +67,7 @@ def test_a_client_that_takes_no_json_gets_406() -> None:
         (["application/json;q=0"], False),
         (["application/json;q=0, */*"], False),
         (["*/*;q=0.0"], False),
+        (["application/json;q=much"], True),
     ],
 )
 def test_accept_is_read_as_http_says(accept: list[str], *, expected: bool) -> None:
