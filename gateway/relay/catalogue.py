@@ -22,8 +22,8 @@ REFRESH_AFTER_S: Final = 5.0
 """A name that is not in the catalogue is worth a new listing, but not more often than this."""
 
 
-Ask = Callable[[Exchange], Awaitable[Reply]]
-"""Sends a request to the upstream."""
+Ask = Callable[[Exchange, asyncio.Timeout], Awaitable[Reply]]
+"""Sends a request to the upstream, within a limit."""
 
 
 class Tool(NamedTuple):
@@ -72,6 +72,8 @@ class Catalogue:
         """Whether there ever was one."""
         self.bytes = 0
         """What the listing costs a model's context, in bytes of JSON."""
+        self._left_out: dict[str, str] = {}
+        """Why, by the upstream's own name: the operator is told of each once."""
 
     async def list(self) -> dict[str, Tool]:
         """Ask the upstream for its tools, all pages.
@@ -113,26 +115,36 @@ class Catalogue:
 
     async def _list(self) -> dict[str, Tool]:
         try:
-            async with asyncio.timeout(LIST_TIMEOUT_S):
-                return await self._pages()
+            async with asyncio.timeout(LIST_TIMEOUT_S) as limit:
+                return await self._pages(limit)
         except TimeoutError as error:
             raise UpstreamError(
                 ErrorType.UPSTREAM_TIMEOUT, f"did not list its tools within {LIST_TIMEOUT_S:g} s"
             ) from error
 
-    async def _pages(self) -> dict[str, Tool]:
+    async def _pages(self, limit: asyncio.Timeout) -> dict[str, Tool]:
         tools: dict[str, Tool] = {}
+        left_out: dict[str, str] = {}
         params: jsonrpc.Params = {}
         for _ in range(MAX_PAGES):
-            page = _read_page(await self._ask(Exchange("tools/list", params, repeatable=True)))
+            page = _read_page(await self._ask(Exchange("tools/list", params, repeatable=True), limit))
             for listing in page.tools:
                 name, tool = _read_tool(listing, self._slug)
-                if tool is not None:
+                if isinstance(tool, Tool):
                     tools[name] = tool
+                else:
+                    left_out[name] = str(tool)
             if page.nextCursor is None:
+                self._leave_out(left_out)
                 return tools
             params = {"cursor": jsonrpc.raw(page.nextCursor)}
         raise UpstreamError(ErrorType.UPSTREAM_PROTOCOL_ERROR, f"lists tools on more than {MAX_PAGES} pages")
+
+    def _leave_out(self, reasons: dict[str, str]) -> None:
+        for name, why in reasons.items():
+            if self._left_out.get(name) != why:
+                logger.warning("server %s: the tool %s is not offered: %s", self._slug, name[:_SHOWN_NAME], why)
+        self._left_out = reasons
 
 
 def _read_page(reply: Reply) -> _Page:
@@ -151,8 +163,8 @@ def _read_page(reply: Reply) -> _Page:
         ) from error
 
 
-def _read_tool(listing: Raw, slug: str) -> tuple[str, Tool | None]:
-    """The upstream's own name of a tool, and the tool, unless nobody could call it (SEP-2243)."""
+def _read_tool(listing: Raw, slug: str) -> tuple[str, Tool | InvalidParamHeaderError]:
+    """The upstream's own name of a tool, and the tool, or why nobody could call it (SEP-2243)."""
     try:
         head = _decode_head(listing)
         members: dict[str, Any] = jsonrpc.decode_params(listing)
@@ -162,8 +174,7 @@ def _read_tool(listing: Raw, slug: str) -> tuple[str, Tool | None]:
     try:
         mirrored = compile_schema(head.inputSchema)
     except InvalidParamHeaderError as error:
-        logger.warning("server %s: the tool %s is not offered: %s", slug, head.name[:_SHOWN_NAME], error)
-        return head.name, None
+        return head.name, error
     return head.name, Tool(jsonrpc.raw(members), _is_repeatable(head.annotations), mirrored)
 
 

@@ -15,6 +15,7 @@ from gateway.calls import UNKNOWN, ErrorType, Operation
 from gateway.mcp import batches, inbound, jsonrpc, subscriptions
 from gateway.mcp.inbound import Headers
 from gateway.mcp.revisions import Era
+from gateway.relay import operations
 from gateway.relay.admission import Admission, Refused
 from gateway.relay.answering import INTERNAL, OPERATION_S, Answering
 from gateway.relay.batch import serve_batch
@@ -200,14 +201,14 @@ class Endpoint:
         if outcome is None:
             error_type = ErrorType.CANCELLED
         elif isinstance(outcome, Refusal):
-            error_type = str(outcome.code)
+            error_type = outcome.error_type
             status = jsonrpc.http_status(request.era, outcome.code)
             body = jsonrpc.error(request.id, jsonrpc.error_object(outcome.code, outcome.message, outcome.data))
         else:
             body = jsonrpc.result(request.id, outcome)
             if request.method == "initialize":
                 headers = self.legacy.initialized(call, outcome)
-        known = error_type != str(jsonrpc.METHOD_NOT_FOUND)
+        known = request.method in operations.METHODS and error_type != str(jsonrpc.METHOD_NOT_FOUND)
         self._recorder.operation(
             Operation(
                 side="server",

@@ -1,10 +1,13 @@
 """One request that is no tool call, to the one server that it is for, and its answer back."""
 
+import functools
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
+from mcp_types.jsonrpc import MISSING_REQUIRED_CLIENT_CAPABILITY
 from msgspec import UNSET, Raw
 
+from gateway.calls import ErrorType
 from gateway.mcp import error_translation, jsonrpc, translation
 from gateway.mcp.elicitation import AnswerRefusedError, InvalidAnswerError
 from gateway.mcp.inbound import Request
@@ -14,6 +17,19 @@ from gateway.relay.questions import IncapableError, until_complete
 from gateway.relay.upstream.seam import Client, Exchange, Notify, Reply, UpstreamError
 from gateway.relay.workspaces import Server
 
+_CODES: Final = frozenset(
+    {
+        jsonrpc.PARSE_ERROR,
+        jsonrpc.INVALID_REQUEST,
+        jsonrpc.METHOD_NOT_FOUND,
+        jsonrpc.INVALID_PARAMS,
+        jsonrpc.INTERNAL_ERROR,
+        error_translation.RESOURCE_NOT_FOUND,
+        MISSING_REQUIRED_CLIENT_CAPABILITY,
+    }
+)
+"""The codes that the protocol has for clients; any other is a server's own, and no label."""
+
 
 class Refusal(NamedTuple):
     """A JSON-RPC error for the client."""
@@ -21,6 +37,11 @@ class Refusal(NamedTuple):
     code: int
     message: str
     data: Any = None
+
+    @property
+    def error_type(self) -> str:
+        """As a label, of which there are few: the code, if it is one of the protocol's."""
+        return str(self.code) if self.code in _CODES else ErrorType.JSONRPC_ERROR.value
 
 
 class Asker(NamedTuple):
@@ -36,7 +57,7 @@ async def forward(
 ) -> Raw | Refusal:
     """Ask the server; `params` have its own names, `name` is what `Mcp-Name` says."""
     try:
-        async with patience(server.timeout, asker.client) as client:
+        async with patience(server.timeout, asker.client) as (client, limit):
             exchange = Exchange(
                 request.method,
                 params,
@@ -47,10 +68,11 @@ async def forward(
                 token_id=asker.token_id,
                 client=client,
             )
+            ask = functools.partial(server.ask, limit=limit)
             if client is not None and request.era is Era.LEGACY and server.upstream.era is Era.MODERN:
-                reply = await until_complete(server.ask, exchange, client)
+                reply = await until_complete(ask, exchange, client)
             else:
-                reply = await server.ask(exchange)
+                reply = await ask(exchange)
         return _translated(server, request, reply, server_info)
     except (IncapableError, AnswerRefusedError, InvalidAnswerError) as error:
         return Refusal(jsonrpc.INTERNAL_ERROR, f"server {server.slug!r}: {error}", {"server": server.slug})

@@ -24,6 +24,8 @@ _SHOWN_MESSAGE: Final = 500
 
 Offers = Callable[[ServerCapabilities], bool]
 """Whether a server has such a list at all."""
+Rewrite = Callable[[Server, Raw], Raw]
+"""Takes an item as its server lists it; gives it as the gateway does, or raises `UpstreamError` if it is none."""
 
 
 class Part(NamedTuple):
@@ -41,10 +43,17 @@ _decode_cursor: Final = msgspec.json.Decoder(_Cursor).decode
 _decode_items: Final = msgspec.json.Decoder(list[Raw]).decode
 
 
-async def parts(servers: Iterable[Server], method: str, member: str, offers: Offers, token_id: str) -> list[Part]:
+async def parts(
+    servers: Iterable[Server],
+    method: str,
+    member: str,
+    offers: Offers,
+    token_id: str,
+    rewrite: Rewrite | None = None,
+) -> list[Part]:
     """Ask every server that offers such a list; a server that was never met is asked, too."""
     asked = [server for server in servers if may_offer(server, offers)]
-    found = await asyncio.gather(*(_part(server, method, member, token_id) for server in asked))
+    found = await asyncio.gather(*(_part(server, method, member, token_id, rewrite) for server in asked))
     return list(found)
 
 
@@ -54,7 +63,7 @@ def may_offer(server: Server, offers: Offers) -> bool:
     return declared is None or offers(capabilities.read_server(declared))
 
 
-def merged(member: str, found: Iterable[Part], rewrite: Callable[[Server, Raw], Raw] | None = None) -> dict[str, Any]:
+def merged(member: str, found: Iterable[Part]) -> dict[str, Any]:
     """The members of one result."""
     items: list[Raw] = []
     unavailable: list[dict[str, Any]] = []
@@ -62,28 +71,29 @@ def merged(member: str, found: Iterable[Part], rewrite: Callable[[Server, Raw], 
         if isinstance(part, UpstreamError):
             unavailable.append({"server": server.slug, "error_type": part.error_type.value, "message": str(part)})
         else:
-            items.extend(part if rewrite is None else (rewrite(server, item) for item in part))
+            items.extend(part)
     members: dict[str, Any] = {member: items}
     if unavailable:
         members["_meta"] = {UNAVAILABLE_META_KEY: unavailable}
     return members
 
 
-async def _part(server: Server, method: str, member: str, token_id: str) -> Part:
+async def _part(server: Server, method: str, member: str, token_id: str, rewrite: Rewrite | None) -> Part:
     try:
-        async with asyncio.timeout(min(server.timeout, LIST_TIMEOUT_S)):
-            return Part(server, await _pages(server, method, member, token_id))
+        async with asyncio.timeout(min(server.timeout, LIST_TIMEOUT_S)) as limit:
+            items = await _pages(server, method, member, token_id, limit)
+        return Part(server, items if rewrite is None else [rewrite(server, item) for item in items])
     except TimeoutError:
         return Part(server, UpstreamError(ErrorType.UPSTREAM_TIMEOUT, f"did not answer {method} in time"))
     except UpstreamError as error:
         return Part(server, error)
 
 
-async def _pages(server: Server, method: str, member: str, token_id: str) -> list[Raw]:
+async def _pages(server: Server, method: str, member: str, token_id: str, limit: asyncio.Timeout) -> list[Raw]:
     items: list[Raw] = []
     params: jsonrpc.Params = {}
     for _ in range(MAX_PAGES):
-        reply = await server.ask(Exchange(method, params, repeatable=True, token_id=token_id))
+        reply = await server.ask(Exchange(method, params, repeatable=True, token_id=token_id), limit)
         if reply.error is not UNSET and _is_unknown_method(reply.error):
             return []
         page, cursor = _read_page(method, member, reply)

@@ -12,14 +12,13 @@ from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from msgspec import Raw
 
 from gateway import __version__
-from gateway.mcp import capabilities, completion_refs, jsonrpc, names, translation
-from gateway.mcp.capabilities import ServerCapabilities, Serves
-from gateway.mcp.error_translation import RESOURCE_NOT_FOUND
+from gateway.mcp import capabilities, jsonrpc, translation
+from gateway.mcp.capabilities import Serves
 from gateway.mcp.inbound import Request
 from gateway.mcp.revisions import LATEST_HANDSHAKE_VERSION, Era, negotiate
-from gateway.relay import resources
-from gateway.relay.forwarding import Asker, Refusal, forward
-from gateway.relay.listing import Offers, Part, may_offer, merged, parts
+from gateway.relay import completion, prompts, resources
+from gateway.relay.forwarding import Asker, Refusal
+from gateway.relay.listing import Offers, Part, may_offer, merged
 from gateway.relay.resources import LISTS
 from gateway.relay.upstream.seam import Client, Notify, UpstreamError
 from gateway.relay.workspaces import Server, WorkspaceView
@@ -28,21 +27,20 @@ _NULL: Final = Raw(b"null")
 _PAGED: Final = frozenset({"tools/list", "prompts/list", *LISTS})
 
 
-def _has_prompts(declared: ServerCapabilities) -> bool:
-    return declared.prompts is not None
-
-
-def _has_completions(declared: ServerCapabilities) -> bool:
-    return declared.completions is not None
-
-
 _OFFERED: Final[dict[str, Offers]] = {
-    "prompts/list": _has_prompts,
-    "prompts/get": _has_prompts,
+    **dict.fromkeys(("prompts/list", "prompts/get"), prompts.offers),
     **dict.fromkeys((*LISTS, "resources/read"), resources.offers),
-    "completion/complete": _has_completions,
+    "completion/complete": completion.offers,
 }
 """What at least one server must have, for the method to be one of the workspace's."""
+
+METHODS: Final = frozenset(
+    {
+        *("initialize", "ping", "server/discover", "tools/list", "logging/setLevel"),
+        *("resources/subscribe", "resources/unsubscribe", *_OFFERED),
+    }
+)
+"""All that is served and no tool call: what else a client may write for a method is no label."""
 
 
 def served(era: Era, *, sessions: bool) -> Serves:
@@ -83,17 +81,16 @@ async def answer(  # noqa: C901 - one arm for each method
         case "tools/list", _:
             return await _list_tools(view, request)
         case "prompts/list", _:
-            found = await parts(view.servers.values(), "prompts/list", "prompts", _has_prompts, token_id)
-            return _listed(view, request, merged("prompts", found, _prefixed))
+            return _listed(view, request, await prompts.listed(view, token_id))
         case (("resources/list" | "resources/templates/list"), _):
             found = await resources.listed(view, request.method, token_id)
             return _listed(view, request, merged(LISTS[request.method], found))
         case "prompts/get", _:
-            return await _get_prompt(view, request, asker)
+            return await prompts.get(view, request, asker, jsonrpc.raw(_server_info(view)))
         case "resources/read", _:
-            return await _read_resource(view, request, asker)
+            return await resources.read(view, request, asker, jsonrpc.raw(_server_info(view)))
         case "completion/complete", _:
-            return await _complete(view, request, asker)
+            return await completion.complete(view, request, asker, jsonrpc.raw(_server_info(view)))
         case _:
             return _unknown(request)
 
@@ -155,67 +152,6 @@ async def _tools(server: Server, era: Era) -> Part:
         return Part(server, [translation.tool(era, upstream_era, tool.listing) for tool in tools.values()])
     except UpstreamError as error:
         return Part(server, error)
-
-
-def _prefixed(server: Server, item: Raw) -> Raw:
-    """A prompt under the gateway's name; what is no prompt stays what it is."""
-    try:
-        members: dict[str, Any] = jsonrpc.decode_params(item)
-        members["name"] = names.join(server.slug, jsonrpc.decode_string(members["name"]))
-    except (*jsonrpc.NO_JSON, KeyError):
-        return item
-    return jsonrpc.raw(members)
-
-
-# -- of one server
-
-
-def _info(view: WorkspaceView) -> Raw:
-    return jsonrpc.raw(_server_info(view))
-
-
-async def _get_prompt(view: WorkspaceView, request: Request, asker: Asker) -> Raw | Refusal:
-    server, prompt = view.resolve(request.params.get("name", _NULL))
-    if server is None:
-        return _no_prompt(request.params.get("name", _NULL))
-    params = {**request.params, "name": jsonrpc.raw(prompt)}
-    return await forward(server, request, asker, params, prompt, _info(view))
-
-
-def _no_prompt(name: Raw) -> Refusal:
-    shown = bytes(name)[:128].decode("utf-8", "replace")
-    return Refusal(jsonrpc.INVALID_PARAMS, f"unknown prompt {shown}: prompts/list has the prompts of this workspace")
-
-
-async def _read_resource(view: WorkspaceView, request: Request, asker: Asker) -> Raw | Refusal:
-    try:
-        uri = jsonrpc.decode_string(request.params.get("uri", _NULL))
-    except jsonrpc.NO_JSON:
-        return Refusal(jsonrpc.INVALID_PARAMS, "'params.uri' must be a text: resources/list has the resources")
-    code = jsonrpc.INVALID_PARAMS if request.era is Era.MODERN else RESOURCE_NOT_FOUND
-    outcome: Raw | Refusal = Refusal(code, f"no server of this workspace has the resource {uri[:256]!r}", {"uri": uri})
-    for server in await resources.servers_of(view, uri, asker.token_id):
-        outcome = await forward(server, request, asker, request.params, uri, _info(view))
-        if not isinstance(outcome, Refusal) or outcome.code not in (jsonrpc.INVALID_PARAMS, RESOURCE_NOT_FOUND):
-            break
-    return outcome
-
-
-async def _complete(view: WorkspaceView, request: Request, asker: Asker) -> Raw | Refusal:
-    try:
-        ref = completion_refs.read(request.params)
-    except completion_refs.InvalidReferenceError as error:
-        return Refusal(jsonrpc.INVALID_PARAMS, str(error))
-    if isinstance(ref, completion_refs.PromptRef):
-        name = jsonrpc.raw(ref.name)
-        server, prompt = view.resolve(name)
-        if server is None:
-            return _no_prompt(name)
-        return await forward(server, request, asker, completion_refs.renamed(request.params, prompt), None, _info(view))
-    servers = await resources.servers_of(view, ref.uri, asker.token_id)
-    if not servers:
-        return Refusal(jsonrpc.INVALID_PARAMS, f"no server of this workspace has the resource {ref.uri[:256]!r}")
-    return await forward(servers[0], request, asker, request.params, None, _info(view))
 
 
 __all__ = ["Refusal", "answer", "served"]

@@ -10,14 +10,14 @@ from gateway.relay.upstream.seam import Client, Reply
 
 
 @asynccontextmanager
-async def patience(seconds: float, client: Client | None) -> AsyncIterator[Client | None]:
-    """The client as it is to be asked within the block.
+async def patience(seconds: float, client: Client | None) -> AsyncIterator[tuple[Client | None, asyncio.Timeout]]:
+    """The client as it is to be asked within the block, and the limit.
 
     Raises:
         TimeoutError: the block took longer, the time apart that its client took.
     """
     async with asyncio.timeout(seconds) as limit:
-        yield _Asked(client, limit).client if client is not None else None
+        yield (_Asked(client, limit).client if client is not None else None), limit
 
 
 class _Asked:

@@ -155,8 +155,11 @@ class Server:
             logger.warning("server %s of %s is down: %s", self.slug, self.workspace_id, why)
         self.up = False
 
-    async def ask(self, exchange: Exchange) -> Reply:
-        """Send a request that is no tool call, recorded as an operation of the gateway as client."""
+    async def ask(self, exchange: Exchange, limit: asyncio.Timeout | None = None) -> Reply:
+        """Send a request that is no tool call, recorded as an operation of the gateway as client.
+
+        `limit` is the caller's, to tell a server that is too slow from a client that waits no more.
+        """
         began, began_ns = time.perf_counter_ns(), time.time_ns()
         error_type: str | None = None
         try:
@@ -169,9 +172,10 @@ class Server:
             error_type = error.error_type
             raise
         except BaseException:
-            if exchange.method == "tools/list":  # only the listing's deadline cancels that
+            late = limit is not None and limit.expired()
+            if late and exchange.method == "tools/list":  # what is asked of it now and then, to see whether it works
                 self._went_down(f"it did not answer {exchange.method} in time")
-            error_type = ErrorType.CANCELLED
+            error_type = ErrorType.UPSTREAM_TIMEOUT if late else ErrorType.CANCELLED
             raise
         finally:
             self._observe(
@@ -216,6 +220,8 @@ class WorkspaceView:
         self.templates: dict[str, list[str]] = {}
         self.resources = ResourceRoutes(())
         self.resources_listed_at = float("-inf")
+        self.resources_listing: asyncio.Task[None] | None = None
+        """The look at all servers that is under way."""
         self._routes: dict[bytes, Route] = {}
 
     def route(self, name: Raw) -> Route | None:

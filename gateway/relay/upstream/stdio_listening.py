@@ -37,6 +37,8 @@ class StdioListening:
         self._session: StdioSession | None = None
         self._subscription: tuple[int, Filter] | None = None
         self._opening: asyncio.Task[None] | None = None
+        self._changed = False
+        """Whether what is wanted has changed since it was last looked at."""
         self._starts = 0
 
     def listen(self, changed: Changed) -> Callable[[], None]:
@@ -87,14 +89,17 @@ class StdioListening:
     # -- subscriptions
 
     def _open_soon(self) -> None:
+        self._changed = True
         if self._opening is None or self._opening.done():
             self._opening = asyncio.create_task(self._try())
 
     async def _try(self) -> None:
-        try:
-            await self._open()
-        except UpstreamError as error:
-            logger.info("server %s: its changes cannot be heard: %s", self._slug, error)
+        while self._changed:
+            self._changed = False
+            try:
+                await self._open()
+            except UpstreamError as error:
+                logger.info("server %s: its changes cannot be heard: %s", self._slug, error)
 
     async def _open(self) -> None:
         async with self._lock:

@@ -308,6 +308,20 @@ async def test_a_modern_process_that_runs_is_listened_to_and_its_changes_are_tol
     await until(lambda: said(tmp_path / "log")[-1][0] == "notifications/cancelled")
 
 
+async def test_a_listener_that_stops_before_the_process_has_acknowledged_is_not_forgotten(
+    start: Start, tmp_path: Path
+) -> None:
+    slow = LISTENED.replace("        meta =", "        time.sleep(0.3)\n        meta =")
+    upstream = start(script("import time" + slow, str(tmp_path / "log")))
+    stop = upstream.listen(Heard())
+    calling = asyncio.create_task(upstream.request(call()))
+    await until(lambda: "subscriptions/listen" in [method for method, _ in said(tmp_path / "log")])
+    stop()
+    await calling
+
+    await until(lambda: said(tmp_path / "log")[-1][0] == "notifications/cancelled")
+
+
 async def test_a_subscription_starts_the_process_and_replaces_the_one_before(start: Start, tmp_path: Path) -> None:
     upstream = start(script(LISTENED, str(tmp_path / "log")))
     upstream.listen(Heard())
