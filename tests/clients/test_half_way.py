@@ -5,19 +5,24 @@ import contextlib
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 from mcp.shared.exceptions import MCPError
 
-from tests.observer.test_otlp import Collector, collector
+from tests.observer.otlp_collector import Collector, collecting
 from tests.system.clients import Counts, Mode, Outcome, client
 from tests.system.running import SCRIPTED, Gateway, eventually, running, upstreams
 from tests.system.sources import LiveStream, from_api, from_metrics, live_stream
 
-__all__ = ["collector"]  # a fixture
+
+@pytest.fixture
+def collector() -> Iterator[Collector]:
+    with collecting() as collector:
+        yield collector
+
 
 PATIENCE_S = 0.4
 TIMEOUT_S = 1.0

@@ -14,6 +14,8 @@ import httpx
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
+from gateway.observer.signals import ERROR_TYPE
+from tests.observer.otlp_collector import Collector
 from tests.system.clients import Counts, Outcome
 from tests.system.running import TLS, Gateway, eventually
 
@@ -47,6 +49,18 @@ def from_ledger(gateway: Gateway) -> Counts:
             "select token_id, server_slug, tool_name, status, error_type, count(*) from calls group by all"
         ).fetchall()
     return Counts({Outcome(*row[:-1]): row[-1] for row in rows})
+
+
+def from_otlp(collector: Collector) -> Counts:
+    """The log records that a collector has acknowledged."""
+    texts = [
+        {attribute.key: attribute.value.string_value for attribute in record.attributes}
+        for record in collector.records()
+    ]
+    return Counts(
+        Outcome(text["token_id"], text["server_slug"], text["tool_name"], text["status"], text.get(ERROR_TYPE))
+        for text in texts
+    )
 
 
 def _labelled(labels: dict[str, str]) -> Outcome:

@@ -1,6 +1,7 @@
 """1,000 calls of five members, 5 % failing in each way there is: every signal counts what the clients counted."""
 
 import asyncio
+import contextlib
 import os
 import shutil
 from collections import Counter
@@ -11,9 +12,10 @@ from typing import Any, NamedTuple
 import pytest
 
 from gateway.calls import ErrorType
+from tests.observer.otlp_collector import collecting
 from tests.system.clients import Counts, Mode, Planned, make_all
 from tests.system.running import Gateway, eventually, running
-from tests.system.sources import from_api, from_ledger, from_metrics, live_stream, prometheus
+from tests.system.sources import from_api, from_ledger, from_metrics, from_otlp, live_stream, prometheus
 
 EACH = 50
 """Calls that fail in each way; the ways that are left make a thousand with those that succeed."""
@@ -62,12 +64,15 @@ def thousand(tmp_path_factory: pytest.TempPathFactory, servers: dict[str, dict[s
     """The calls, made once for all tests of this file."""
     folder: Path = tmp_path_factory.mktemp("thousand")
     binary = shutil.which("prometheus")
-    with running(folder, servers, MEMBERS) as gateway:
-        if binary is None:
-            outcome = asyncio.run(_make(gateway, {}))
-        else:
-            with prometheus(binary, folder / "prometheus", gateway) as scraper:
-                outcome = asyncio.run(_make(gateway, {"prometheus": scraper.counts}))
+    with contextlib.ExitStack() as stack:
+        collector = stack.enter_context(collecting())
+        settings = {"otlp": {"endpoint": collector.url}}
+        gateway = stack.enter_context(running(folder, servers, MEMBERS, settings=settings))
+        sources: dict[str, Callable[[], Counts]] = {"otlp": lambda: from_otlp(collector)}
+        if binary is not None:
+            scraper = stack.enter_context(prometheus(binary, folder / "prometheus", gateway))
+            sources["prometheus"] = scraper.counts
+        outcome = asyncio.run(_make(gateway, sources))
         assert gateway.stop() == 0, gateway.log()
         outcome.signals["ledger"] = from_ledger(gateway)
         return outcome
@@ -97,7 +102,7 @@ def test_the_thousand_calls_are_a_thousand_and_fail_in_every_way(thousand: Thous
     }
 
 
-@pytest.mark.parametrize("signal", ["api", "ledger", "metrics", "live stream"])
+@pytest.mark.parametrize("signal", ["api", "ledger", "metrics", "live stream", "otlp"])
 def test_a_signal_counts_what_the_clients_counted(thousand: Thousand, signal: str) -> None:
     """By member, server, tool, status and error type."""
     assert thousand.signals[signal] == thousand.clients
