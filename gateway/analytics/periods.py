@@ -29,14 +29,6 @@ class Range(NamedTuple):
     clamped: bool
 
 
-class Month(NamedTuple):
-    """A calendar month in UTC: the period of a plan's limit."""
-
-    label: str
-    start_ns: int
-    end_ns: int
-
-
 def epoch_ns(moment: datetime) -> int:
     """Exact nanoseconds of an aware time."""
     return (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1) * 1000
@@ -51,13 +43,6 @@ def starts(now_ns: int, zone: tzinfo) -> Starts:
     midnight = datetime.fromtimestamp(now_ns // NS, zone).replace(hour=0, minute=0, second=0, microsecond=0, fold=0)
     days = (midnight, midnight - timedelta(days=midnight.weekday()), midnight.replace(day=1))
     return Starts(*(epoch_ns(day.astimezone(UTC)) for day in days))
-
-
-def month_of(now_ns: int) -> Month:
-    """The month of `now_ns`."""
-    first = datetime.fromtimestamp(now_ns // NS, UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
-    following = (first + timedelta(days=31)).replace(day=1)
-    return Month(first.strftime("%Y-%m"), epoch_ns(first), epoch_ns(following))
 
 
 def clamp(from_ns: int, to_ns: int, *, now_ns: int, retention_days: int | None) -> Range:

@@ -1,14 +1,19 @@
 """Calls against the plan's limit, and when it will be reached. Pure but for `usage`, which asks the ledger.
 
 The limit is one of a calendar month in UTC, whatever zone a reader lives in. Calls that a limit itself refused
-(`rate_limited`, `quota_exceeded`) are not counted.
+(`rate_limited`, `quota_exceeded`) are not counted; those that the plan's retention has deleted since are.
 """
 
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, Final
 
-from gateway.analytics.periods import Month, month_of, rfc3339
+from gateway.analytics.periods import rfc3339
 from gateway.analytics.question import Question
 from gateway.ledger import Snapshot, queries
+from gateway.months import DAY_NS, Month, month_of
+
+LEAST_ELAPSED_NS: Final = DAY_NS
+"""In a month's first day its pace is taken for that of a whole day: a burst of a minute says nothing of a month."""
 
 
 def usage(snapshot: Snapshot, question: Question) -> dict[str, Any]:
@@ -18,8 +23,7 @@ def usage(snapshot: Snapshot, question: Question) -> dict[str, Any]:
     scope = question.unfiltered(month.start_ns, question.now_ns)
     [(used,)] = snapshot.rows(queries.used(scope))
     if limit is not None and used >= limit:
-        reached = snapshot.rows(queries.nth_used(scope, limit)) if limit else []
-        exhausted_ns = reached[0][0] if reached else month.start_ns
+        exhausted_ns: int | None = reached_on(snapshot.rows(queries.used_by_day(scope)), limit, month)
     else:
         exhausted_ns = reaches(used, limit, month, question.now_ns)
     return {
@@ -39,13 +43,26 @@ def usage(snapshot: Snapshot, question: Question) -> dict[str, Any]:
 
 def projected(used: int, month: Month, now_ns: int) -> int:
     """The calls at the month's end, if it goes on as it went so far."""
-    elapsed_ns = now_ns - month.start_ns
-    return used if elapsed_ns <= 0 else round(used * (month.end_ns - month.start_ns) / elapsed_ns)
+    return used + round(used * (month.end_ns - now_ns) / _elapsed_ns(month, now_ns))
 
 
 def reaches(used: int, limit: int | None, month: Month, now_ns: int) -> int | None:
     """When the limit will be reached at that pace; None if not before the month ends."""
     if limit is None or used == 0:
         return None
-    moment = month.start_ns + (now_ns - month.start_ns) * limit // used
+    moment = now_ns + _elapsed_ns(month, now_ns) * (limit - used) // used
     return moment if moment < month.end_ns else None
+
+
+def reached_on(days: Iterable[tuple[int, int]], limit: int, month: Month) -> int:
+    """When the day began on which the limit was reached; `days` are those that have calls, in order, and how many."""
+    total = 0
+    for day_ns, calls in days:
+        total += calls
+        if total >= limit > 0:
+            return day_ns
+    return month.start_ns  # a limit of 0
+
+
+def _elapsed_ns(month: Month, now_ns: int) -> int:
+    return max(now_ns - month.start_ns, LEAST_ELAPSED_NS)

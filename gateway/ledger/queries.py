@@ -1,15 +1,16 @@
 """The ledger's questions as SQL: pure functions, in the dialect that DuckDB and PostgreSQL share.
 
-Every query but `used_by_workspace` is bound to one workspace. Values are parameters, written `$name`; only names of
-columns, which come from the tables below, are part of a text.
+Every query but `used_by_workspace` and `used_by_every_workspace` is bound to one workspace. Values are parameters,
+written `$name`; only names of columns, which come from the tables below, are part of a text.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Literal, NamedTuple
 
 from gateway.calls import ErrorType
 from gateway.ledger.rows import COLUMNS
+from gateway.months import DAY_NS
 
 Dimension = Literal["server", "tool", "token", "status", "error_type"]
 
@@ -191,39 +192,75 @@ def seen(scope: Scope, dimension: Dimension, values: Sequence[str]) -> Query:
 
 
 def used(scope: Scope) -> Query:
-    """One row: the calls that count against the plan's limit."""
-    where, parameters = _where(scope)
+    """One row: the calls that count against the plan's limit, those that retention has deleted among them.
+
+    The scope begins with a day, and only its tokens are filtered.
+    """
+    kept, deleted, parameters = _usage(scope)
     return Query(
-        f"select count(*) from calls where {where} and {_COUNTS_AGAINST_LIMIT}",  # noqa: S608 - constants
-        {**parameters, "refused": list(REFUSED_BY_LIMITS)},
+        f"""
+        select (select count(*) from calls where {kept})
+            + (select cast(coalesce(sum(calls), 0) as bigint) from deleted_usage where {deleted})
+        """,  # noqa: S608 - constants
+        parameters,
+    )
+
+
+def used_by_day(scope: Scope) -> Query:
+    """A row for each UTC day that has any: when it began, and its calls as `used` counts them. In the days' order."""
+    kept, deleted, parameters = _usage(scope)
+    return Query(
+        f"""
+        select day_ns, cast(sum(calls) as bigint) from (
+            select timestamp_ns - mod(timestamp_ns, $day) as day_ns, 1 as calls from calls where {kept}
+            union all
+            select day_ns, calls from deleted_usage where {deleted}
+        ) as used
+        group by day_ns order by day_ns
+        """,  # noqa: S608 - constants
+        {**parameters, "day": DAY_NS},
     )
 
 
 def used_by_workspace(workspace_ids: Sequence[str], from_ns: int, to_ns: int) -> Query:
-    """A row for each of the workspaces that has any: its id, and the calls that count against its plan's limit."""
+    """A row for each of the workspaces that has any: its id, and its calls as `used` counts them."""
+    return _used_by("workspace_id = any($workspace_ids) and", {"workspace_ids": list(workspace_ids)}, from_ns, to_ns)
+
+
+def used_by_every_workspace(from_ns: int, to_ns: int) -> Query:
+    """The same for all that the ledger has, configured or not."""
+    return _used_by("", {}, from_ns, to_ns)
+
+
+def _used_by(condition: str, parameters: Mapping[str, object], from_ns: int, to_ns: int) -> Query:
     return Query(
         f"""
-        select workspace_id, count(*) from calls
-        where workspace_id = any($workspace_ids) and timestamp_ns >= $from_ns and timestamp_ns < $to_ns
-            and {_COUNTS_AGAINST_LIMIT}
+        select workspace_id, cast(sum(calls) as bigint) from (
+            select workspace_id, count(*) as calls from calls
+            where {condition} timestamp_ns >= $from_ns and timestamp_ns < $to_ns and {_COUNTS_AGAINST_LIMIT}
+            group by workspace_id
+            union all
+            select workspace_id, calls from deleted_usage
+            where {condition} day_ns >= $from_ns and day_ns < $to_ns
+        ) as used
         group by workspace_id
         """,  # noqa: S608 - constants
-        {
-            "workspace_ids": list(workspace_ids),
-            "from_ns": from_ns,
-            "to_ns": to_ns,
-            "refused": list(REFUSED_BY_LIMITS),
-        },
+        {**parameters, "from_ns": from_ns, "to_ns": to_ns, "refused": list(REFUSED_BY_LIMITS)},
     )
 
 
-def nth_used(scope: Scope, n: int) -> Query:
-    """One row, if there are so many: the timestamp of the `n`th call, from 1, that counts against the limit."""
-    where, parameters = _where(scope)
-    return Query(
-        f"""
-        select timestamp_ns from calls where {where} and {_COUNTS_AGAINST_LIMIT}
-        order by timestamp_ns limit 1 offset $skipped
-        """,  # noqa: S608 - constants
-        {**parameters, "refused": list(REFUSED_BY_LIMITS), "skipped": n - 1},
+class _Usage(NamedTuple):
+    """The conditions on the rows that there are, and on the counts of those that there were."""
+
+    kept: str
+    deleted: str
+    parameters: Mapping[str, object]
+
+
+def _usage(scope: Scope) -> _Usage:
+    where, parameters = _where(replace(scope, filters={"token": scope.filters.get("token", ())}))
+    return _Usage(
+        f"{where} and {_COUNTS_AGAINST_LIMIT}",
+        where.replace("timestamp_ns", "day_ns"),
+        {**parameters, "refused": list(REFUSED_BY_LIMITS)},
     )

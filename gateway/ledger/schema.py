@@ -62,6 +62,17 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         )
         """,
     ),
+    (
+        """
+        create table deleted_usage (
+            workspace_id varchar not null,
+            day_ns bigint not null,
+            token_id varchar not null,
+            calls bigint not null,
+            primary key (workspace_id, day_ns, token_id)
+        )
+        """,
+    ),
 )
 """Version n of the schema is what the first n entries make. An entry that was released never changes."""
 

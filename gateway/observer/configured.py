@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Iterator, Mapping
 
-from gateway.analytics.periods import month_of
 from gateway.config import Config
+from gateway.months import month_of
 from gateway.observer import signals
 from gateway.observer.readings import Family, Reading
 

@@ -3,10 +3,10 @@
 import time
 from collections.abc import Callable, Mapping
 
-from gateway.analytics.periods import month_of
 from gateway.config import Config
 from gateway.errors import LedgerUnavailableError
 from gateway.ledger import Ledger, queries
+from gateway.months import month_of
 
 
 class LedgerUsage:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.analytics.periods import NS, clamp, epoch_ns, moment_ns, month_of, period_start, rfc3339, starts
+from gateway.analytics.periods import NS, clamp, epoch_ns, moment_ns, period_start, rfc3339, starts
 
 
 def ns(text: str) -> int:
@@ -111,19 +111,6 @@ def test_a_written_time_reads_back_to_the_millisecond(moment: datetime) -> None:
     written = rfc3339(epoch_ns(moment))
     assert moment_ns(written) == epoch_ns(moment) // 10**6 * 10**6
     assert len(written) == len("2026-11-23T14:10:00.123Z")
-
-
-@pytest.mark.parametrize(
-    ("now", "label", "start", "end"),
-    [
-        ("2026-11-23T14:10Z", "2026-11", "2026-11-01T00:00Z", "2026-12-01T00:00Z"),
-        ("2026-12-31T23:59Z", "2026-12", "2026-12-01T00:00Z", "2027-01-01T00:00Z"),
-        ("2028-02-29T00:00Z", "2028-02", "2028-02-01T00:00Z", "2028-03-01T00:00Z"),
-        ("2026-02-01T00:00Z", "2026-02", "2026-02-01T00:00Z", "2026-03-01T00:00Z"),
-    ],
-)
-def test_a_plans_month_is_the_calendars_in_utc(now: str, label: str, start: str, end: str) -> None:
-    assert month_of(ns(now)) == (label, ns(start), ns(end))
 
 
 def test_a_plan_cuts_what_is_older_and_nothing_else() -> None:
