@@ -34,11 +34,16 @@ demo: setup ## real MCP servers, members and bots, and what Callscope sees of th
 test: setup ## every test that this machine has the back ends for
 	$(BIN)/python -m pytest
 
-check: setup ## format, lint, types, the import contract
+check: setup ## format, lint, types, the import contract, generated files
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m dashboards --check
+
+.PHONY: generate
+generate: setup ## the dashboards' JSON anew, from their source
+	$(BIN)/python -m dashboards
 
 bench: setup ## ratios against a bare pass-through, and the observer's speed
 	$(BIN)/python -m bench

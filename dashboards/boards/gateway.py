@@ -1,0 +1,296 @@
+"""Gateway: is Callscope itself healthy, what does it add to a call, and what does watching it cost."""
+
+from dashboards import variables
+from dashboards.board import board
+from dashboards.boards import drills
+from dashboards.extension import Json
+from dashboards.fields import BAD, FAIR, GOOD, Steps
+from dashboards.layout import Section
+from dashboards.links import Uid, drill
+from dashboards.panels import chart, heatmap, stat, states
+from dashboards.promql import Scope
+from dashboards.queries import calls
+from dashboards.queries import gateway as query
+from dashboards.tables import Column, table
+from dashboards.targets import at_once, buckets, over_time, rows
+from gateway.observer.signals import CLIENT_OPERATION_DURATION, OVERHEAD
+
+SCOPE = Scope("instance")
+LAG: Steps = ((10, FAIR), (60, BAD))
+"""Seconds: telemetry is meant to be fresh to two."""
+LOOP_LAG: Steps = ((0.1, FAIR), (0.5, BAD))
+OVERHEADS: Steps = ((0.02, FAIR), (0.1, BAD))
+
+
+def gateway() -> Json:
+    """Gateway internals."""
+    return board(
+        Uid.GATEWAY,
+        "Telemetry's lag and loss, event loops, what the gateway adds to a call, and what scraping it costs.",
+        [_answer(), _telemetry(), _overhead(), _requests(), _processes()],
+        more=[variables.instance()],
+        since="now-3h",
+    )
+
+
+def _answer() -> Section:
+    return Section(
+        "",
+        [
+            stat(
+                "Telemetry lag",
+                "How far the slowest sink is behind the calls.",
+                at_once(query.worst_lag(SCOPE)),
+                unit="s",
+                steps=LAG,
+                first=GOOD,
+            ),
+            stat(
+                "Records lost",
+                "Records of the time range that a sink lost. The ledger and the metrics should never lose one.",
+                at_once(query.lost(SCOPE)),
+                unit="locale",
+                decimals=0,
+                steps=((1, BAD),),
+                first=GOOD,
+            ),
+            stat(
+                "Event-loop lag",
+                "The worst lag of an event loop in the last 15 seconds: calls wait as long.",
+                at_once(query.worst_loop_lag(SCOPE)),
+                unit="s",
+                steps=LOOP_LAG,
+                first=GOOD,
+            ),
+            stat(
+                "Gateway overhead, p95",
+                "What the gateway itself adds at most to 95 of 100 calls.",
+                at_once(query.overhead(SCOPE, 0.95)),
+                unit="s",
+                steps=OVERHEADS,
+                first=GOOD,
+                empty="no calls",
+            ),
+            stat(
+                "Gateway faults",
+                "Calls of the time range that failed by the gateway's own fault, approximately.",
+                at_once(query.faults(SCOPE)),
+                unit="locale",
+                decimals=0,
+                steps=((1, BAD),),
+                first=GOOD,
+                links=[drill(Uid.LOGS, "These calls", status="error", error_type="gateway_error")],
+            ),
+            stat(
+                "Observers",
+                "Observers that Prometheus scrapes: one for each replica.",
+                at_once(query.replicas(SCOPE)),
+                unit="locale",
+                steps=((1, GOOD),),
+                first=BAD,
+            ),
+        ],
+    )
+
+
+def _telemetry() -> Section:
+    return Section(
+        "Is telemetry late, or lost",
+        [
+            chart(
+                "Sink lag",
+                "How long ago a sink had taken everything that stood in the journal.",
+                over_time(query.lag(SCOPE), "{{instance}} {{sink}}"),
+                unit="s",
+                steps=LAG,
+                width=8,
+            ),
+            chart(
+                "Unread journal",
+                "What stands in the journal and a sink has not read.",
+                over_time(query.lag_bytes(SCOPE), "{{instance}} {{sink}}"),
+                unit="bytes",
+                width=8,
+            ),
+            chart(
+                "Records lost by reason",
+                "Records that were lost to a sink, and why; docs/metrics.md explains the reasons.",
+                over_time(query.lost_over_time(SCOPE), "{{sink}}: {{reason}}"),
+                unit="short",
+                bars=True,
+                stacked=True,
+                width=8,
+            ),
+        ],
+        [
+            chart(
+                "Series over budget",
+                "Records that were counted under __other__, because a metric's series budget is used up.",
+                over_time(query.overflow(SCOPE), "{{metric}}"),
+                unit="short",
+                bars=True,
+                stacked=True,
+            ),
+            chart(
+                "Event-loop lag by process",
+                "The worst lag of the event loops of a kind of process, in 15 seconds.",
+                over_time(query.loop_lag(SCOPE), "{{instance}} {{process}}"),
+                unit="s",
+                steps=LOOP_LAG,
+            ),
+        ],
+    )
+
+
+def _overhead() -> Section:
+    shares = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
+    links = [drill(Uid.CALL, "Slow calls"), drills.all_calls()]
+    return Section(
+        "What the gateway adds to a call",
+        [
+            chart(
+                "Overhead",
+                "The time that the gateway itself takes for a call: the total less the upstream's part.",
+                *(over_time(query.overhead_over_time(SCOPE, share), name) for name, share in shares.items()),
+                unit="s",
+                steps=OVERHEADS,
+                width=8,
+                links=links,
+            ),
+            chart(
+                "Phases, p95",
+                "Each phase of a call; acquire, send, wait and receive are the upstream's part.",
+                over_time(query.phases(SCOPE, 0.95), "{{phase}}"),
+                unit="s",
+                width=8,
+                links=links,
+            ),
+            heatmap(
+                "Spread of the overhead",
+                "To how many calls the gateway added how much.",
+                buckets(calls.distribution(SCOPE, OVERHEAD)),
+                unit="s",
+                width=8,
+                links=links,
+            ),
+        ],
+    )
+
+
+def _requests() -> Section:
+    return Section(
+        "Beside the calls",
+        [
+            chart(
+                "Requests turned away",
+                "Requests a minute that became no call: without a valid token, too large, malformed.",
+                over_time(query.rejected(SCOPE), "{{reason}}"),
+                unit="cpm",
+                stacked=True,
+            ),
+            chart(
+                "MCP requests of clients",
+                "Requests a minute, by method.",
+                over_time(query.operations(SCOPE), "{{mcp_method_name}}"),
+                unit="cpm",
+                stacked=True,
+            ),
+        ],
+        [
+            chart(
+                "Duration of clients' requests, p95",
+                "How long the gateway took to answer, by method.",
+                over_time(query.operations_duration(SCOPE, 0.95), "{{mcp_method_name}}"),
+                unit="s",
+                width=8,
+            ),
+            chart(
+                "Duration of requests to upstreams, p95",
+                "How long upstreams took to answer, by method.",
+                over_time(query.operations_duration(SCOPE, 0.95, CLIENT_OPERATION_DURATION), "{{mcp_method_name}}"),
+                unit="s",
+                width=8,
+            ),
+            chart(
+                "Failed requests to upstreams",
+                "Requests a minute that failed, by method and kind.",
+                over_time(query.upstream_failures(SCOPE), "{{mcp_method_name}}: {{error_type}}"),
+                unit="cpm",
+                stacked=True,
+                width=8,
+            ),
+        ],
+    )
+
+
+def _processes() -> Section:
+    name = "{{instance}}"
+    return Section(
+        "What it costs",
+        [
+            chart("CPU", "Cores that an observer uses.", over_time(query.cpu(SCOPE), name), unit="short", width=6),
+            chart(
+                "Memory", "Memory that an observer holds.", over_time(query.memory(SCOPE), name), unit="bytes", width=6
+            ),
+            chart(
+                "Open files",
+                "The share of the file descriptors that an observer may open.",
+                over_time(query.open_files(SCOPE), name),
+                unit="percentunit",
+                steps=((0.8, BAD),),
+                width=6,
+            ),
+            stat(
+                "Uptime",
+                "How long ago the youngest observer started.",
+                at_once(query.uptime(SCOPE)),
+                unit="dtdurations",
+                width=6,
+                height=8,
+            ),
+        ],
+        [
+            chart(
+                "Scrape duration",
+                "How long Prometheus takes for a scrape of an observer.",
+                over_time(query.scrape_duration(SCOPE), name),
+                unit="s",
+                steps=((2, FAIR), (5, BAD)),
+                width=8,
+            ),
+            chart(
+                "Samples of a scrape",
+                "How many series an observer exposes.",
+                over_time(query.scrape_samples(SCOPE), name),
+                unit="short",
+                width=8,
+            ),
+            states(
+                "Scraped",
+                "Whether Prometheus reached the observer.",
+                over_time(query.scraped(SCOPE), name),
+                names={1: ("up", GOOD), 0: ("down", BAD)},
+                width=8,
+            ),
+        ],
+        [
+            table(
+                "Versions",
+                "How many observers run which version.",
+                [rows(query.versions(SCOPE))],
+                [Column("version", "Version"), Column("Value", "Observers", "locale")],
+                sort="Observers",
+                width=12,
+                height=6,
+            ),
+            table(
+                "Configuration reloads",
+                "Changes of the configuration file in the time range that were taken over, and that were refused.",
+                [rows(query.reloads(SCOPE))],
+                [Column("status", "Outcome"), Column("Value", "Reloads", "locale", decimals=0)],
+                sort="Reloads",
+                width=12,
+                height=6,
+            ),
+        ],
+    )

@@ -1,0 +1,95 @@
+"""Tables: the same labels' values side by side."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from dashboards.extension import Json, Panel, Target
+from dashboards.fields import GOOD, Links, Steps, defaults_of, override, thresholds
+
+
+class Column:
+    """A table's column: the field's name, what it is called, and how it looks."""
+
+    def __init__(
+        self,
+        field: str,
+        title: str,
+        unit: str = "",
+        *,
+        links: Links = (),
+        steps: Steps = (),
+        first: str = GOOD,
+        **more: Any,
+    ) -> None:
+        self.field = field
+        self.title = title
+        self._properties: dict[str, Any] = {
+            **({"unit": unit} if unit else {}),
+            **({"links": list(links)} if links else {}),
+            **(
+                {"thresholds": thresholds(steps, first), "custom__cellOptions": {"type": "color-text"}} if steps else {}
+            ),
+            **more,
+        }
+
+    def override(self) -> Json | None:
+        """The column's own properties, if it has any."""
+        return override(self.title, **self._properties) if self._properties else None
+
+
+def table(
+    title: str,
+    description: str,
+    targets: Sequence[Target],
+    columns: Sequence[Column],
+    *,
+    sort: str,
+    width: int = 24,
+    height: int = 10,
+    before: Sequence[Json] = (),
+    since: str | None = None,
+) -> Panel:
+    """Rows with the same labels become one; only `columns` are shown, in their order, the highest `sort` first."""
+    shown: Sequence[Json] = [
+        *before,
+        {"id": "merge", "options": {}},
+        {"id": "filterFieldsByName", "options": {"include": {"names": [column.field for column in columns]}}},
+        {
+            "id": "organize",
+            "options": {
+                "excludeByName": {},
+                "includeByName": {},
+                "indexByName": {column.field: place for place, column in enumerate(columns)},
+                "renameByName": {column.field: column.title for column in columns},
+            },
+        },
+    ]
+    options = {
+        "showHeader": True,
+        "cellHeight": "sm",
+        "sortBy": [{"displayName": sort, "desc": True}],
+        "footer": {"show": False, "reducer": ["sum"], "countRows": False, "fields": ""},
+    }
+    custom = {"align": "auto", "cellOptions": {"type": "auto"}, "filterable": True, "inspect": True}
+    return Panel(
+        type="table",
+        title=title,
+        description=description,
+        targets=targets,
+        options=options,
+        defaults=defaults_of("short", (), (), "text", noValue="", color={"mode": "thresholds"}, custom=custom),
+        overrides=[found for column in columns if (found := column.override()) is not None],
+        transformations=shown,
+        since=since,
+        width=width,
+        height=height,
+    )
+
+
+def from_labels(numbers: Sequence[str]) -> list[Json]:
+    """Log lines as a table's rows: a record's attributes are its columns, and these of them are numbers."""
+    conversions = [{"targetField": name, "destinationType": "number"} for name in numbers]
+    return [
+        {"id": "extractFields", "options": {"source": "labels", "format": "json", "replace": False, "keepTime": False}},
+        {"id": "convertFieldType", "options": {"fields": {}, "conversions": conversions}},
+    ]
