@@ -29,7 +29,7 @@ class Parser:
         self._data: list[bytes] = []
         self._size = 0
         self._event = "message"
-        self._id = last_id
+        self._id = self._coming_id = last_id
         self._first = True
         self._after_cr = False
         self.retry_ms = retry_ms
@@ -37,7 +37,10 @@ class Parser:
 
     @property
     def last_id(self) -> str | None:
-        """The newest id of the stream, that of an event without data included: where the rest of it begins."""
+        """The newest id of the stream, that of an event without data included: where the rest of it begins.
+
+        The id of an event that has not ended is not yet one: whoever went on from there would never get the event.
+        """
         return self._id
 
     def feed(self, chunk: bytes) -> list[ServerSentEvent]:
@@ -85,14 +88,14 @@ class Parser:
         elif field == b"event":
             self._event = value.decode("utf-8", "replace")
         elif field == b"id" and b"\0" not in value:
-            self._id = value.decode("utf-8", "replace")
+            self._coming_id = value.decode("utf-8", "replace")
         elif field == b"retry" and value.isdigit() and len(value) <= _MAX_RETRY_DIGITS:
             self.retry_ms = int(value)
         return None
 
     def _dispatch(self) -> ServerSentEvent | None:
         data, event = self._data, self._event
-        self._data, self._size, self._event = [], 0, "message"
+        self._data, self._size, self._event, self._id = [], 0, "message", self._coming_id
         return ServerSentEvent(b"\n".join(data), event or "message", self._id) if data else None
 
 

@@ -112,3 +112,12 @@ def test_the_last_id_and_the_time_to_wait_are_known_without_an_event_and_carried
     further = sse.Parser(parser.last_id, parser.retry_ms)
     further.feed(b"data: x\n\n")
     assert (further.last_id, further.retry_ms) == ("e-2", 250)
+
+
+def test_the_id_of_an_event_that_has_not_ended_is_no_place_to_go_on_from() -> None:
+    parser = sse.Parser("e-1")
+    parser.feed(b"id: e-2\ndata: never com")
+    assert parser.last_id == "e-1"
+
+    parser.feed(b"plete\n\n")
+    assert parser.last_id == "e-2"
