@@ -1,14 +1,13 @@
-"""What `callscope` can do. Exit status 0, 2 with one line per mistake, or 130 after Ctrl-C."""
+"""What `callscope` can do: the gateway's own commands here, the terminal's views in `gateway.terminal`."""
 
+import importlib
 import json
-import signal
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
-from functools import wraps
 from pathlib import Path
-from typing import Any, Final, ParamSpec
+from typing import Any, Final
 
 import click
 import uvloop
@@ -18,8 +17,8 @@ from gateway import __version__, supervisor, tokens
 from gateway.analytics import auth
 from gateway.config import Config, Slug, Token, Url, load
 from gateway.errors import CallscopeError
-
-P = ParamSpec("P")
+from gateway.starting import interrupted_quietly
+from gateway.terminal.endings import reports_mistakes
 
 CONFIG = click.option(
     "--config",
@@ -34,32 +33,32 @@ SECONDS = click.IntRange(1, 100 * 366 * 86400)
 """A lifetime: a century is more than anybody needs, and far from what no calendar has."""
 
 
-def reports_mistakes(command: Callable[P, None]) -> Callable[P, None]:
-    """End with status 2 and the mistakes on stderr, one a line, and at Ctrl-C with 130, both without a traceback."""
-
-    @wraps(command)
-    def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
-        try:
-            command(*args, **kwargs)
-        except* CallscopeError as group:
-            for error in _leaves(group):
-                click.echo(str(error), err=True)
-            sys.exit(2)
-        except* KeyboardInterrupt:
-            sys.exit(128 + signal.SIGINT)
-
-    return wrapped
+VIEWS: Final[Mapping[str, str]] = {
+    "export": "gateway.terminal.export",
+    "tail": "gateway.terminal.tail",
+    "top": "gateway.terminal.top",
+    "usage": "gateway.terminal.usage",
+}
+"""Commands that look at a gateway, and the modules that have them under the same name."""
 
 
-def _leaves(group: BaseExceptionGroup[Any]) -> list[BaseException]:
-    return [
-        leaf
-        for error in group.exceptions
-        for leaf in (_leaves(error) if isinstance(error, BaseExceptionGroup) else [error])
-    ]
+class Commands(click.Group):
+    """The commands; a view is imported when it is asked for, so that the others start without an HTTP client."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names of all, in order."""
+        return sorted([*super().list_commands(ctx), *VIEWS])
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of a name; None if there is none."""
+        if cmd_name not in VIEWS:
+            return super().get_command(ctx, cmd_name)
+        with interrupted_quietly():
+            view: click.Command = getattr(importlib.import_module(VIEWS[cmd_name]), cmd_name)
+        return view
 
 
-@click.group()
+@click.group(cls=Commands)
 @click.version_option(__version__, prog_name="callscope")
 def commands() -> None:
     """An MCP workspace gateway that records every tool call once and makes it observable."""

@@ -1,16 +1,18 @@
 """The commands that people type: what they print can be used as it is, and a mistake is a line and status 2."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import click
 import jwt
 import pytest
 import yaml
 from click.testing import CliRunner, Result
 
-from gateway.commands import commands
+from gateway.commands import VIEWS, commands
 from gateway.config import MAX_SLUG, load
 from gateway.tokens import identifier
 
@@ -156,3 +158,25 @@ def test_what_token_prints_under_an_empty_list_is_found_by_check(tmp_path: Path)
     path.write_text(yaml.safe_dump({"workspaces": {"eng": {"tokens": yaml.safe_load(entry)}}}))
 
     assert "1 tokens" in run("check", "--config", str(path)).stdout
+
+
+# -- all of them
+
+
+def test_the_page_of_the_command_line_has_every_command_and_every_option_of_the_views() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "cli.md").read_text()
+    context = click.Context(commands)
+    listed = {name: commands.get_command(context, name) for name in commands.list_commands(context)}
+
+    assert set(re.findall(r"^\| `callscope (\w+)`", page, re.MULTILINE)) == set(listed)
+    views = [view for name, view in listed.items() if view is not None and name in VIEWS]
+    options = {option for view in views for parameter in view.params for option in parameter.opts}
+    assert options <= set(re.findall(r"`(--[a-z-]+)`", page))
+    assert set(re.findall(r"`(--[a-z-]+)`", page)) <= options | {"--help"}
+
+
+def test_commands_that_ask_nobody_start_without_what_asks() -> None:
+    script = "import sys, gateway.commands; print({'httpx', 'rich', 'duckdb'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
+
+    assert done.stdout == "set()\n"

@@ -7,6 +7,8 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+import pytest
+
 IMPORT_WITHOUT_END = """
 import threading
 print("importing", flush=True)
@@ -31,9 +33,10 @@ def interrupt(process: subprocess.Popen[str]) -> tuple[int, str]:
     return process.returncode, said + complained
 
 
-def test_while_it_imports_what_it_needs(tmp_path: Path) -> None:
-    (tmp_path / "click.py").write_text(IMPORT_WITHOUT_END)
-    with start("check", "--config", "x", environ={"PYTHONPATH": str(tmp_path)}) as process:
+@pytest.mark.parametrize(("module", "command"), [("click", "check"), ("httpx", "usage")])
+def test_while_it_imports_what_it_needs(tmp_path: Path, module: str, command: str) -> None:
+    (tmp_path / f"{module}.py").write_text(IMPORT_WITHOUT_END)
+    with start(command, "--config", "x", environ={"PYTHONPATH": str(tmp_path)}) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "importing\n"
 

@@ -33,8 +33,8 @@ class View(NamedTuple):
     counted: Counts
 
 
-def directions(stage: Stage) -> str:
-    """Ready to paste: a client's configuration, the metrics, the analytics API and the live stream."""
+def directions(stage: Stage, command: str) -> str:
+    """Ready to paste: a client's configuration, the metrics, the API, and the commands for it."""
     member = GUEST
     url = stage.workspace_url(member.workspace)
     block = json.dumps(client_configuration(member.workspace, url, stage.secrets[member.token_id]), indent=2)
@@ -49,6 +49,10 @@ def directions(stage: Stage) -> str:
             f"curl -s {bearer} '{api}/analytics?period=1h'",
             "\nCalls as they happen:",
             f"curl -sN {bearer} '{api}/logs/stream'",
+            "\nThe same in another terminal:",
+            f"export CALLSCOPE_URL={stage.observer} CALLSCOPE_JWT={stage.jwt}",
+            f"{command} top --workspace {member.workspace}",
+            f"{command} tail --workspace {member.workspace}",
             "",
         )
     )

@@ -2,6 +2,9 @@
 
 import asyncio
 import contextlib
+import shlex
+import shutil
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -43,7 +46,7 @@ async def _run(seconds: float | None, console: Console) -> int:
         with tempfile.TemporaryDirectory(prefix="callscope-demo-") as folder:
             say("starting MCP servers and the gateway …")
             async with raised(Path(folder), say, stop) as stage, httpx.AsyncClient(timeout=10) as http:
-                say(directions(stage))
+                say(directions(stage, _command()))
                 show = _Show(stage, Answers(http, stage, list(WORKSPACES)), console)
                 return await show.reckon(await show.perform(seconds, stop))
 
@@ -117,6 +120,12 @@ class _Show:
             recent_tools=await self._answers.groups("server,tool", recently_s),
             counted=counts,
         )
+
+
+def _command() -> str:
+    """How this command was called, for whoever calls it again."""
+    found = shutil.which(sys.argv[0])
+    return shlex.join([str(Path(found).absolute())] if found else [sys.executable, "-m", "gateway"])
 
 
 def _of_members(counts: Counts) -> Counts:

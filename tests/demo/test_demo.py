@@ -37,6 +37,8 @@ def test_it_ends_by_itself_with_a_reckoning_that_agrees_though_its_ports_are_tak
     assert re.fullmatch(r"Bearer mwt_[\w-]{43}", entry["headers"]["Authorization"])
     assert re.search(r"^curl -s -H 'Authorization: Bearer \S+' 'http://127\.0\.0\.1:\d+/api\S+'$", said, re.MULTILINE)
     assert re.search(r"^curl -sN .*/logs/stream'$", said, re.MULTILINE)
+    assert re.search(r"^export CALLSCOPE_URL=http://127\.0\.0\.1:\d+ CALLSCOPE_JWT=\S+$", said, re.MULTILINE)
+    assert f"{sys.executable} -m gateway top --workspace engineering\n" in said
     verdict = re.search(r"^(\d+) calls: all three agree$", said, re.MULTILINE)
     assert verdict is not None, said
     assert int(verdict[1]) > 20
