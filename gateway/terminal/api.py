@@ -34,11 +34,10 @@ class UnansweredError(CallscopeError):
 
 
 class Api:
-    """One workspace's paths; a context manager, which closes the connections."""
+    """The paths below a workspace's; a context manager, which closes the connections."""
 
-    def __init__(self, connection: Connection, workspace: str, *, answer_s: float = ANSWER_S) -> None:
+    def __init__(self, connection: Connection, *, answer_s: float = ANSWER_S) -> None:
         """With the seconds for which an answer may say nothing before there is none."""
-        self.workspace = workspace
         self._answer_s = answer_s
         self._at = connection
         self._http = httpx.Client(trust_env=not connection.local)
@@ -49,20 +48,21 @@ class Api:
     def __exit__(self, *_: object) -> None:
         self._http.close()
 
-    def get(self, path: str, answer: type[Answer], parameters: Parameters = ()) -> Answer:
-        """The answer of a path below the workspace's.
+    def get(self, workspace: str, path: str, answer: type[Answer], parameters: Parameters = ()) -> Answer:
+        """The answer of a path below a workspace's.
 
         Raises:
             UnansweredError: there is none now.
             CallscopeError: the request is refused, or what answers is no observer.
         """
-        with self.stream(path, parameters) as response:
+        with self.stream(workspace, path, parameters) as response:
             body = response.read()
         return read(body, answer)
 
     @contextlib.contextmanager
     def stream(
         self,
+        workspace: str,
         path: str,
         parameters: Parameters = (),
         headers: Mapping[str, str] | None = None,
@@ -76,8 +76,8 @@ class Api:
                 which are those of an answer by default.
             CallscopeError: the request is refused.
         """
-        url = f"{self._at.url}/api/community/mcp/workspaces/{quote(self.workspace, safe='')}{path}"
-        authorization = {"Authorization": f"Bearer {self._at.bearer(self.workspace)}"}
+        url = f"{self._at.url}/api/community/mcp/workspaces/{quote(workspace, safe='')}{path}"
+        authorization = {"Authorization": f"Bearer {self._at.bearer(workspace)}"}
         timeout = httpx.Timeout(self._answer_s if silence_s is None else silence_s, connect=CONNECT_S)
         request = self._http.build_request(
             "GET", url, params=list(parameters), headers={**authorization, **(headers or {})}, timeout=timeout

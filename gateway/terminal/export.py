@@ -52,9 +52,10 @@ def export(
     """
     if output == STDOUT and format_ == "parquet" and sys.stdout.isatty():
         raise CallscopeError("--output: is missing: Parquet is no text for a terminal")
+    slug = connection.one(workspace)
     asked = [("format", format_), *span, *filters]
-    with Api(connection, connection.one(workspace)) as api, _target(output) as target:
-        with api.stream("/analytics/export", asked, silence_s=SILENCE_S) as response:
+    with Api(connection) as api, _target(output) as target:
+        with api.stream(slug, "/analytics/export", asked, silence_s=SILENCE_S) as response:
             rows, written = _copy(response, target.file, FORMATS[format_]())
         target.file.flush()
         calls = rows.total(target.path)

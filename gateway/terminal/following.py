@@ -17,6 +17,7 @@ LONGEST_PAUSE_S: Final = 10.0
 
 def follow(
     api: Api,
+    workspace: str,
     filters: Parameters,
     *,
     last: int | None = None,
@@ -37,7 +38,7 @@ def follow(
     while True:
         place = {} if parser.last_id is None else {"Last-Event-ID": parser.last_id}
         try:
-            with api.stream(PATH, [*filters, *replay], place, silence_s=SILENCE_S) as response:
+            with api.stream(workspace, PATH, [*filters, *replay], place, silence_s=SILENCE_S) as response:
                 if failures:
                     say(f"{_now()} the stream is back")
                 begun, failures = True, 0

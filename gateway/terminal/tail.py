@@ -48,8 +48,8 @@ def tail(
     if errors:
         filters = [*(pair for pair in filters if pair[0] != "status"), ("status", "error")]
     zone, out = zone_of(tz), terminal()
-    with Api(connection, connection.one(workspace)) as api:
-        for event in follow(api, filters, last=last, say=_say):
+    with Api(connection) as api:
+        for event in follow(api, connection.one(workspace), filters, last=last, say=_say):
             if event.event == "lag":
                 _say(_missing(read(event.data, Skipped).skipped))
             elif event.event != "call":

@@ -46,15 +46,15 @@ def top(
     """
     caption = Caption(connection.one(workspace), _words(dict(span)), zone_of(dict(span)["tz"]))
     console = terminal()
-    with Api(connection, caption.workspace, answer_s=SILENT_S) as api:
+    with Api(connection, answer_s=SILENT_S) as api:
         if console.is_terminal and not once:
-            _live(lambda: look(api, span, filters), caption, console, interval)
+            _live(lambda: look(api, caption.workspace, span, filters), caption, console, interval)
         else:
             size = (console.width, ONCE[1]) if console.is_terminal else ONCE
-            console.print(frame(look(api, span, filters), caption, now=_now(), away=None, size=size))
+            console.print(frame(look(api, caption.workspace, span, filters), caption, now=_now(), away=None, size=size))
 
 
-def look(api: Api, span: Parameters, filters: Parameters) -> View:
+def look(api: Api, workspace: str, span: Parameters, filters: Parameters) -> View:
     """Ask for everything that a frame shows.
 
     Raises:
@@ -68,12 +68,14 @@ def look(api: Api, span: Parameters, filters: Parameters) -> View:
     may_fail = len(others) == len(filters) or ("status", "error") in filters
     failing = [*span, *others, ("status", "error"), ("limit", str(FAILING))]
     return View(
-        overview=api.get("/analytics/overview", Overview, asked),
-        tools=api.get("/analytics/groups", ToolGroups, [*asked, by_tool]).groups,
-        calls_of_now=api.get("/analytics/groups", ToolGroups, [("period", f"{NOW_S}s"), *tz, *filters, by_tool]).groups,
-        timeline=api.get("/analytics/timeline", Timeline, asked),
-        recent=api.get("/analytics/calls", Calls, [*asked, ("limit", str(RECENT))]).calls,
-        failing=api.get("/analytics/calls", Calls, failing).calls if may_fail else [],
+        overview=api.get(workspace, "/analytics/overview", Overview, asked),
+        tools=api.get(workspace, "/analytics/groups", ToolGroups, [*asked, by_tool]).groups,
+        calls_of_now=api.get(
+            workspace, "/analytics/groups", ToolGroups, [("period", f"{NOW_S}s"), *tz, *filters, by_tool]
+        ).groups,
+        timeline=api.get(workspace, "/analytics/timeline", Timeline, asked),
+        recent=api.get(workspace, "/analytics/calls", Calls, [*asked, ("limit", str(RECENT))]).calls,
+        failing=api.get(workspace, "/analytics/calls", Calls, failing).calls if may_fail else [],
     )
 
 

@@ -33,9 +33,9 @@ def usage(connection: Connection, workspaces: Sequence[str], *, as_json: bool) -
     in UTC. Calls that a limit refused do not count.
     """
     found = {}
-    for workspace in connection.several(tuple(dict.fromkeys(workspaces))):
-        with Api(connection, workspace) as api:
-            found[workspace] = api.get("/analytics/usage", Usage)
+    with Api(connection) as api:
+        for workspace in connection.several(tuple(dict.fromkeys(workspaces))):
+            found[workspace] = api.get(workspace, "/analytics/usage", Usage)
     if as_json:
         answer = [{"workspace_id": slug, **msgspec.to_builtins(each)} for slug, each in found.items()]
         click.echo(msgspec.json.format(msgspec.json.encode(answer)))
