@@ -11,7 +11,7 @@ from bench.processes import MEASURED
 from gateway.calls import CallStart, ErrorType, Heartbeat, Operation, Phases, ToolCall, ended
 from gateway.config import Metrics
 from gateway.journal import Reader, Writer
-from gateway.ledger import Ledger, LedgerSink
+from gateway.ledger import LedgerSink, open_ledger
 from gateway.observer.metrics import MetricsSink
 from gateway.observer.sinks import Pump
 
@@ -61,16 +61,18 @@ def _end(start: CallStart, *, failed: bool) -> ToolCall:
     )
 
 
-def run(console: Console, *, calls: int) -> None:
+def run(console: Console, *, calls: int, ledger_url: str | None = None) -> None:
     """Pump everything through both sinks at once, as the observer does, and say how long a call took."""
     os.sched_setaffinity(0, {MEASURED})
     with tempfile.TemporaryDirectory(prefix="callscope-bench-") as name:
         folder = Path(name)
         write(folder / "journal", calls)
-        ledger = Ledger.open(folder / "ledger.duckdb")
+        ledger = open_ledger(ledger_url, folder)
         metrics = MetricsSink(folder / "metrics.state", Metrics())
         pumps = [
-            Pump(LedgerSink(ledger), Reader(folder / "journal", ToolCall), interval=0.5, max_bytes=2**22),
+            Pump(
+                LedgerSink(ledger, journal_id=name), Reader(folder / "journal", ToolCall), interval=0.5, max_bytes=2**22
+            ),
             Pump(metrics, Reader(folder / "journal", ToolCall, Operation, Heartbeat), interval=0.1, max_bytes=2**18),
         ]
         began, cpu = time.perf_counter(), time.process_time()
@@ -80,7 +82,8 @@ def run(console: Console, *, calls: int) -> None:
             pump.stop(drain_seconds=600)
         elapsed, cpu = time.perf_counter() - began, time.process_time() - cpu
         ledger.close()
+        kind = "DuckDB" if ledger_url is None else "PostgreSQL"
         console.print(
-            f"observer, one core: {calls:,} calls into metrics and ledger in {elapsed:.1f} s: "
+            f"observer, one core: {calls:,} calls into metrics and ledger ({kind}) in {elapsed:.1f} s: "
             f"{calls / elapsed:,.0f} calls/s, {cpu / calls * 1e6:.0f} µs of CPU a call"
         )

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
+from urllib.parse import urlsplit
 
 import limits
 import watchfiles
@@ -59,6 +60,13 @@ def _url(value: str) -> str:
     return value
 
 
+def _ledger_url(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme not in ("postgresql", "postgres") or not parts.path.strip("/"):
+        raise ValueError("is no ledger: write postgresql://user:password@host:5432/database, or null for DuckDB")
+    return value
+
+
 def _pattern(value: str) -> str:
     try:
         re.compile(value)
@@ -98,6 +106,7 @@ def _address(value: object) -> object:
 Slug = Annotated[str, AfterValidator(_slug)]
 Rate = Annotated[str, AfterValidator(_rate)]
 Url = Annotated[str, AfterValidator(_url)]
+LedgerUrl = Annotated[str, AfterValidator(_ledger_url)]
 Pattern = Annotated[str, AfterValidator(_pattern)]
 Listen = Annotated[Address, BeforeValidator(_address)]
 _ADDRESS: Final[TypeAdapter[Address]] = TypeAdapter(Listen)
@@ -268,18 +277,29 @@ class Redaction(Model):
     """The cap of an error message and of an upstream response."""
 
 
+class Usage(Model):
+    """Whether the relay holds workspaces to their plans' calls a month."""
+
+    enforce: bool = False
+    fail: Literal["open", "closed"] = "open"
+    """Whether calls are let through or refused while it is not known what their workspace has used."""
+
+
 class Config(Model):
     """The whole file."""
 
     listen: Listen = Address(host="127.0.0.1", port=8080)
     observer: Observer = Observer()
     data_dir: Path = Path("./data")
+    ledger: LedgerUrl | None = Field(default=None, repr=False)
+    """The PostgreSQL database that replicas share; null is a DuckDB file in `data_dir`."""
     api: Api | None = None
     otlp: Otlp | None = None
     journal: Journal = Journal()
     metrics: Metrics = Metrics()
     requests: Requests = Requests()
     redaction: Redaction = Redaction()
+    usage: Usage = Usage()
     plans: dict[str, Plan] = {}
     workspaces: dict[Slug, Workspace] = {}
 

@@ -1,10 +1,12 @@
 """Every call as an exact, queryable row.
 
-The laws: one process, the observer, has the file open. A row and the journal's position behind it are committed in
-one transaction, so that each call of the journal is there exactly once, whatever is killed when.
+The laws: a row and the journal's position behind it are committed in one transaction, so that each call of the journal
+is there exactly once, whatever is killed when. Of a DuckDB file one process, the observer, is the owner; a PostgreSQL
+ledger is shared by the observers of several replicas.
 """
 
-from gateway.ledger.duck import Ledger, Snapshot
+from gateway.ledger.driver import Ledger, Snapshot
+from gateway.ledger.opening import open_ledger
 from gateway.ledger.writer import LedgerSink
 
-__all__ = ["Ledger", "LedgerSink", "Snapshot"]
+__all__ = ["Ledger", "LedgerSink", "Snapshot", "open_ledger"]

@@ -13,7 +13,7 @@ import msgspec
 from gateway.calls import PHASES, ToolCall
 from gateway.errors import LedgerUnavailableError, StartError
 from gateway.ledger.queries import Query
-from gateway.ledger.rows import COLUMNS, FIELDS, to_call
+from gateway.ledger.rows import COLUMNS, FIELDS, encode, storable, to_call
 from gateway.ledger.schema import migrate
 
 QUERY_SECONDS: Final = 30.0
@@ -82,6 +82,19 @@ class Snapshot:
         except _OUTAGES as error:
             raise _unavailable(error) from error
 
+    def batches(self, query: Query, size: int) -> Iterator[list[tuple[Any, ...]]]:
+        """The rows of `query`, `size` at a time.
+
+        Raises:
+            LedgerUnavailableError: as `rows`.
+        """
+        try:
+            self._cursor.execute(query.sql, dict(query.parameters))
+            while batch := self._cursor.fetchmany(size):
+                yield batch
+        except _OUTAGES as error:
+            raise _unavailable(error) from error
+
     def calls(self, query: Query) -> list[ToolCall]:
         """The records of a query whose rows are `COLUMNS`."""
         return [to_call(row) for row in self.rows(query)]
@@ -89,6 +102,9 @@ class Snapshot:
 
 class Transaction(Snapshot):
     """Reads and writes that happen together or not at all."""
+
+    def claim(self, journal_id: str) -> None:
+        """Nothing to wait for: there is one process, and when its commit has failed, it is over."""
 
     def execute(self, query: Query) -> None:
         """Run one statement.
@@ -105,11 +121,10 @@ class Transaction(Snapshot):
             LedgerUnavailableError: it failed.
         """
         if calls:
-            encode = msgspec.json.Encoder().encode
-            self.rows(Query(_INSERT, {"rows": [encode(call).decode() for call in calls]}))
+            self.rows(Query(_INSERT, {"rows": [encode(storable(call)).decode() for call in calls]}))
 
 
-class Ledger:
+class DuckLedger:
     """The open file. Snapshots may be taken from any thread while one other thread writes.
 
     DuckDB gives a database up after some failures, a disk that is full during a checkpoint among them. What was
@@ -130,7 +145,7 @@ class Ledger:
     @classmethod
     def open(
         cls, path: Path, *, query_seconds: float = QUERY_SECONDS, clock: Callable[[], int] = time.time_ns
-    ) -> "Ledger":
+    ) -> "DuckLedger":
         """Open the file, or make it; replay what a killed process left in its write-ahead log; migrate.
 
         Raises:
@@ -153,14 +168,14 @@ class Ledger:
         return ledger
 
     @contextlib.contextmanager
-    def snapshot(self) -> Iterator[Snapshot]:
-        """Read one state of the ledger, whatever is written meanwhile.
+    def snapshot(self, *, seconds: float | None = None) -> Iterator[Snapshot]:
+        """Read one state of the ledger, whatever is written meanwhile, for `seconds` at most.
 
         Raises:
             LedgerUnavailableError: the ledger is closed.
         """
         with self._transaction() as cursor:
-            watchdog = threading.Timer(self._query_seconds, cursor.interrupt)
+            watchdog = threading.Timer(self._query_seconds if seconds is None else seconds, cursor.interrupt)
             watchdog.daemon = True
             watchdog.start()
             try:

@@ -1,18 +1,37 @@
-"""The ledger's tables, and how an older file becomes today's: forward-only migrations, each in one transaction.
+"""The ledger's tables, and how an older ledger becomes today's: forward-only migrations, all in one transaction.
 
 Types are those that DuckDB and PostgreSQL share. Times are integer nanoseconds since the Unix epoch, so that ranges
 and cursors are exact. Columns of `calls` have the names of `ToolCall`'s fields; `phase_<name>_ms` are its phases.
 """
 
 from collections.abc import Mapping
-from typing import Any, Final, Protocol
+from typing import Final, Literal, NamedTuple
 
 from gateway.errors import StartError
+from gateway.ledger.driver import Transaction
 from gateway.ledger.queries import Query
 
-MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
+Dialect = Literal["duckdb", "postgresql"]
+
+_TEXT: Final[Mapping[Dialect, str]] = {"duckdb": "varchar", "postgresql": 'text collate "C"'}
+"""Both order texts by their bytes."""
+_BY_TIME: Final[Mapping[Dialect, str]] = {"duckdb": "", "postgresql": "partition by range (timestamp_ns)"}
+
+
+class Statement(NamedTuple):
+    """One step of a migration; `varchar` and `{by_time}` in it are what they have to be in the database."""
+
+    sql: str
+    only: Dialect | None = None
+
+    def of(self, dialect: Dialect) -> str:
+        """The statement as this database takes it."""
+        return self.sql.replace("varchar", _TEXT[dialect]).replace("{by_time}", _BY_TIME[dialect])
+
+
+MIGRATIONS: Final[tuple[tuple[Statement, ...], ...]] = (
     (
-        """
+        Statement("""
         create table calls (
             call_id varchar not null,
             timestamp_ns bigint not null,
@@ -52,18 +71,19 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
             phase_wait_ms double precision not null,
             phase_receive_ms double precision not null,
             phase_respond_ms double precision not null
-        )
-        """,
-        """
+        ) {by_time}
+        """),
+        Statement("create index calls_by_time on calls (workspace_id, timestamp_ns)", only="postgresql"),
+        Statement("""
         create table positions (
             writer varchar primary key,
             next_offset bigint not null,
             as_of_ns bigint not null
         )
-        """,
+        """),
     ),
     (
-        """
+        Statement("""
         create table deleted_usage (
             workspace_id varchar not null,
             day_ns bigint not null,
@@ -71,27 +91,32 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
             calls bigint not null,
             primary key (workspace_id, day_ns, token_id)
         )
-        """,
+        """),
+    ),
+    (  # the journals of several replicas may share a ledger; '' is the journal beside an embedded one
+        Statement("alter table positions rename to positions_of_one_journal"),
+        Statement("""
+        create table positions (
+            journal varchar not null,
+            writer varchar not null,
+            next_offset bigint not null,
+            as_of_ns bigint not null,
+            primary key (journal, writer)
+        )
+        """),
+        Statement("insert into positions select '', writer, next_offset, as_of_ns from positions_of_one_journal"),
+        Statement("drop table positions_of_one_journal"),
     ),
 )
 """Version n of the schema is what the first n entries make. An entry that was released never changes."""
-
-
-class Transaction(Protocol):
-    """What a migration needs of a driver's transaction."""
-
-    def execute(self, query: Query) -> None:
-        """Run one statement."""
-
-    def rows(self, query: Query) -> list[tuple[Any, ...]]:
-        """Run one query: its rows."""
 
 
 def migrate(
     transaction: Transaction,
     *,
     now_ns: int,
-    migrations: tuple[tuple[str, ...], ...] = MIGRATIONS,
+    dialect: Dialect = "duckdb",
+    migrations: tuple[tuple[Statement, ...], ...] = MIGRATIONS,
 ) -> int:
     """Bring the schema to the newest version, inside `transaction`. The number of migrations that it took.
 
@@ -113,7 +138,8 @@ def migrate(
         )
     for version, statements in enumerate(migrations[found:], start=found + 1):
         for statement in statements:
-            transaction.execute(Query(statement, no_parameters))
+            if statement.only in (None, dialect):
+                transaction.execute(Query(statement.of(dialect), no_parameters))
         transaction.execute(
             Query("insert into schema_version values ($version, $now_ns)", {"version": version, "now_ns": now_ns})
         )

@@ -5,8 +5,9 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from gateway.calls import ToolCall
+from gateway.errors import LedgerUnavailableError
 from gateway.journal import Batch
-from gateway.ledger.duck import Ledger
+from gateway.ledger.driver import Ledger
 from gateway.ledger.queries import Query
 
 IDLE_COMMIT_NS: Final = 10 * 10**9
@@ -18,17 +19,25 @@ class LedgerSink:
 
     name = "ledger"
 
-    def __init__(self, ledger: Ledger, *, clock: Callable[[], int] = time.time_ns) -> None:
+    def __init__(self, ledger: Ledger, *, journal_id: str = "", clock: Callable[[], int] = time.time_ns) -> None:
+        """`journal_id` tells the journals apart that share a ledger; one beside its own ledger needs none."""
         self._ledger = ledger
+        self._journal_id = journal_id
+        self._positions = Query(
+            "select writer, next_offset, as_of_ns from positions where journal = $journal", {"journal": journal_id}
+        )
         self._clock = clock
         self._pass_began_ns = clock()
         self._committed: Mapping[str, int] | None = None
         self._committed_at_ns = 0
-        self._load()
 
     @property
     def durable(self) -> Mapping[str, int]:
-        """The positions that are committed: beside the rows, never ahead of them nor behind."""
+        """The positions that are committed: beside the rows, never ahead of them nor behind.
+
+        Raises:
+            LedgerUnavailableError: only the ledger knows them, and it is away.
+        """
         return self._committed if self._committed is not None else self._load()
 
     def absorb(self, batch: Batch) -> None:
@@ -58,30 +67,45 @@ class LedgerSink:
         gone = committed.keys() - positions.keys()
         self._committed = None  # whether a commit that fails took place all the same, only the file knows
         with self._ledger.transaction() as transaction:
+            transaction.claim(self._journal_id)
+            if {writer: offset for writer, offset, _ in transaction.rows(self._positions)} != committed:
+                raise LedgerUnavailableError("another commit was still under way: the batch is taken again behind it")
             transaction.insert(calls)
             if gone:
-                transaction.execute(Query("delete from positions where writer = any($gone)", {"gone": list(gone)}))
+                transaction.execute(_forgotten(self._journal_id, list(gone)))
             moved = {writer: offset for writer, offset in positions.items() if committed.get(writer) != offset}
             if moved:
-                transaction.execute(_moved(moved, as_of_ns))
+                transaction.execute(_moved(self._journal_id, moved, as_of_ns))
         self._committed = dict(positions)
         self._committed_at_ns = self._clock()
 
     def _load(self) -> Mapping[str, int]:
-        query = Query("select writer, next_offset, as_of_ns from positions", {})
         with self._ledger.snapshot() as snapshot:
-            rows = snapshot.rows(query)
+            rows = snapshot.rows(self._positions)
         self._committed = {writer: offset for writer, offset, _ in rows}
         if self._ledger.fresh_as_of_ns is None:
             self._ledger.fresh_as_of_ns = max((as_of for _, _, as_of in rows), default=0) or None
         return self._committed
 
 
-def _moved(positions: Mapping[str, int], as_of_ns: int) -> Query:
+def _forgotten(journal_id: str, writers: list[str]) -> Query:
+    return Query(
+        "delete from positions where journal = $journal and writer = any($writers)",
+        {"journal": journal_id, "writers": writers},
+    )
+
+
+def _moved(journal_id: str, positions: Mapping[str, int], as_of_ns: int) -> Query:
     return Query(
         """
-        insert into positions (writer, next_offset, as_of_ns) select unnest($writers), unnest($offsets), $as_of_ns
-        on conflict (writer) do update set next_offset = excluded.next_offset, as_of_ns = excluded.as_of_ns
+        insert into positions (journal, writer, next_offset, as_of_ns)
+        select $journal, unnest(cast($writers as text[])), unnest(cast($offsets as bigint[])), $as_of_ns
+        on conflict (journal, writer) do update set next_offset = excluded.next_offset, as_of_ns = excluded.as_of_ns
         """,
-        {"writers": list(positions), "offsets": list(positions.values()), "as_of_ns": as_of_ns},
+        {
+            "journal": journal_id,
+            "writers": list(positions),
+            "offsets": list(positions.values()),
+            "as_of_ns": as_of_ns,
+        },
     )

@@ -22,8 +22,9 @@ from gateway.analytics.auth import Authorizer
 from gateway.analytics.routes import routes
 from gateway.calls import Heartbeat, Operation, ToolCall
 from gateway.config import Config
-from gateway.journal import Janitor, Reader
-from gateway.ledger import Ledger, LedgerSink
+from gateway.journal import Janitor, Reader, journal_id
+from gateway.ledger import Ledger, LedgerSink, open_ledger
+from gateway.observer import signals
 from gateway.observer.exposition import exposition
 from gateway.observer.health import Health
 from gateway.observer.internals import internals_collector, losses
@@ -58,17 +59,18 @@ class Plane:
         """Close what dead relays left open, then open every sink where it was.
 
         Raises:
-            StartError: the ledger is another process's.
+            StartError: the ledger is another process's, or refuses.
         """
         journal = config.data_dir / "journal"
         janitor = Janitor(journal, max_bytes=config.journal.max_bytes)
         janitor.recover()
-        ledger = Ledger.open(config.data_dir / "ledger.duckdb")
+        ledger = open_ledger(config.ledger, config.data_dir)
+        shared = "" if config.ledger is None else journal_id(journal)
         usage = LedgerUsage(ledger)
         metrics = MetricsSink(config.data_dir / "metrics.state", config.metrics, usage=usage)
         pumps = [
             # A commit costs as much as a thousand rows; what is only counted is quickest while it fits into a cache.
-            Pump(LedgerSink(ledger), Reader(journal, ToolCall), interval=0.5, max_bytes=2**22),
+            Pump(LedgerSink(ledger, journal_id=shared), Reader(journal, ToolCall), interval=0.5, max_bytes=2**22),
             Pump(metrics, Reader(journal, ToolCall, Operation, Heartbeat), interval=0.1, max_bytes=2**18),
         ]
         subscribers = [usage.configure, metrics.configure]
@@ -88,7 +90,7 @@ class Plane:
             reloading=Reloading(config, subscribers),
             probe=LoopProbe(),
         )
-        metrics.count_losses(plane.losses)
+        metrics.count_also(signals.RECORDS_DROPPED, plane.losses)
         return plane
 
     def losses(self) -> Mapping[tuple[str, str], int]:

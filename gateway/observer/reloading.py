@@ -11,7 +11,7 @@ from gateway.errors import ConfigError
 
 logger = logging.getLogger(__name__)
 
-FIXED: Final = ("listen", "observer", "data_dir", "journal", "metrics", "otlp")
+FIXED: Final = ("listen", "observer", "data_dir", "ledger", "journal", "metrics", "otlp")
 """Sections that are read once, at the start."""
 
 

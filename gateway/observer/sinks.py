@@ -13,7 +13,7 @@ from gateway.journal.reader import Positions
 logger = logging.getLogger(__name__)
 
 FIRST_BACKOFF_S: Final = 0.2
-MAX_BACKOFF_S: Final = 30.0
+MAX_BACKOFF_S: Final = 10.0
 MAX_DOUBLINGS: Final = 8
 """More make no longer pause, and in the end no float."""
 
@@ -28,7 +28,11 @@ class Sink(Protocol):
 
     @property
     def durable(self) -> Mapping[str, int]:
-        """The positions up to which nothing can be lost by `kill -9`: where reading begins after a start."""
+        """The positions up to which nothing can be lost by `kill -9`: where reading begins after a start.
+
+        Raises:
+            CallscopeError: where they are kept is away.
+        """
 
     def absorb(self, batch: Batch) -> None:
         """Take the batch; called from the sink's own thread, also with an empty batch each time nothing was new."""
@@ -49,7 +53,9 @@ class Pump(threading.Thread):
         self._reader = reader
         self._interval = interval
         self._max_bytes = max_bytes
-        self._positions: Positions = dict(sink.durable)
+        self.durable: Mapping[str, int] = {}
+        """What the sink's said when it was asked last; asking may wait, and this does not."""
+        self._positions: Positions | None = None
         self._caught_up = time.monotonic()
         self._stopping = threading.Event()
         self._draining = threading.Event()
@@ -80,9 +86,12 @@ class Pump(threading.Thread):
     def _move(self) -> Batch | None:
         """Read a batch and let the sink take it; None if either failed, and the pause after that is over."""
         try:
+            if self._positions is None:
+                self._positions = dict(self.sink.durable)
             batch = self._reader.read(self._positions, self._max_bytes)
             self.lag_bytes = batch.lag_bytes + batch.size
             self.sink.absorb(batch)
+            self.durable = dict(self.sink.durable)
         except (CallscopeError, OSError) as error:
             pause = self._failed()
             logger.warning("the %s sink waits %.1f s and tries again: %s", self.sink.name, pause, error)

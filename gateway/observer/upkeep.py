@@ -55,7 +55,7 @@ class Upkeep:
             logger.warning("a relay died: %d calls that it left open are closed as gateway_error", closed)
 
     def _collect(self) -> None:
-        positions: dict[str, Positions] = {pump.sink.name: dict(pump.sink.durable) for pump in self._pumps}
+        positions: dict[str, Positions] = {pump.sink.name: dict(pump.durable) for pump in self._pumps}
         for sink, calls in self._janitor.collect(positions).items():
             self.dropped[sink] += calls
             logger.error("the journal is over journal.max_bytes: %d calls are lost to the %s sink", calls, sink)

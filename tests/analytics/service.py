@@ -13,7 +13,7 @@ from starlette.applications import Starlette
 from gateway.analytics.routes import routes
 from gateway.calls import ToolCall
 from gateway.config import Config, Jwt
-from gateway.ledger import Ledger
+from gateway.ledger.duck import DuckLedger
 
 PATH = "/api/community/mcp/workspaces/{}/analytics"
 JWT = Jwt(secret="short")
@@ -69,7 +69,7 @@ class Service:
         upstream_up: Callable[[str, str], bool | None] = lambda _workspace, _server: None,
     ) -> None:
         self.now_ns = now_ns
-        self.ledger = Ledger.open(Path(":memory:"))
+        self.ledger = DuckLedger.open(Path(":memory:"))
         self.add(calls)
         self.app = Starlette(
             routes=routes(

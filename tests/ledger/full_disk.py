@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Final
 
 from gateway.errors import LedgerUnavailableError
-from gateway.ledger import Ledger, LedgerSink
+from gateway.ledger import LedgerSink
+from gateway.ledger.duck import DuckLedger
 from gateway.ledger.queries import Query
 from tests.ledger.records import batch, call
 
@@ -24,7 +25,7 @@ def set_limit(size: int) -> None:
 
 if __name__ == "__main__":
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    ledger = Ledger.open(Path(sys.argv[1]))
+    ledger = DuckLedger.open(Path(sys.argv[1]))
     with ledger.transaction() as transaction:
         transaction.execute(Query("set global wal_autocheckpoint = '200KB'", {}))
     sink = LedgerSink(ledger)

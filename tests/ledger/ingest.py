@@ -4,12 +4,17 @@ import sys
 from pathlib import Path
 
 from gateway.calls import ToolCall
-from gateway.journal import Reader
-from gateway.ledger import Ledger, LedgerSink
+from gateway.journal import Reader, journal_id
+from gateway.ledger import LedgerSink, open_ledger
+from gateway.ledger.duck import DuckLedger
 
 if __name__ == "__main__":
-    sink = LedgerSink(Ledger.open(Path(sys.argv[2])))
-    reader = Reader(Path(sys.argv[1]), ToolCall)
+    journal, target = Path(sys.argv[1]), sys.argv[2]
+    if target.startswith("postgresql:"):
+        sink = LedgerSink(open_ledger(target, journal.parent), journal_id=journal_id(journal))
+    else:
+        sink = LedgerSink(DuckLedger.open(Path(target)))
+    reader = Reader(journal, ToolCall)
     while True:
         sink.absorb(reader.read(sink.durable, 20_000))
         print(sum(sink.durable.values()), flush=True)  # noqa: T201 - how far it came, for the test that kills it

@@ -1,26 +1,37 @@
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import duckdb
+import psycopg
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway.calls import ErrorType, Phases, ToolCall
 from gateway.errors import LedgerUnavailableError, StartError
-from gateway.ledger import Ledger
+from gateway.ledger import Ledger, LedgerSink, open_ledger
+from gateway.ledger.duck import DuckLedger
 from gateway.ledger.queries import Query, Scope, page, totals
-from gateway.ledger.schema import MIGRATIONS, migrate
-from tests.ledger.records import call
+from gateway.ledger.rows import COLUMNS
+from gateway.ledger.schema import MIGRATIONS, Dialect, Statement, migrate
+from tests.ledger.records import batch, call
 
 EVERYTHING = Scope(workspace_id="engineering", from_ns=0, to_ns=2**63 - 1, filters={})
 IN_MEMORY = Path(":memory:")
 
 milliseconds = st.floats(min_value=0, max_value=1e9, allow_nan=False)
-texts = st.text(st.characters(codec="utf-8"), max_size=40)
+texts = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=40)
 integers = st.integers(min_value=0, max_value=2**62)
+
+
+@pytest.fixture
+def ledger(ledger_url: str | None, tmp_path: Path) -> Iterator[Ledger]:
+    opened = open_ledger(ledger_url, tmp_path)
+    yield opened
+    opened.close()
 
 
 def count(ledger: Ledger) -> int:
@@ -58,44 +69,69 @@ def tool_calls(draw: st.DrawFn) -> ToolCall:
 
 
 @given(st.lists(tool_calls(), min_size=1, max_size=5, unique_by=lambda c: c.call_id))
-@settings(max_examples=40, deadline=None)
-def test_what_is_read_back_is_what_was_recorded_in_every_field(calls: list[ToolCall]) -> None:
-    ledger = Ledger.open(IN_MEMORY)
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_what_is_read_back_is_what_was_recorded_in_every_field(ledger: Ledger, calls: list[ToolCall]) -> None:
     with ledger.transaction() as transaction:
+        transaction.execute(Query("delete from calls", {}))
         transaction.insert(calls)
     with ledger.snapshot() as snapshot:
         found = snapshot.calls(page(EVERYTHING, after=None, limit=10))
-    ledger.close()
     assert sorted(found, key=lambda c: c.call_id) == sorted(calls, key=lambda c: c.call_id)
 
 
-def test_an_error_code_that_no_column_can_hold_loses_the_code_and_not_the_call() -> None:
-    ledger = Ledger.open(IN_MEMORY)
+def test_an_error_code_that_no_column_can_hold_loses_the_code_and_not_the_call(ledger: Ledger) -> None:
     with ledger.transaction() as transaction:
         transaction.insert([call(call_id="huge", jsonrpc_code=10**30)])
     with ledger.snapshot() as snapshot:
         [found] = snapshot.calls(page(EVERYTHING, after=None, limit=10))
-    ledger.close()
     assert (found.call_id, found.jsonrpc_code) == ("huge", None)
 
 
-def test_a_block_that_raises_leaves_nothing_behind() -> None:
-    ledger = Ledger.open(IN_MEMORY)
+def test_a_character_that_no_column_can_hold_is_replaced_and_the_call_is_there(ledger: Ledger) -> None:
+    with ledger.transaction() as transaction:
+        transaction.insert([call(error_message="a\0b", tool_name="\0", client_name="\\u0000")])
+    with ledger.snapshot() as snapshot:
+        [found] = snapshot.calls(page(EVERYTHING, after=None, limit=10))
+    assert (found.error_message, found.tool_name, found.client_name) == ("a\ufffdb", "\ufffd", "\\u0000")
 
+
+def test_texts_are_ordered_by_their_bytes(ledger: Ledger) -> None:
+    names = ["a", "B", "_", "Z", "ä", "é", "z"]
+    with ledger.transaction() as transaction:
+        transaction.insert([call(timestamp_ns=5, call_id=name) for name in names])
+    with ledger.snapshot() as snapshot:
+        found = snapshot.calls(page(EVERYTHING, after=None, limit=10))
+    assert [one.call_id for one in found] == sorted(names, key=str.encode, reverse=True)
+
+
+def test_rows_come_in_batches_from_one_state(ledger: Ledger) -> None:
+    with ledger.transaction() as transaction:
+        transaction.insert([call(call_id=f"{number:02d}") for number in range(10)])
+    with ledger.snapshot(seconds=60) as snapshot:
+        batches = snapshot.batches(Query("select call_id from calls order by call_id", {}), 4)
+        first = next(batches)
+        with ledger.transaction() as transaction:
+            transaction.insert([call(call_id="late")])
+        rest = list(batches)
+    assert [[row[0] for row in batch] for batch in (first, *rest)] == [
+        ["00", "01", "02", "03"],
+        ["04", "05", "06", "07"],
+        ["08", "09"],
+    ]
+
+
+def test_a_block_that_raises_leaves_nothing_behind(ledger: Ledger) -> None:
     def fail_midway() -> None:
         with ledger.transaction() as transaction:
             transaction.insert([call()])
             transaction.execute(Query("select * from nowhere", {}))
 
-    with pytest.raises(duckdb.Error, match="nowhere"):
+    with pytest.raises((duckdb.Error, psycopg.Error), match="nowhere"):
         fail_midway()
     assert count(ledger) == 0
-    ledger.close()
 
 
-def test_a_snapshot_sees_one_state_while_another_thread_writes(tmp_path: Path) -> None:
-    ledger = Ledger.open(tmp_path / "ledger.duckdb")
-
+def test_a_snapshot_sees_one_state_while_another_thread_writes(ledger: Ledger) -> None:
     def write() -> None:
         with ledger.transaction() as transaction:
             transaction.insert([call(), call()])
@@ -108,11 +144,10 @@ def test_a_snapshot_sees_one_state_while_another_thread_writes(tmp_path: Path) -
         assert not writer.is_alive()
         assert count(ledger) == 2
         assert snapshot.rows(totals(EVERYTHING))[0][1] == before == 0
-    ledger.close()
 
 
 def test_a_question_that_takes_too_long_is_interrupted_and_the_next_one_is_answered() -> None:
-    ledger = Ledger.open(IN_MEMORY, query_seconds=0.05)
+    ledger = DuckLedger.open(IN_MEMORY, query_seconds=0.05)
     endless = Query("select count(*) from range(1000000) a, range(1000000) b where (a.range * b.range) % 7 = 3", {})
     with pytest.raises(LedgerUnavailableError, match="shorter range"), ledger.snapshot() as snapshot:
         snapshot.rows(endless)
@@ -120,8 +155,7 @@ def test_a_question_that_takes_too_long_is_interrupted_and_the_next_one_is_answe
     ledger.close()
 
 
-def test_a_closed_ledger_says_that_it_is_away() -> None:
-    ledger = Ledger.open(IN_MEMORY)
+def test_a_closed_ledger_says_that_it_is_away(ledger: Ledger) -> None:
     ledger.close()
     ledger.close()
     with pytest.raises(LedgerUnavailableError), ledger.snapshot():
@@ -129,23 +163,23 @@ def test_a_closed_ledger_says_that_it_is_away() -> None:
 
 
 def test_calls_are_still_there_after_closing_and_opening(tmp_path: Path) -> None:
-    ledger = Ledger.open(tmp_path / "deep" / "ledger.duckdb")
+    ledger = DuckLedger.open(tmp_path / "deep" / "ledger.duckdb")
     with ledger.transaction() as transaction:
         transaction.insert([call()])
     ledger.close()
-    again = Ledger.open(tmp_path / "deep" / "ledger.duckdb")
+    again = DuckLedger.open(tmp_path / "deep" / "ledger.duckdb")
     assert count(again) == 1
     again.close()
 
 
 def test_a_second_process_is_told_that_the_file_is_taken(tmp_path: Path) -> None:
     path = tmp_path / "ledger.duckdb"
-    ledger = Ledger.open(path)
+    ledger = DuckLedger.open(path)
     script = (
         "import sys, pathlib\n"
         "from gateway.errors import StartError\n"
-        "from gateway.ledger import Ledger\n"
-        "try: Ledger.open(pathlib.Path(sys.argv[1]))\n"
+        "from gateway.ledger.duck import DuckLedger\n"
+        "try: DuckLedger.open(pathlib.Path(sys.argv[1]))\n"
         "except StartError as error: print(error)\n"
     )
     other = subprocess.run([sys.executable, "-c", script, path], capture_output=True, text=True, check=True, timeout=60)
@@ -158,21 +192,20 @@ def test_a_file_that_is_no_ledger_is_refused_with_its_path(tmp_path: Path) -> No
     path = tmp_path / "ledger.duckdb"
     path.write_bytes(b"no database" * 1000)
     with pytest.raises(StartError, match=r"ledger\.duckdb"):
-        Ledger.open(path)
+        DuckLedger.open(path)
 
 
-def test_migrations_run_once_and_in_order(tmp_path: Path) -> None:
-    path = tmp_path / "ledger.duckdb"
-    ledger = Ledger.open(path)
-    ledger.close()
-    ledger = Ledger.open(path)
-    later = (*MIGRATIONS, ("alter table calls add column a bigint",), ("update calls set a = 1",))
+def test_migrations_run_once_and_in_order(ledger_url: str | None, tmp_path: Path) -> None:
+    open_ledger(ledger_url, tmp_path).close()
+    ledger = open_ledger(ledger_url, tmp_path)
+    dialect: Dialect = "duckdb" if ledger_url is None else "postgresql"
+    later = (*MIGRATIONS, (Statement("alter table calls add column a bigint"),), (Statement("update calls set a = 1"),))
     with ledger.transaction() as transaction:
         transaction.insert([call()])
     with ledger.transaction() as transaction:
-        assert migrate(transaction, now_ns=5, migrations=later) == 2
+        assert migrate(transaction, now_ns=5, dialect=dialect, migrations=later) == 2
     with ledger.transaction() as transaction:
-        assert migrate(transaction, now_ns=6, migrations=later) == 0
+        assert migrate(transaction, now_ns=6, dialect=dialect, migrations=later) == 0
     with ledger.snapshot() as snapshot:
         assert snapshot.rows(Query("select a from calls", {})) == [(1,)]
         versions = snapshot.rows(Query("select version from schema_version order by version", {}))
@@ -180,13 +213,33 @@ def test_migrations_run_once_and_in_order(tmp_path: Path) -> None:
     assert versions == [(n,) for n in range(1, len(later) + 1)]
 
 
-def test_a_ledger_of_a_newer_callscope_is_refused(tmp_path: Path) -> None:
+def test_a_ledger_of_the_first_version_keeps_its_rows_and_its_positions(tmp_path: Path) -> None:
     path = tmp_path / "ledger.duckdb"
-    ledger = Ledger.open(path)
+    with duckdb.connect(str(path)) as old:
+        for statement in MIGRATIONS[0]:
+            if statement.only is None:
+                old.execute(statement.of("duckdb"))
+        old.execute("create table schema_version (version bigint not null, applied_at_ns bigint not null)")
+        old.execute("insert into schema_version values (1, 0)")
+        old.execute("insert into positions values ('w1', 70, 5)")
+        columns = {name: getattr(call(call_id="old"), name) for name in COLUMNS if not name.startswith("phase_")}
+        columns |= {name: 0.0 for name in COLUMNS if name.startswith("phase_")}
+        holders = ", ".join(f"${name}" for name in columns)
+        old.execute(f"insert into calls ({', '.join(columns)}) values ({holders})", columns)  # noqa: S608 - names of columns
+    ledger = DuckLedger.open(path)
+    sink = LedgerSink(ledger)
+    assert sink.durable == {"w1": 70}
+    sink.absorb(batch([call(call_id="new")], start=70))
+    assert sink.durable == {"w1": 80}
+    assert count(ledger) == 2
+    ledger.close()
+
+
+def test_a_ledger_of_a_newer_callscope_is_refused(ledger_url: str | None, tmp_path: Path) -> None:
+    ledger = open_ledger(ledger_url, tmp_path)
     with ledger.transaction() as transaction:
         transaction.execute(Query("insert into schema_version values (99, 0)", {}))
     ledger.close()
-    with pytest.raises(StartError, match="schema version 99"):
-        Ledger.open(path)
-    with pytest.raises(StartError, match="schema version 99"):
-        Ledger.open(path)
+    for _ in range(2):
+        with pytest.raises(StartError, match="schema version 99"):
+            open_ledger(ledger_url, tmp_path)

@@ -10,15 +10,15 @@ from hypothesis import strategies as st
 from gateway.calls import CallStart, ToolCall
 from gateway.errors import LedgerUnavailableError
 from gateway.journal import Batch, Entry
-from gateway.ledger import Ledger, LedgerSink
-from gateway.ledger.duck import Transaction
+from gateway.ledger import Ledger, LedgerSink, open_ledger
+from gateway.ledger.duck import DuckLedger, Transaction
 from gateway.ledger.queries import Query
 from tests.ledger.records import batch, call
 
 
 @pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    opened = Ledger.open(tmp_path / "ledger.duckdb")
+def ledger(ledger_url: str | None, tmp_path: Path) -> Iterator[Ledger]:
+    opened = open_ledger(ledger_url, tmp_path)
     yield opened
     opened.close()
 
@@ -132,7 +132,7 @@ def test_a_batch_that_the_ledger_refuses_is_taken_whole_when_it_comes_again(ledg
     assert ids(ledger) == ["a", "b"]
 
 
-class ForgetfulLedger(Ledger):
+class ForgetfulLedger(DuckLedger):
     """Fails after each commit, as a broken connection would: the writer cannot know that it took place."""
 
     @contextlib.contextmanager
@@ -143,7 +143,7 @@ class ForgetfulLedger(Ledger):
 
 
 def test_a_commit_whose_answer_was_lost_is_not_repeated(tmp_path: Path) -> None:
-    Ledger.open(tmp_path / "ledger.duckdb").close()
+    DuckLedger.open(tmp_path / "ledger.duckdb").close()
     ledger = ForgetfulLedger(lambda: duckdb.connect(str(tmp_path / "ledger.duckdb")))
     sink = LedgerSink(ledger)
     unanswered = batch([call(call_id="a"), call(call_id="b")])
@@ -176,14 +176,14 @@ def test_a_ledger_that_lags_behind_does_not_call_itself_fresher(ledger: Ledger) 
 
 def test_a_reopened_ledger_knows_how_fresh_it_was(tmp_path: Path) -> None:
     path = tmp_path / "ledger.duckdb"
-    ledger = Ledger.open(path)
+    ledger = DuckLedger.open(path)
     clock = Clock()
     sink = LedgerSink(ledger, clock=clock)
     sink.absorb(batch([call()]))
     fresh = ledger.fresh_as_of_ns
     ledger.close()
-    again = Ledger.open(path)
-    LedgerSink(again)
+    again = DuckLedger.open(path)
+    assert LedgerSink(again).durable == {"w1": 10}
     assert again.fresh_as_of_ns == fresh is not None
     again.close()
 
@@ -194,7 +194,7 @@ def test_however_batches_are_cut_repeated_and_refused_each_call_is_there_once(
     reads: list[tuple[int, int, bool]],
 ) -> None:
     journal: list[ToolCall] = [call(call_id=f"{i:02d}") for i in range(18)]
-    ledger = Ledger.open(Path(":memory:"))
+    ledger = DuckLedger.open(Path(":memory:"))
     sink = LedgerSink(ledger)
     reached = 0
     for begin, length, forgets in [*reads, (0, 18, False)]:

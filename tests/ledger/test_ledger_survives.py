@@ -5,6 +5,7 @@ from pathlib import Path
 from gateway.calls import ToolCall
 from gateway.journal import Reader, Writer
 from gateway.ledger import Ledger, LedgerSink
+from gateway.ledger.duck import DuckLedger
 from gateway.ledger.queries import Query
 from tests.ledger.records import call
 
@@ -37,7 +38,7 @@ def test_after_kill_9_amid_ingestion_no_call_is_lost_and_none_is_there_twice(tmp
 
     for share in (0.1, 0.3, 0.6):
         ingest_until_killed(journal, path, beyond=int(writer.offset * share))
-        ledger = Ledger.open(path)
+        ledger = DuckLedger.open(path)
         committed = LedgerSink(ledger).durable
         behind = len(Reader(journal, ToolCall).read(committed, 2**30).entries)
         rows = rows_by_id(ledger)
@@ -45,7 +46,7 @@ def test_after_kill_9_amid_ingestion_no_call_is_lost_and_none_is_there_twice(tmp
         assert 0 < behind < len(calls), "the kill came too late to be amid anything"
         assert rows == {record.call_id: 1 for record in calls[: len(calls) - behind]}
 
-    ledger = Ledger.open(path)
+    ledger = DuckLedger.open(path)
     sink = LedgerSink(ledger)
     sink.absorb(Reader(journal, ToolCall).read(sink.durable, 2**30))
     rows = rows_by_id(ledger)

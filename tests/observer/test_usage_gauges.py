@@ -9,6 +9,7 @@ import pytest
 from gateway.calls import ErrorType
 from gateway.config import Config
 from gateway.ledger import Ledger
+from gateway.ledger.duck import DuckLedger
 from gateway.observer.usage import LedgerUsage
 from tests.observer.counting import Clock, batch, call, configuration, named, sink_at, value
 
@@ -18,7 +19,7 @@ NOW_NS = Clock().ns
 
 @pytest.fixture
 def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    ledger = Ledger.open(tmp_path / "ledger.duckdb")
+    ledger = DuckLedger.open(tmp_path / "ledger.duckdb")
     yield ledger
     ledger.close()
 
