@@ -15,6 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from gateway import __version__, supervisor, tokens
 from gateway.analytics import auth
+from gateway.bundled_commands import dashboards, rules
 from gateway.config import Config, Slug, Token, Url, load
 from gateway.errors import CallscopeError
 from gateway.starting import interrupted_quietly
@@ -62,6 +63,10 @@ class Commands(click.Group):
 @click.version_option(__version__, prog_name="callscope")
 def commands() -> None:
     """An MCP workspace gateway that records every tool call once and makes it observable."""
+
+
+commands.add_command(dashboards)
+commands.add_command(rules)
 
 
 @commands.command()
