@@ -182,6 +182,9 @@ class Heartbeat(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field
     upstreams: list[UpstreamState] = []
     rejected: dict[str, int] = {}
     """Requests rejected before they became a call, by reason, since the heartbeat before."""
+    usage_unknown: dict[str, dict[str, int]] = {}
+    """Tool calls under an enforced limit since the heartbeat before, without it being known what was used: how many
+    were `allowed` and how many `refused`, by workspace."""
     dropped: int = 0
     """Journal lines that the disk refused for good, since the heartbeat before."""
     event_loop_lag_ms: float = 0.0

@@ -51,6 +51,9 @@ class Writer:
         self._base = 0
         self._first = 0
         """The offset behind the open calls' start lines that the segment begins with."""
+        self.line_end = 0
+        """Where the last line ends that was appended; of one that the disk refused so far, where it will, if all that
+        wait before it get there."""
         self._began = 0.0
         self._descriptor = -1
         self._torn = False
@@ -160,6 +163,9 @@ class Writer:
     def _append(self, line: bytes) -> None:
         if self._backlog or not self._write(line):
             self._retry_later(line)
+            self.line_end = self._offset + sum(map(len, self._backlog))
+        else:
+            self.line_end = self._offset
         if self._offset - self._first >= self._segment_bytes:
             self._rotate()
 

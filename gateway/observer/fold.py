@@ -14,7 +14,7 @@ from gateway.mcp import names
 from gateway.observer import signals
 from gateway.observer.failures import GATEWAYS_OWN
 from gateway.observer.relays import Relays
-from gateway.observer.series import GROWN, Histogram, Histograms, Value, Values
+from gateway.observer.series import GROWN, Histogram, Histograms, Labels, Value, Values
 from gateway.observer.signals import Metric
 
 MAX_ROUTES: Final = 50_000
@@ -63,6 +63,8 @@ class Fold:
         self._rejected = self._values(signals.REQUESTS_REJECTED, most)
         self._dropped = self._values(signals.RECORDS_DROPPED, most)
         self._overflow = self._values(signals.SERIES_OVERFLOW, most)
+        self._values(signals.LEDGER_ROWS_DELETED, most)
+        self._usage_unknown = self._values(signals.USAGE_UNKNOWN, most)
         self._duration = self._histograms(signals.TOOL_CALL_DURATION, settings.max_duration_label_sets, exemplars=True)
         self._phase = self._histograms(signals.PHASE_DURATION, _label_sets(signals.PHASE_DURATION, most))
         self._overhead = self._histograms(signals.OVERHEAD, _label_sets(signals.OVERHEAD, most))
@@ -138,15 +140,22 @@ class Fold:
             self._use(operation.workspace_id, operation.token_id, operation.timestamp_ns, now)
 
     def heartbeat(self, beat: Heartbeat, now: float) -> None:
-        """Take a relay's state, and count what it rejected and lost since its heartbeat before."""
+        """Take a relay's state, and count what it rejected, decided and lost since its heartbeat before."""
         self.relays.take(beat)
         for reason, requests in beat.rejected.items():
             self._rejected.find((reason,), now).value += requests
+        for workspace, decisions in beat.usage_unknown.items():
+            for decision, calls in decisions.items():
+                self._usage_unknown.find((workspace, decision), now).value += calls
         self.drop("journal", "disk", beat.dropped, now)
 
     def drop(self, sink: str, reason: str, records: int, now: float) -> None:
         """Count records that are lost to a sink; with 0, its series is there from now on."""
-        self._dropped.find((sink, reason), now).value += records
+        self.add(signals.RECORDS_DROPPED, (sink, reason), records, now)
+
+    def add(self, metric: Metric, labels: Labels, number: int, now: float) -> None:
+        """Add to a counter; with 0, its series is there from now on."""
+        self.values[metric.name].find(labels, now).value += number
 
     def _values(self, metric: Metric, max_label_sets: int) -> Values:
         self.values[metric.name] = family = Values(metric, max_label_sets)

@@ -42,7 +42,7 @@ def internals_collector(
 def losses(
     pumps: Sequence[Pump], over_max_bytes: Mapping[str, int], refused: Mapping[str, Mapping[str, int]]
 ) -> dict[tuple[str, str], int]:
-    """What each sink has lost since this process began, by sink and reason: see `MetricsSink.count_losses`.
+    """What each sink has lost since this process began, by sink and reason: see `MetricsSink.count_also`.
 
     `over_max_bytes` is by sink: calls that the journal deleted unread. `refused` is by sink and reason: records that a
     back end did not take.

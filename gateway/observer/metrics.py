@@ -21,14 +21,35 @@ from gateway.observer.exposition import FamiliesCollector
 from gateway.observer.fold import Fold
 from gateway.observer.internals import METRICS as INTERNALS
 from gateway.observer.readings import Family, read_histograms, read_timestamps, read_values
+from gateway.observer.series import Labels
+from gateway.observer.signals import Metric
 
 logger = logging.getLogger(__name__)
 
 CATCH_UP_S: Final = 30.0
 """Seconds for which the series may wait for the journal; what the process before had read is behind them by then."""
 
-Losses = Callable[[], Mapping[tuple[str, str], int]]
-"""Records lost since this process began, by sink and reason."""
+Tally = Callable[[], Mapping[Labels, int]]
+"""What was counted elsewhere since this process began, by the labels' values."""
+
+
+class _Counted:
+    """What of a tally is in the series."""
+
+    def __init__(self, metric: Metric, tally: Tally) -> None:
+        self._metric = metric
+        self._tally = tally
+        self._taken: dict[Labels, int] = {}
+
+    def take(self, fold: Fold, now: float) -> bool:
+        """Take over what is new; whether there was anything."""
+        changed = False
+        for labels, number in self._tally().items():
+            new = number - self._taken.get(labels, 0)
+            fold.add(self._metric, labels, new, now)
+            self._taken[labels] = number
+            changed |= new > 0
+        return changed
 
 
 class MetricsSink:
@@ -61,8 +82,7 @@ class MetricsSink:
         self._positions: Positions = {}
         self._durable: Positions = {}
         self._config: Config | None = None
-        self._losses: Losses = dict
-        self._counted_losses: dict[tuple[str, str], int] = {}
+        self._counted: list[_Counted] = []
         self._behind_until = 0.0
         self._save_failed = False
         self._saved_at = clock()
@@ -79,11 +99,11 @@ class MetricsSink:
         """Expose this configuration's tokens, workspaces and plans from now on."""
         self._config = config
 
-    def count_losses(self, losses: Losses) -> None:
-        """Count also what `losses` says. It is taken over when the state is saved, so that it never goes back."""
-        self._losses = losses
+    def count_also(self, metric: Metric, tally: Tally) -> None:
+        """Let a counter say also what `tally` does. It is taken over when the state is saved: it never goes back."""
         with self._lock:
-            self._take_losses(self._clock())
+            self._counted.append(_Counted(metric, tally))
+            self._take_counted(self._clock())
 
     def absorb(self, batch: Batch) -> None:
         """Count what is new in the batch, and save if it is time; a batch that comes again changes nothing."""
@@ -100,7 +120,7 @@ class MetricsSink:
         with self._saving:
             now = self._saved_at = self._clock()
             with self._lock:
-                changed = self._take_losses(now) or self._positions != self._durable
+                changed = self._take_counted(now) or self._positions != self._durable
                 positions = dict(self._positions)
                 exposed_until = now if closing else now + self._save_interval
                 data = metrics_state.encode(self._fold, positions, exposed_until=exposed_until)
@@ -178,15 +198,10 @@ class MetricsSink:
             *fold.relays.read(int(now * 1e9)),
         ]
 
-    def _take_losses(self, now: float) -> bool:
+    def _take_counted(self, now: float) -> bool:
         """Whether there was anything new."""
-        changed = False
-        for (sink, reason), records in self._losses().items():
-            new = records - self._counted_losses.get((sink, reason), 0)
-            self._fold.drop(sink, reason, new, now)
-            self._counted_losses[sink, reason] = records
-            changed |= new > 0
-        return changed
+        news = [counted.take(self._fold, now) for counted in self._counted]  # all of them, whichever is new
+        return any(news)
 
     def _write(self, data: bytes, positions: Positions) -> None:
         try:

@@ -191,6 +191,16 @@ USAGE_PERIOD_END: Final = Metric(
     help="When the plan's period ends, since the Unix epoch.",
 )
 
+USAGE_UNKNOWN: Final = Metric(
+    name="mcp_gateway_usage_unknown_total",
+    kind="counter",
+    labels=("workspace", "decision"),
+    help=(
+        "Tool calls under an enforced limit while it was not known what the workspace has used: allowed (usage.fail is "
+        "open) or refused (closed)."
+    ),
+)
+
 # -- metrics: the gateway itself
 
 SINK_LAG_SECONDS: Final = Metric(
@@ -223,6 +233,12 @@ SERIES_OVERFLOW: Final = Metric(
     kind="counter",
     labels=("metric",),
     help=f"Records that were counted under {OTHER}, because the metric's series budget is used up.",
+)
+LEDGER_ROWS_DELETED: Final = Metric(
+    name="mcp_gateway_ledger_rows_deleted_total",
+    kind="counter",
+    labels=("workspace",),
+    help="Calls that the ledger has deleted because they were older than the plan's retention.",
 )
 CONFIG_RELOADS: Final = Metric(
     name="mcp_gateway_config_reloads_total",

@@ -7,6 +7,7 @@ from prometheus_client import CollectorRegistry
 
 from gateway.calls import ToolCall
 from gateway.journal import Reader, Writer
+from gateway.observer import signals
 from gateway.observer.internals import internals_collector, losses
 from gateway.observer.sinks import Pump
 from tests.observer.counting import AT_ONCE, Clock, batch, call, sink_at, value
@@ -73,7 +74,7 @@ def test_losses_of_every_life_of_the_process_are_added_up(tmp_path: Path) -> Non
     name, rejected = "mcp_gateway_records_dropped_total", {"sink": "otlp", "reason": "rejected"}
     lost = {("otlp", "rejected"): 0}
     first = sink_at(tmp_path, clock, AT_ONCE)
-    first.count_losses(lambda: lost)
+    first.count_also(signals.RECORDS_DROPPED, lambda: lost)
     assert value(first, name, **rejected) == 0
     lost["otlp", "rejected"] = 5
     first.save()
@@ -83,7 +84,7 @@ def test_losses_of_every_life_of_the_process_are_added_up(tmp_path: Path) -> Non
     second = sink_at(tmp_path, clock, AT_ONCE)
     second.absorb(batch())
     lost["otlp", "rejected"] = 1
-    second.count_losses(lambda: lost)
+    second.count_also(signals.RECORDS_DROPPED, lambda: lost)
 
     assert value(second, name, **rejected) == 8
 
@@ -93,7 +94,7 @@ def test_a_loss_is_exposed_when_it_is_saved_so_that_a_kill_takes_none_of_it_back
     name, rejected = "mcp_gateway_records_dropped_total", {"sink": "otlp", "reason": "rejected"}
     lost = {("otlp", "rejected"): 0}
     killed = sink_at(tmp_path, clock, AT_ONCE, save_interval=5)
-    killed.count_losses(lambda: lost)
+    killed.count_also(signals.RECORDS_DROPPED, lambda: lost)
     lost["otlp", "rejected"] = 5
     unsaved = value(killed, name, **rejected)
     clock.now += 5
