@@ -55,10 +55,6 @@ def of_row(column: str) -> str:
     return f'${{__data.fields["{column}"]:percentencode}}'
 
 
-VALUE: Final = "${__value.raw}"
-"""What the reader clicked."""
-
-
 def drill(uid: Uid, title: str, **values: str) -> core.DataLink:
     """A link from a value to a dashboard: `values` are its variables there, all others are kept as they are."""
     kept = [f"${{{name}:queryparam}}" for name in SHARED if name not in values]

@@ -94,11 +94,10 @@ def chart(
     height: int = 8,
     stacked: bool = False,
     bars: bool = False,
-    top: float | None = None,
     since: str | None = None,
     interval: str | None = None,
 ) -> Panel:
-    """A course of time. Steps are drawn as lines; `top` is the axis' end."""
+    """A course of time. Steps are drawn as lines."""
     custom = {
         "axisPlacement": "auto",
         "axisLabel": "",
@@ -124,7 +123,7 @@ def chart(
         "legend": {**LEGEND, "displayMode": "table", "calcs": ["mean", "max", "lastNotNull"]},
         "tooltip": {"mode": "multi", "sort": "desc"},
     }
-    defaults = defaults_of(unit, links, steps, GOOD, color={"mode": "palette-classic"}, min=0, max=top, custom=custom)
+    defaults = defaults_of(unit, links, steps, GOOD, color={"mode": "palette-classic"}, min=0, custom=custom)
     named = {target.legend for target in targets if not isinstance(target, TempoTarget)}
     if "{{status}}" in named:
         named |= {"success", "error"}

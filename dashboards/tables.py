@@ -8,7 +8,7 @@ from dashboards.fields import GOOD, Links, Steps, defaults_of, override, thresho
 
 
 class Column:
-    """A table's column: the field's name, what it is called, and how it looks."""
+    """A table's column: the field's name, what it is called, and how it looks; `also` is another name of the field."""
 
     def __init__(
         self,
@@ -16,12 +16,13 @@ class Column:
         title: str,
         unit: str = "",
         *,
+        also: str = "",
         links: Links = (),
         steps: Steps = (),
         first: str = GOOD,
         **more: Any,
     ) -> None:
-        self.field = field
+        self.fields = [field, also] if also else [field]
         self.title = title
         self._properties: dict[str, Any] = {
             **({"unit": unit} if unit else {}),
@@ -50,17 +51,18 @@ def table(
     since: str | None = None,
 ) -> Panel:
     """Rows with the same labels become one; only `columns` are shown, in their order, the highest `sort` first."""
+    titles = {field: column.title for column in columns for field in column.fields}
     shown: Sequence[Json] = [
         *before,
         {"id": "merge", "options": {}},
-        {"id": "filterFieldsByName", "options": {"include": {"names": [column.field for column in columns]}}},
+        {"id": "filterFieldsByName", "options": {"include": {"names": list(titles)}}},
         {
             "id": "organize",
             "options": {
                 "excludeByName": {},
                 "includeByName": {},
-                "indexByName": {column.field: place for place, column in enumerate(columns)},
-                "renameByName": {column.field: column.title for column in columns},
+                "indexByName": {field: place for place, field in enumerate(titles)},
+                "renameByName": titles,
             },
         },
     ]

@@ -12,7 +12,7 @@ from dashboards.queries import gateway
 from dashboards.queries import logs as log
 from dashboards.queries import traces as trace
 from dashboards.tables import Column, from_labels, table
-from dashboards.targets import lines, log_count, over_time, traces
+from dashboards.targets import lines, log_counts, over_time, traces
 
 SLOW_S = 1.0
 
@@ -40,7 +40,7 @@ def _answer() -> Section:
             stat(
                 "Total time",
                 "How long the client waited for the call; a trace may have several calls.",
-                log_count(log.measure_of_trace("total_ms"), name),
+                log_counts(log.measure_of_trace("total_ms"), name),
                 unit="ms",
                 width=8,
                 empty="type a trace id",
@@ -48,7 +48,7 @@ def _answer() -> Section:
             stat(
                 "Upstream's part",
                 "How long the upstream took.",
-                log_count(log.measure_of_trace("duration_ms"), name),
+                log_counts(log.measure_of_trace("duration_ms"), name),
                 unit="ms",
                 width=8,
                 empty="-",
@@ -56,7 +56,7 @@ def _answer() -> Section:
             stat(
                 "Gateway's part",
                 "What the gateway itself added: the total less the upstream's part.",
-                log_count(log.measure_of_trace("gateway_ms"), name),
+                log_counts(log.measure_of_trace("gateway_ms"), name),
                 unit="ms",
                 width=8,
                 empty="-",
@@ -81,7 +81,7 @@ def _said() -> Section:
                 "Who called what, and how it ended.",
                 [lines(log.of_trace(), 100)],
                 [
-                    Column("Time", "Time", "dateTimeAsSystem"),
+                    Column("Time", "Time", "dateTimeAsSystem", also="timestamp"),
                     Column("mcp_workspace_id", "Workspace"),
                     Column("token_id", "Token"),
                     Column("server_slug", "Server"),

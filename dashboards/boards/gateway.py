@@ -9,7 +9,7 @@ from dashboards.layout import Section
 from dashboards.links import Uid, drill
 from dashboards.panels import chart, heatmap, stat, states
 from dashboards.promql import Scope
-from dashboards.queries import calls
+from dashboards.queries import calls, servers
 from dashboards.queries import gateway as query
 from dashboards.tables import Column, table
 from dashboards.targets import at_once, buckets, over_time, rows
@@ -130,13 +130,24 @@ def _telemetry() -> Section:
                 unit="short",
                 bars=True,
                 stacked=True,
+                width=8,
             ),
             chart(
-                "Event-loop lag by process",
-                "The worst lag of the event loops of a kind of process, in 15 seconds.",
-                over_time(query.loop_lag(SCOPE), "{{instance}} {{process}}"),
-                unit="s",
-                steps=LOOP_LAG,
+                "Calls with unknown usage",
+                "Calls a minute while it was not known what is used of the plan's limit, and what became of them.",
+                over_time(query.usage_unknown(SCOPE), "{{workspace}}: {{decision}}"),
+                unit="cpm",
+                stacked=True,
+                width=8,
+            ),
+            chart(
+                "Deleted from the ledger",
+                "Calls that the ledger deleted because they were older than the plan's retention.",
+                over_time(query.rows_deleted(SCOPE), "{{workspace}}"),
+                unit="short",
+                bars=True,
+                stacked=True,
+                width=8,
             ),
         ],
     )
@@ -172,6 +183,23 @@ def _overhead() -> Section:
                 unit="s",
                 width=8,
                 links=links,
+            ),
+        ],
+        [
+            chart(
+                "Event-loop lag by process",
+                "The worst lag of the event loops of a kind of process, in 15 seconds.",
+                over_time(query.loop_lag(SCOPE), "{{instance}} {{process}}"),
+                unit="s",
+                steps=LOOP_LAG,
+            ),
+            chart(
+                "Calls in flight",
+                "Calls that have started and not ended, by workspace.",
+                over_time(servers.in_flight(SCOPE, "workspace"), "{{workspace}}"),
+                unit="short",
+                stacked=True,
+                links=[drills.workspace(Uid.SERVERS, "At which servers")],
             ),
         ],
     )

@@ -82,7 +82,7 @@ def _calls() -> Section:
                 "The newest 500 calls that the filters leave. The trace id leads to where the time went.",
                 [lines(query.chosen())],
                 [
-                    Column("Time", "Time", "dateTimeAsSystem"),
+                    Column("Time", "Time", "dateTimeAsSystem", also="timestamp"),
                     Column("trace_id", "Trace", links=[drills.call("Trace")]),
                     Column("mcp_workspace_id", "Workspace"),
                     Column("token_id", "Token"),

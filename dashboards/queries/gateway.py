@@ -9,6 +9,7 @@ from gateway.observer.signals import (
     CLIENT_OPERATION_DURATION,
     CONFIG_RELOADS,
     EVENT_LOOP_LAG,
+    LEDGER_ROWS_DELETED,
     OVERHEAD,
     PHASE_DURATION,
     RECORDS_DROPPED,
@@ -18,6 +19,7 @@ from gateway.observer.signals import (
     SINK_LAG_BYTES,
     SINK_LAG_SECONDS,
     TOOL_CALLS,
+    USAGE_UNKNOWN,
     Metric,
 )
 
@@ -68,6 +70,16 @@ def lost_over_time(scope: Scope) -> str:
 def overflow(scope: Scope) -> str:
     """Records that were counted under `__other__`, by metric, over time."""
     return total(increase(scope.select(SERIES_OVERFLOW), "$__rate_interval"), "metric")
+
+
+def usage_unknown(scope: Scope) -> str:
+    """Calls a minute of which it was not known whether the plan still allows them, by what was decided."""
+    return f"60 * {total(rate(scope.select(USAGE_UNKNOWN)), 'workspace', 'decision')}"
+
+
+def rows_deleted(scope: Scope) -> str:
+    """Calls that the ledger deleted, as its plan says, over time."""
+    return total(increase(scope.select(LEDGER_ROWS_DELETED), "$__rate_interval"), "workspace")
 
 
 def worst_loop_lag(scope: Scope) -> str:
