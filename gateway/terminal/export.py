@@ -22,8 +22,8 @@ from gateway.terminal.rows import Csv, JsonLines, Parquet, Rows
 from gateway.terminal.texts import plural, size
 
 PERIOD: Final = "7d"
-SILENCE_S: Final = 120.0
-"""Until the first bytes of a year's calls, on a busy machine."""
+SILENCE_S: Final = 3600.0
+"""As long as the observer lets an export run: a Parquet file is sent when all of it is there."""
 STDOUT: Final = "-"
 FORMATS: Final[Mapping[str, type[Rows]]] = {"parquet": Parquet, "csv": Csv, "jsonl": JsonLines}
 

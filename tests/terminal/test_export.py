@@ -2,16 +2,20 @@
 
 import json
 import os
+import re
 import stat
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pytest
 from click.testing import Result
 
-from tests.terminal.observers import run
+from tests.terminal.conftest import MESSAGE
+from tests.terminal.observers import Observer, run
 from tests.terminal.scripted import Answer, Requested, scripted
 from tests.terminal.test_connection import bearer
 
@@ -24,6 +28,22 @@ def export(url: str, *options: str) -> Result:
 
 def names(folder: Path) -> list[str]:
     return [path.name for path in folder.iterdir()]
+
+
+@pytest.mark.parametrize(
+    ("format_", "read"), [("csv", duckdb.read_csv), ("jsonl", duckdb.read_json), ("parquet", duckdb.read_parquet)]
+)
+def test_the_observers_calls_are_in_the_file_as_they_were_recorded(
+    observer: Observer, tmp_path: Path, format_: str, read: Callable[[str], Any]
+) -> None:
+    file = tmp_path / f"calls.{format_}"
+    config = str(observer.config)
+    done = run("export", "--config", config, "--format", format_, "--output", str(file), "--status", "error")
+
+    assert (done.exit_code, done.stdout) == (0, ""), done.stderr
+    assert re.fullmatch(rf"3 calls, .+ in {file}\n", done.stderr)
+    rows = read(str(file)).order("call_id").project("call_id, tool_name, error_message").fetchall()
+    assert rows == [(f"c{number}", "search", MESSAGE) for number in (6, 7, 8)]
 
 
 @pytest.fixture
