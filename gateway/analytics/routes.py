@@ -1,8 +1,9 @@
 """The read API's paths, to be mounted by the observer. Every answer is made in a thread, from one snapshot."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import anyio.to_thread
@@ -13,7 +14,9 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
 from gateway.analytics import pages, parts
-from gateway.analytics.auth import Authorizer
+from gateway.analytics.auth import Access, Authorizer
+from gateway.analytics.export import SECONDS, Download, Exports, file_name, parse_format
+from gateway.analytics.formats import FORMATS
 from gateway.analytics.parameters import COMMON, MAX_LIMIT, Fields, parse
 from gateway.analytics.question import Catalogue, Question, UpstreamUp, check_names, no_catalogue, unknown_state
 from gateway.analytics.refusals import NO_STORE, RefusedError, unavailable
@@ -26,6 +29,12 @@ from gateway.ledger import Ledger, Snapshot
 PREFIX: Final = "/api/community/mcp/workspaces/{workspace_id}/analytics"
 JSON: Final = "application/json"
 METHODS: Final = ("GET", "HEAD")
+AT_ONCE: Final = 4
+"""Questions that are answered at the same time, each in a thread of its own; more wait."""
+MAX_WAITING: Final = 64
+RETRY_AFTER_S: Final = 2
+MAX_ROWS: Final = 10**9
+"""The most that `limit` can be of an export, which has none if it is not given."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,14 +63,13 @@ VIEWS: Final[Mapping[str, View]] = {
 class Endpoint:
     """One path as an ASGI application: all that it may answer is JSON, the refusals too."""
 
-    def __init__(self, api: "Api", view: View | None) -> None:
-        self._api = api
-        self._view = view
+    def __init__(self, respond: Callable[[Request], Awaitable[Response]]) -> None:
+        self._respond = respond
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer the request, or say why not."""
         try:
-            response = await self._api.respond(Request(scope), self._view)
+            response = await self._respond(Request(scope))
         except RefusedError as refusal:
             response = refusal.response()
         await response(scope, receive, send)
@@ -84,37 +92,96 @@ class Api:
         self._upstream_up = upstream_up
         self._clock = clock
         self._authorizer = Authorizer(config)
+        self._threads = anyio.CapacityLimiter(AT_ONCE)
+        self._asked = 0
+        self._exports = Exports()
 
-    async def respond(self, request: Request, view: View | None) -> Response:
-        """Answer a request for `view`; None is a path that there is not, for whoever may know it.
+    async def respond(self, request: Request, *, view: View) -> Response:
+        """Answer a request for `view`.
 
         Raises:
             RefusedError: anything but 200.
         """
+        question = await self._question(request, JSON, view.parameters, view.max_limit)
+        if self._asked >= AT_ONCE + MAX_WAITING:
+            raise RefusedError(
+                429,
+                f"{AT_ONCE} questions are being answered, and {MAX_WAITING} wait: ask again later, or less at once",
+                headers={"Retry-After": str(RETRY_AFTER_S)},
+            )
+        self._asked += 1
+        try:
+            body = await anyio.to_thread.run_sync(self._ask, view.answer, question, limiter=self._threads)
+        finally:
+            self._asked -= 1
+        return Response(body, headers=NO_STORE, media_type=JSON)
+
+    async def export(self, request: Request) -> Response:
+        """The range's calls as a file.
+
+        Raises:
+            RefusedError: anything but 200.
+        """
+        wanted = FORMATS.get(request.query_params.get("format", ""))
+        media_type = JSON if wanted is None else wanted.media_type
+        question = await self._question(request, media_type, (*COMMON, "format"), MAX_ROWS)
+        file_format = parse_format(question.fields)
+        headers = {
+            **NO_STORE,
+            "Content-Disposition": f'attachment; filename="{file_name(question, file_format)}"',
+            "Content-Type": file_format.media_type,
+        }
+        await anyio.to_thread.run_sync(self._check, question, limiter=self._threads)
+        if request.method == "HEAD":
+            return Response(headers=headers)
+        try:
+            content = await self._exports.begin(self._ledger.snapshot(seconds=SECONDS), question, file_format)
+        except LedgerUnavailableError as error:
+            raise unavailable(str(error)) from error
+        return Download(content, headers)
+
+    async def nothing(self, request: Request) -> Response:
+        """A path that there is not, for whoever may know it.
+
+        Raises:
+            RefusedError: always.
+        """
+        await self._access(request, JSON)
+        raise RefusedError(404, f"there is no {request.url.path}: see docs/api.md for the paths")
+
+    async def _access(self, request: Request, media_type: str) -> Access:
         if request.method not in METHODS:
             allowed = ", ".join(METHODS)
             raise RefusedError(405, f"{request.method} is not for reading: use {allowed}", headers={"Allow": allowed})
-        if not accepts_json(request.headers.getlist("accept")):
-            raise RefusedError(406, f"the answer is {JSON}, which the Accept header excludes")
-        access = await self._authorizer.authorize(
+        if not accepts(request.headers.getlist("accept"), media_type):
+            raise RefusedError(406, f"the answer is {media_type}, which the Accept header excludes")
+        return await self._authorizer.authorize(
             request.headers.get("authorization"), request.path_params["workspace_id"]
         )
-        if view is None:
-            raise RefusedError(404, f"there is no {request.url.path}: see docs/api.md for the paths")
+
+    async def _question(
+        self, request: Request, media_type: str, parameters: tuple[str, ...], max_limit: int
+    ) -> Question:
+        access = await self._access(request, media_type)
         now_ns = self._clock()
-        fields = Fields(request.query_params.multi_items(), view.parameters)
-        question = Question(
+        fields = Fields(request.query_params.multi_items(), parameters)
+        return Question(
             access=access,
             fields=fields,
-            parameters=parse(fields, now_ns=now_ns, max_limit=view.max_limit),
+            parameters=parse(fields, now_ns=now_ns, max_limit=max_limit),
             now_ns=now_ns,
             fresh_as_of_ns=self._ledger.fresh_as_of_ns,
             catalogue=self._catalogue,
             upstream_up=self._upstream_up,
             call_id=request.path_params.get("call_id", ""),
         )
-        body = await anyio.to_thread.run_sync(self._ask, view.answer, question)
-        return Response(body, headers=NO_STORE, media_type=JSON)
+
+    def _check(self, question: Question) -> None:
+        try:
+            with self._ledger.snapshot() as snapshot:
+                check_names(snapshot, question)
+        except LedgerUnavailableError as error:
+            raise unavailable(str(error)) from error
 
     def _ask(self, answer: Callable[[Snapshot, Question], Any], question: Question) -> bytes:
         try:
@@ -125,15 +192,17 @@ class Api:
             raise unavailable(str(error)) from error
 
 
-def accepts_json(accept: list[str]) -> bool:
-    """Whether the values of `Accept` let JSON through (RFC 9110, section 12.5.1); no header lets all through."""
+def accepts(accept: list[str], media_type: str) -> bool:
+    """Whether the values of `Accept` let a type through (RFC 9110, section 12.5.1); no header lets all through."""
+    wanted = media_type.partition(";")[0]
+    any_of_kind = f"{wanted.partition('/')[0]}/*"
     quality: dict[str, float] = {}
     for part in ",".join(accept).split(","):
         media, *settings = (piece.strip().lower() for piece in part.split(";"))
         weights = [setting.removeprefix("q=") for setting in settings if setting.startswith("q=")]
         if media:
             quality[media] = float(weights[0]) if weights and weights[0].replace(".", "", 1).isdecimal() else 1.0
-    matching = (media for media in (JSON, "application/*", "*/*") if media in quality)
+    matching = (media for media in (wanted, any_of_kind, "*/*") if media in quality)
     return not quality or quality.get(next(matching, ""), 0.0) > 0
 
 
@@ -151,6 +220,11 @@ def routes(
     """
     api = Api(ledger, config, catalogue=catalogue, upstream_up=upstream_up, clock=clock)
     return [
-        *(Route(PREFIX + path + slash, Endpoint(api, view)) for path, view in VIEWS.items() for slash in ("", "/")),
-        Route(PREFIX + "/{rest:path}", Endpoint(api, None)),
+        *(
+            Route(PREFIX + path + slash, Endpoint(partial(api.respond, view=view)))
+            for path, view in VIEWS.items()
+            for slash in ("", "/")
+        ),
+        Route(PREFIX + "/export", Endpoint(api.export)),
+        Route(PREFIX + "/{rest:path}", Endpoint(api.nothing)),
     ]

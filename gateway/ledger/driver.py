@@ -1,6 +1,6 @@
 """What a database must do to be the ledger: the seam between the two drivers and all who read or write."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
@@ -20,13 +20,6 @@ class Snapshot(Protocol):
 
     def calls(self, query: Query) -> list[ToolCall]:
         """The records of a query whose rows are `COLUMNS`."""
-
-    def batches(self, query: Query, size: int) -> Iterator[list[tuple[Any, ...]]]:
-        """The rows of `query`, `size` at a time, without all of them in memory at once.
-
-        Raises:
-            LedgerUnavailableError: as `rows`, also between two batches.
-        """
 
 
 class Transaction(Snapshot, Protocol):
@@ -71,6 +64,13 @@ class Ledger(Protocol):
 
         Raises:
             LedgerUnavailableError: the ledger is away, or the commit failed. It may have happened all the same.
+        """
+
+    def reclaim(self, now_ns: int) -> bool:
+        """Let what deleted rows took be used again; False if others were at work, so that it has to be tried later.
+
+        Raises:
+            LedgerUnavailableError: the ledger is closed, or away.
         """
 
     def close(self) -> None:

@@ -18,6 +18,9 @@ from gateway.ledger.schema import migrate
 
 QUERY_SECONDS: Final = 30.0
 """A snapshot that is open for longer is interrupted."""
+CHECKPOINTS: Final = 10
+CHECKPOINT_PAUSE_S: Final = 0.05
+"""A writer is at work for some hundredths of a second."""
 
 
 def _json_type(annotation: object) -> str:
@@ -82,19 +85,6 @@ class Snapshot:
         except _OUTAGES as error:
             raise _unavailable(error) from error
 
-    def batches(self, query: Query, size: int) -> Iterator[list[tuple[Any, ...]]]:
-        """The rows of `query`, `size` at a time.
-
-        Raises:
-            LedgerUnavailableError: as `rows`.
-        """
-        try:
-            self._cursor.execute(query.sql, dict(query.parameters))
-            while batch := self._cursor.fetchmany(size):
-                yield batch
-        except _OUTAGES as error:
-            raise _unavailable(error) from error
-
     def calls(self, query: Query) -> list[ToolCall]:
         """The records of a query whose rows are `COLUMNS`."""
         return [to_call(row) for row in self.rows(query)]
@@ -120,8 +110,16 @@ class Transaction(Snapshot):
         Raises:
             LedgerUnavailableError: it failed.
         """
-        if calls:
-            self.rows(Query(_INSERT, {"rows": [encode(storable(call)).decode() for call in calls]}))
+        try:
+            insert(self._cursor, calls)
+        except _OUTAGES as error:
+            raise _unavailable(error) from error
+
+
+def insert(connection: duckdb.DuckDBPyConnection, calls: Sequence[ToolCall]) -> None:
+    """Add a row for each call to the table `calls` of any DuckDB database."""
+    if calls:
+        connection.execute(_INSERT, {"rows": [encode(storable(call)).decode() for call in calls]})
 
 
 class DuckLedger:
@@ -195,12 +193,37 @@ class DuckLedger:
             yield Transaction(cursor)
             _try(cursor.commit)
 
+    def reclaim(self, now_ns: int) -> bool:  # noqa: ARG002 - the seam's
+        """Let what deleted rows took be used again: without a checkpoint of its own the file grows for ever.
+
+        Writers wait meanwhile, and if one is at work already, nothing is done: then False.
+
+        Raises:
+            LedgerUnavailableError: the ledger is closed, or the file cannot be written.
+        """
+        for _ in range(CHECKPOINTS):
+            with self._borrowed() as cursor:
+                try:
+                    cursor.execute("checkpoint")
+                except duckdb.TransactionException:  # "there are other write transactions active"
+                    time.sleep(CHECKPOINT_PAUSE_S)
+                except _OUTAGES as error:
+                    raise _unavailable(error) from error
+                else:
+                    return True
+        return False
+
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        with self._borrowed() as cursor:
+            _try(cursor.begin)
+            yield cursor
+
+    @contextlib.contextmanager
+    def _borrowed(self) -> Iterator[duckdb.DuckDBPyConnection]:
         cursor = None
         try:
             cursor = self._cursor()
-            _try(cursor.begin)
             yield cursor
         except LedgerUnavailableError as error:
             if isinstance(error.__cause__, duckdb.FatalException):

@@ -12,19 +12,23 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 import psycopg
+from psycopg import errors
 
 from gateway.calls import ToolCall
+from gateway.errors import LedgerUnavailableError
 from gateway.ledger.connections import OUTAGES, Connections, cut_after, unavailable
 from gateway.ledger.queries import Query
 from gateway.ledger.rows import COLUMNS, storable, to_call, to_row
 from gateway.ledger.schema import migrate
-from gateway.months import Month, month_of
+from gateway.months import DAY_NS, Month, month_of
 
 QUERY_SECONDS: Final = 30.0
 """A snapshot that is open for longer is cut off."""
 WRITE_SECONDS: Final = 20.0
 """So is a transaction. A server that was cut off without a word is noticed within this time."""
 
+LOCK_MS: Final = 500
+"""Milliseconds that dropping a partition waits for readers, for others wait behind it."""
 GRACE_S: Final = 2.0
 """Given to the server, which interrupts a statement itself."""
 
@@ -33,6 +37,7 @@ _WRITE: Final = "begin"
 _LOCK: Final = 0x43414C4C  # of the schema: one replica at a time migrates, or makes a partition
 _CLAIM: Final = 0x4A52  # of one journal; two numbers are another lock than one
 _COPY: Final = f"copy calls ({', '.join(COLUMNS)}) from stdin"
+_PARTITIONS: Final = Query("select inhrelid::regclass::text from pg_inherits where inhparent = 'calls'::regclass", {})
 _PARAMETER: Final = re.compile(r"\$([a-z_][a-z0-9_]*)")
 
 
@@ -56,17 +61,6 @@ class PostgresSnapshot:
         with _outages(), self._connection.cursor() as cursor:
             cursor.execute(_sql(query.sql), dict(query.parameters) or None)
             return cursor.fetchall() if cursor.description is not None else []
-
-    def batches(self, query: Query, size: int) -> Iterator[list[tuple[Any, ...]]]:
-        """The rows of `query`, `size` at a time, by a cursor of the server's.
-
-        Raises:
-            LedgerUnavailableError: as `rows`.
-        """
-        with _outages(), self._connection.cursor("batches") as cursor:
-            cursor.execute(_sql(query.sql), dict(query.parameters) or None)
-            while batch := cursor.fetchmany(size):
-                yield batch
 
     def calls(self, query: Query) -> list[ToolCall]:
         """The records of a query whose rows are `COLUMNS`."""
@@ -130,6 +124,18 @@ def partition_of(month: Month) -> str:
     return f"calls_{datetime.fromtimestamp(month.start_ns // 10**9, UTC):%Y_%m}"
 
 
+def _is_over(name: str, now_ns: int) -> bool:
+    try:
+        begin = datetime.strptime(name, "calls_%Y_%m").replace(tzinfo=UTC)
+    except ValueError:  # a table that somebody else has attached
+        return False
+    return month_of(int(begin.timestamp()) * 10**9).end_ns + DAY_NS < now_ns
+
+
+def _is_empty(snapshot: PostgresSnapshot, table: str) -> bool:
+    return not snapshot.rows(Query(f"select 1 from {table} limit 1", {}))  # noqa: S608 - a name of our own
+
+
 class PostgresLedger:
     """Connections to one database; the first that succeeds brings its schema to the newest version."""
 
@@ -176,6 +182,34 @@ class PostgresLedger:
             yield PostgresTransaction(connection)
             with _outages():
                 connection.execute("commit")
+
+    def reclaim(self, now_ns: int) -> bool:
+        """Drop the partitions of months that were over a day ago and that retention has emptied.
+
+        The server uses again by itself what deleted rows took in the others. False if one could not be locked at once.
+
+        Raises:
+            LedgerUnavailableError: the ledger is closed, or away.
+        """
+        with self.snapshot() as snapshot:
+            over = [name for (name,) in snapshot.rows(_PARTITIONS) if _is_over(name, now_ns)]
+            empty = [name for name in over if _is_empty(snapshot, name)]
+        return all([self._drop(name) for name in empty])  # noqa: C419 - each of them, whatever became of the others
+
+    def _drop(self, name: str) -> bool:
+        """Nobody waits for it for long: whoever reads goes before it."""
+        with self.transaction() as transaction:
+            transaction.execute(Query("select pg_advisory_xact_lock($lock)", {"lock": _LOCK}))
+            transaction.execute(Query(f"set local lock_timeout = {LOCK_MS}", {}))
+            try:
+                transaction.execute(Query("lock table calls in access exclusive mode", {}))
+            except LedgerUnavailableError as error:
+                if isinstance(error.__cause__, errors.LockNotAvailable):
+                    return False
+                raise
+            if _is_empty(transaction, name):
+                transaction.execute(Query(f"drop table {name}", {}))
+        return True
 
     @contextlib.contextmanager
     def _begun(self, begin: str, seconds: float) -> Iterator[psycopg.Connection]:

@@ -166,6 +166,16 @@ def page(scope: Scope, *, after: Place | None, limit: int) -> Query:
     )
 
 
+def oldest_first(scope: Scope, *, limit: int | None) -> Query:
+    """The calls of the scope, or the oldest `limit` of them; rows as `COLUMNS`."""
+    where, parameters = _where(scope)
+    return Query(
+        f"select {', '.join(COLUMNS)} from calls where {where} order by timestamp_ns, call_id"  # noqa: S608 - constants
+        f"{'' if limit is None else ' limit $limit'}",
+        parameters if limit is None else {**parameters, "limit": limit},
+    )
+
+
 def call(scope: Scope, call_id: str) -> Query:
     """The call of this id, if it is in the scope: a row as `COLUMNS`."""
     where, parameters = _where(scope)

@@ -13,6 +13,7 @@ from starlette.applications import Starlette
 from gateway.analytics.routes import routes
 from gateway.calls import ToolCall
 from gateway.config import Config, Jwt
+from gateway.ledger import Ledger, open_ledger
 from gateway.ledger.duck import DuckLedger
 
 PATH = "/api/community/mcp/workspaces/{}/analytics"
@@ -67,9 +68,13 @@ class Service:
         config: Config = CONFIG,
         catalogue: Callable[[str], Iterable[tuple[str, str]]] = lambda _: (),
         upstream_up: Callable[[str, str], bool | None] = lambda _workspace, _server: None,
+        ledger_url: str | None = None,
     ) -> None:
         self.now_ns = now_ns
-        self.ledger = DuckLedger.open(Path(":memory:"))
+        self.config = config
+        self.ledger: Ledger = (
+            DuckLedger.open(Path(":memory:")) if ledger_url is None else open_ledger(ledger_url, Path())
+        )
         self.add(calls)
         self.app = Starlette(
             routes=routes(

@@ -6,7 +6,7 @@ import pytest
 from starlette.applications import Starlette
 from starlette.routing import Match
 
-from gateway.analytics.routes import VIEWS, accepts_json, routes
+from gateway.analytics.routes import JSON, VIEWS, accepts, routes
 from gateway.ledger.queries import Query
 from tests.analytics.service import CONFIG, NOW_NS, PATH, Service
 from tests.ledger.records import call
@@ -71,12 +71,12 @@ def test_a_client_that_takes_no_json_gets_406() -> None:
     ],
 )
 def test_accept_is_read_as_http_says(accept: list[str], *, expected: bool) -> None:
-    assert accepts_json(accept) is expected
+    assert accepts(accept, JSON) is expected
 
 
 def test_a_path_that_is_not_there_is_404_for_who_may_look_and_401_for_others() -> None:
     with Service() as service:
-        for path in ("/nothing", "/calls/a/b", "/export"):
+        for path in ("/nothing", "/calls/a/b", "/exports"):
             response = service.request(path)
             assert response.status_code == 404
             assert set(response.json()) == {"error"}

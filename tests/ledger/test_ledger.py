@@ -104,22 +104,6 @@ def test_texts_are_ordered_by_their_bytes(ledger: Ledger) -> None:
     assert [one.call_id for one in found] == sorted(names, key=str.encode, reverse=True)
 
 
-def test_rows_come_in_batches_from_one_state(ledger: Ledger) -> None:
-    with ledger.transaction() as transaction:
-        transaction.insert([call(call_id=f"{number:02d}") for number in range(10)])
-    with ledger.snapshot(seconds=60) as snapshot:
-        batches = snapshot.batches(Query("select call_id from calls order by call_id", {}), 4)
-        first = next(batches)
-        with ledger.transaction() as transaction:
-            transaction.insert([call(call_id="late")])
-        rest = list(batches)
-    assert [[row[0] for row in batch] for batch in (first, *rest)] == [
-        ["00", "01", "02", "03"],
-        ["04", "05", "06", "07"],
-        ["08", "09"],
-    ]
-
-
 def test_a_block_that_raises_leaves_nothing_behind(ledger: Ledger) -> None:
     def fail_midway() -> None:
         with ledger.transaction() as transaction:

@@ -1,0 +1,157 @@
+"""The range's calls as a file, oldest first, out of one snapshot and with a bounded part of them in memory."""
+
+from collections.abc import AsyncGenerator, Generator, Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from typing import Final
+
+import anyio
+import anyio.to_thread
+from anyio import CancelScope
+from starlette.responses import StreamingResponse
+from starlette.types import Receive, Send
+from starlette.types import Scope as ASGIScope
+
+from gateway.analytics.formats import FORMATS, Format, Rows
+from gateway.analytics.parameters import Fields
+from gateway.analytics.periods import NS, rfc3339
+from gateway.analytics.question import Question
+from gateway.analytics.refusals import ParameterError, RefusedError
+from gateway.ledger import Snapshot, queries
+from gateway.ledger.queries import Scope
+
+SECONDS: Final = 3600.0
+"""An export that takes longer is cut off."""
+AT_ONCE: Final = 2
+RETRY_AFTER_S: Final = 10
+ROWS: Final = 10_000
+"""Of one batch, about: calls of one millisecond are not split."""
+_HOUR_NS: Final = 3600 * NS
+_FINEST_NS: Final = NS // 1000
+
+
+def parse_format(fields: Fields) -> Format:
+    """The parameter `format`.
+
+    Raises:
+        ParameterError: it is missing, or there is no such format.
+    """
+    name = fields.one("format", list(FORMATS))
+    if name is None:
+        raise ParameterError("format", "is missing", list(FORMATS))
+    if name not in FORMATS:
+        raise ParameterError("format", f"{name!r} is no format here", list(FORMATS))
+    return FORMATS[name]
+
+
+def file_name(question: Question, file_format: Format) -> str:
+    """A name that says which calls these are: `engineering-20261101T000000Z-20261123T141000Z.csv`."""
+    span = question.range
+    begin, end = (rfc3339(ns)[:19].replace("-", "").replace(":", "") + "Z" for ns in (span.from_ns, span.to_ns))
+    return f"{question.access.workspace_id}-{begin}-{end}.{file_format.name}"
+
+
+def batches(snapshot: Snapshot, question: Question) -> Iterator[Rows]:
+    """The rows, as many as the question's limit lets through."""
+    left = question.parameters.limit
+    for window in windows(snapshot, question.scope(), _HOUR_NS):
+        rows = snapshot.rows(queries.oldest_first(window, limit=left))
+        if left is not None:
+            left -= len(rows)
+        yield rows
+        if left == 0:
+            return
+
+
+def windows(snapshot: Snapshot, scope: Scope, step_ns: int) -> Iterator[Scope]:
+    """The scope in parts that follow each other, of about `ROWS` calls each; parts without any are left out."""
+    begin_ns, end_ns, calls = scope.from_ns, scope.from_ns, 0
+    counts = snapshot.rows(queries.timeline(scope, None, origin_ns=scope.from_ns, step_ns=step_ns))
+    for since_ns, _, found, _ in sorted(counts):
+        bucket_ns = scope.from_ns + since_ns
+        if calls and calls + found > ROWS:
+            yield replace(scope, from_ns=begin_ns, to_ns=end_ns)
+            begin_ns, calls = bucket_ns, 0
+        end_ns = min(bucket_ns + step_ns, scope.to_ns)
+        if found > ROWS and step_ns > _FINEST_NS:
+            yield from windows(
+                snapshot, replace(scope, from_ns=bucket_ns, to_ns=end_ns), max(step_ns // 60, _FINEST_NS)
+            )
+            begin_ns = end_ns
+        else:
+            calls += found
+    if calls:
+        yield replace(scope, from_ns=begin_ns, to_ns=end_ns)
+
+
+class Exports:
+    """Those that run: each holds a snapshot, and there are few at once."""
+
+    def __init__(self) -> None:
+        self._threads = anyio.CapacityLimiter(AT_ONCE)
+        self._running = 0
+
+    async def begin(
+        self, opening: AbstractContextManager[Snapshot], question: Question, file_format: Format
+    ) -> AsyncGenerator[bytes, None]:
+        """The file's bytes; the first ones are there already, so that what fails at once is no file that breaks off.
+
+        Raises:
+            RefusedError: 429, as many as may run do.
+            LedgerUnavailableError: the ledger is away.
+        """
+        if self._running >= AT_ONCE:
+            raise RefusedError(
+                429,
+                f"{AT_ONCE} exports run already: try again when one has ended",
+                headers={"Retry-After": str(RETRY_AFTER_S)},
+            )
+        self._running += 1
+        chunks = _chunks(opening, question, file_format)
+        try:
+            first = await self._next(chunks)
+        except BaseException:
+            await self._end(chunks)
+            raise
+        return self._all(first, chunks)
+
+    async def _all(self, first: bytes | None, chunks: Generator[bytes, None, None]) -> AsyncGenerator[bytes, None]:
+        try:
+            chunk = first
+            while chunk is not None:
+                yield chunk
+                chunk = await self._next(chunks)
+        finally:
+            await self._end(chunks)
+
+    async def _next(self, chunks: Generator[bytes, None, None]) -> bytes | None:
+        return await anyio.to_thread.run_sync(next, chunks, None, limiter=self._threads)
+
+    async def _end(self, chunks: Generator[bytes, None, None]) -> None:
+        """Also when the client has gone, which is told by cancelling: the snapshot ends with the generator."""
+        self._running -= 1
+        with CancelScope(shield=True):
+            await anyio.to_thread.run_sync(chunks.close, limiter=self._threads)
+
+
+class Download(StreamingResponse):
+    """A file that is sent; however that ends, its snapshot does."""
+
+    def __init__(self, content: AsyncGenerator[bytes, None], headers: Mapping[str, str]) -> None:
+        super().__init__(content, headers=headers)
+        self._content = content
+
+    async def __call__(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
+        """Send it."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            with CancelScope(shield=True):
+                await self._content.aclose()
+
+
+def _chunks(
+    opening: AbstractContextManager[Snapshot], question: Question, file_format: Format
+) -> Generator[bytes, None, None]:
+    with opening as snapshot:
+        yield from file_format.encode(batches(snapshot, question))
