@@ -33,9 +33,12 @@ from gateway.observer.loop_lag import LoopProbe
 from gateway.observer.metrics import MetricsSink
 from gateway.observer.otlp import OtlpSink
 from gateway.observer.reloading import Reloading
+from gateway.observer.retaining import Retaining
+from gateway.observer.series import Labels
 from gateway.observer.sinks import Pump
 from gateway.observer.upkeep import Upkeep
 from gateway.observer.usage import LedgerUsage
+from gateway.observer.usage_reports import UsageReports
 
 DRAIN_S: Final = 5.0
 """Seconds that the sinks have at the end to take what is in the journal; the rest waits there for the next start."""
@@ -51,6 +54,8 @@ class Plane:
     otlp: OtlpSink | None
     pumps: tuple[Pump, ...]
     upkeep: Upkeep
+    retaining: Retaining
+    reports: UsageReports
     reloading: Reloading
     probe: LoopProbe
 
@@ -73,7 +78,9 @@ class Plane:
             Pump(LedgerSink(ledger, journal_id=shared), Reader(journal, ToolCall), interval=0.5, max_bytes=2**22),
             Pump(metrics, Reader(journal, ToolCall, Operation, Heartbeat), interval=0.1, max_bytes=2**18),
         ]
-        subscribers = [usage.configure, metrics.configure]
+        retaining = Retaining(ledger)
+        reports = UsageReports(ledger, config.data_dir, journal_id=shared)
+        subscribers = [usage.configure, metrics.configure, retaining.configure, reports.configure]
         otlp = None
         if config.otlp is not None:
             position = config.data_dir / "otlp.position"
@@ -87,13 +94,16 @@ class Plane:
             otlp=otlp,
             pumps=tuple(pumps),
             upkeep=Upkeep(janitor, pumps),
+            retaining=retaining,
+            reports=reports,
             reloading=Reloading(config, subscribers),
             probe=LoopProbe(),
         )
         metrics.count_also(signals.RECORDS_DROPPED, plane.losses)
+        metrics.count_also(signals.LEDGER_ROWS_DELETED, retaining.deleted)
         return plane
 
-    def losses(self) -> Mapping[tuple[str, str], int]:
+    def losses(self) -> Mapping[Labels, int]:
         """Records that are lost since this process began, by sink and reason."""
         refused = {} if self.otlp is None else {self.otlp.name: self.otlp.dropped}
         return losses(self.pumps, self.upkeep.dropped, refused)
@@ -145,9 +155,10 @@ async def build(
 @contextlib.asynccontextmanager
 async def _background(plane: Plane, stop: asyncio.Event, config_path: Path | None) -> AsyncIterator[None]:
     async with asyncio.TaskGroup() as tasks:
-        running = [tasks.create_task(plane.upkeep.run(stop)), tasks.create_task(plane.probe.run())]
+        work = [plane.upkeep.run(stop), plane.probe.run(), plane.retaining.run(), plane.reports.run()]
         if config_path is not None:
-            running.append(tasks.create_task(plane.reloading.follow(config_path)))
+            work.append(plane.reloading.follow(config_path))
+        running = [tasks.create_task(each) for each in work]
         try:
             yield
         finally:

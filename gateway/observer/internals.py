@@ -6,6 +6,7 @@ from typing import Final
 from gateway.observer import signals
 from gateway.observer.exposition import FamiliesCollector
 from gateway.observer.readings import Family, Reading
+from gateway.observer.series import Labels
 from gateway.observer.sinks import Pump
 
 METRICS: Final = (
@@ -41,13 +42,13 @@ def internals_collector(
 
 def losses(
     pumps: Sequence[Pump], over_max_bytes: Mapping[str, int], refused: Mapping[str, Mapping[str, int]]
-) -> dict[tuple[str, str], int]:
+) -> dict[Labels, int]:
     """What each sink has lost since this process began, by sink and reason: see `MetricsSink.count_also`.
 
     `over_max_bytes` is by sink: calls that the journal deleted unread. `refused` is by sink and reason: records that a
     back end did not take.
     """
-    lost: dict[tuple[str, str], int] = {}
+    lost: dict[Labels, int] = {}
     for pump in pumps:
         name = pump.sink.name
         lost[name, "corrupt"] = pump.corrupt_lines

@@ -5,7 +5,8 @@ import pytest
 from gateway.analytics.periods import moment_ns
 from gateway.calls import ErrorType
 from gateway.config import Config, Plan
-from tests.analytics.service import CONFIG, Service
+from gateway.ledger.retention import delete_batch
+from tests.analytics.service import CONFIG, Service, bearer
 from tests.ledger.records import call
 
 
@@ -65,6 +66,30 @@ def test_once_it_is_used_up_the_day_is_that_of_the_last_call_within_the_limit() 
     with Service(november(9, 1, 7, 4), now_ns=HALF_TIME, config=limited(3)) as service:
         usage = proxy_calls(service)
     assert (usage["used"], usage["remaining"], usage["exhausted_on"]) == (4, 0, "2026-11-07")
+
+
+def test_calls_that_retention_has_deleted_are_used_all_the_same() -> None:
+    mine, bobs = november(1, 1, 2, 9), november(1, 9, token_id="bob")
+    with Service([*mine, *bobs], now_ns=HALF_TIME, config=limited(4)) as service:
+        before = proxy_calls(service)
+        for_bob = service.get("/usage", bearer=bearer(token="bob"))
+        delete_batch(service.ledger, "engineering", at("2026-11-03T00:00:00Z"))
+
+        assert service.get("/overview")["calls"]["month"] == 2
+        assert proxy_calls(service) == before
+        assert service.get("/usage", bearer=bearer(token="bob")) == for_bob
+    assert (before["used"], before["exhausted_on"]) == (6, "2026-11-02")
+    assert for_bob["usage"]["mcp_proxy_calls"]["used"] == 2
+
+
+def test_a_months_first_day_is_projected_as_if_it_were_over() -> None:
+    calls = [call(timestamp_ns=at("2026-11-01T00:10:00Z")) for _ in range(30)]
+    with Service(calls, now_ns=at("2026-11-01T00:20:00Z"), config=limited(600)) as service:
+        early = proxy_calls(service)
+    assert (early["projected"], early["exhausted_on"]) == (930, "2026-11-20")
+    with Service(calls, now_ns=at("2026-11-02T00:00:00Z"), config=limited(600)) as service:
+        late = proxy_calls(service)
+    assert (late["projected"], late["exhausted_on"]) == (900, "2026-11-21")
 
 
 def test_a_limit_of_none_is_null_and_never_reached() -> None:

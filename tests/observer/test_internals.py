@@ -9,6 +9,7 @@ from gateway.calls import ToolCall
 from gateway.journal import Reader, Writer
 from gateway.observer import signals
 from gateway.observer.internals import internals_collector, losses
+from gateway.observer.series import Labels
 from gateway.observer.sinks import Pump
 from tests.observer.counting import AT_ONCE, Clock, batch, call, sink_at, value
 
@@ -72,7 +73,7 @@ def test_losses_are_named_for_every_sink_before_there_are_any(tmp_path: Path) ->
 def test_losses_of_every_life_of_the_process_are_added_up(tmp_path: Path) -> None:
     clock = Clock()
     name, rejected = "mcp_gateway_records_dropped_total", {"sink": "otlp", "reason": "rejected"}
-    lost = {("otlp", "rejected"): 0}
+    lost: dict[Labels, int] = {("otlp", "rejected"): 0}
     first = sink_at(tmp_path, clock, AT_ONCE)
     first.count_also(signals.RECORDS_DROPPED, lambda: lost)
     assert value(first, name, **rejected) == 0
@@ -92,7 +93,7 @@ def test_losses_of_every_life_of_the_process_are_added_up(tmp_path: Path) -> Non
 def test_a_loss_is_exposed_when_it_is_saved_so_that_a_kill_takes_none_of_it_back(tmp_path: Path) -> None:
     clock = Clock()
     name, rejected = "mcp_gateway_records_dropped_total", {"sink": "otlp", "reason": "rejected"}
-    lost = {("otlp", "rejected"): 0}
+    lost: dict[Labels, int] = {("otlp", "rejected"): 0}
     killed = sink_at(tmp_path, clock, AT_ONCE, save_interval=5)
     killed.count_also(signals.RECORDS_DROPPED, lambda: lost)
     lost["otlp", "rejected"] = 5
