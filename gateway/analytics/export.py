@@ -24,6 +24,8 @@ SECONDS: Final = 3600.0
 """An export that takes longer is cut off."""
 AT_ONCE: Final = 2
 RETRY_AFTER_S: Final = 10
+MAX_ROWS: Final = 10**9
+"""The most that `limit` can be; there is none if it is not given."""
 ROWS: Final = 10_000
 """Of one batch, about: calls of one millisecond are not split."""
 _HOUR_NS: Final = 3600 * NS

@@ -13,9 +13,9 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
-from gateway.analytics import pages, parts
+from gateway.analytics import openapi, pages, parts
 from gateway.analytics.auth import Access, Authorizer
-from gateway.analytics.export import SECONDS, Download, Exports, file_name, parse_format
+from gateway.analytics.export import MAX_ROWS, SECONDS, Download, Exports, file_name, parse_format
 from gateway.analytics.formats import FORMATS
 from gateway.analytics.parameters import COMMON, MAX_LIMIT, Fields, parse
 from gateway.analytics.question import Catalogue, Question, UpstreamUp, check_names, no_catalogue, unknown_state
@@ -33,8 +33,6 @@ AT_ONCE: Final = 4
 """Questions that are answered at the same time, each in a thread of its own; more wait."""
 MAX_WAITING: Final = 64
 RETRY_AFTER_S: Final = 2
-MAX_ROWS: Final = 10**9
-"""The most that `limit` can be of an export, which has none if it is not given."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -206,6 +204,18 @@ def accepts(accept: list[str], media_type: str) -> bool:
     return not quality or quality.get(next(matching, ""), 0.0) > 0
 
 
+class _Described:
+    """Answers with the description of the API."""
+
+    def __init__(self) -> None:
+        described = {path: (view.parameters, view.max_limit) for path, view in VIEWS.items()}
+        self._body = msgspec.json.encode(openapi.document(described))
+
+    async def answer(self, _request: Request) -> Response:
+        """OpenAPI 3.1, for whoever asks: it tells nothing of any workspace."""
+        return Response(self._body, media_type=JSON)
+
+
 def routes(
     ledger: Ledger,
     config: Callable[[], Config],
@@ -226,5 +236,6 @@ def routes(
             for slash in ("", "/")
         ),
         Route(PREFIX + "/export", Endpoint(api.export)),
+        Route(openapi.PATH, _Described().answer),
         Route(PREFIX + "/{rest:path}", Endpoint(api.nothing)),
     ]

@@ -125,6 +125,17 @@ class Service:
         """As `send`, for tests that are not asynchronous."""
         return asyncio.run(self.send(path, parameters, **options))
 
+    def app_json(self, path: str) -> Any:
+        """The JSON at a path of the application's, which needs no token."""
+
+        async def fetch() -> httpx.Response:
+            async with httpx.AsyncClient(
+                transport=httpx.ASGITransport(self.app), base_url="http://callscope"
+            ) as client:
+                return await client.get(path)
+
+        return asyncio.run(fetch()).json()
+
     def get(
         self,
         path: str = "",
