@@ -19,6 +19,7 @@ from gateway.config import (
     Requests,
     StdioServer,
     Token,
+    Usage,
     Workspace,
 )
 from gateway.observer.signals import METRICS, PROCESS_METRICS
@@ -36,13 +37,14 @@ def settings() -> set[str]:
         "metrics": Metrics,
         "requests": Requests,
         "redaction": Redaction,
+        "usage": Usage,
     }
     names = {f"{section}.{field}" for section, model in sections.items() for field in model.model_fields}
     names |= {f"workspaces.<slug>.{field}" for field in Workspace.model_fields if field not in ("servers", "tokens")}
     names |= {"workspaces.<slug>.servers.<slug>", "workspaces.<slug>.tokens[].id", "observer.listen"}
     models: tuple[type[BaseModel], ...] = (HttpServer, StdioServer, Token)
     names |= {f"….{field}" for model in models for field in model.model_fields if field != "id"}
-    names |= {name for name in Config.model_fields if name in ("listen", "data_dir")}
+    names |= {name for name in Config.model_fields if name in ("listen", "data_dir", "ledger")}
     return names | {"plans.<name>.retention_days", "plans.<name>.calls_per_month"}
 
 

@@ -18,6 +18,7 @@ from gateway.relay.admission import Admission
 from gateway.relay.answering import Answering
 from gateway.relay.changes import Changes
 from gateway.relay.endpoint import Endpoint
+from gateway.relay.enforcement import Enforcement
 from gateway.relay.following import Following
 from gateway.relay.guard import Guards
 from gateway.relay.keys import new_key
@@ -49,6 +50,7 @@ class Relay:
         self._secrets: set[str] = set()
         self._recorder = Recorder(journal, replica=socket.gethostname(), fsync_interval=config.journal.fsync_interval)
         self._directory = Directory(config, self._pools, self._recorder.operation)
+        self._enforcement = Enforcement(config, journal, self._recorder.unsure)
         guards = Guards()
         self._sessions = Sessions(key)
         self._parking = Parking(key)
@@ -66,6 +68,7 @@ class Relay:
             max_bytes=config.requests.max_bytes,
         )
         self._endpoint.listening = self._listening
+        self._endpoint.quota = self._enforcement.quota
         self._retired: set[asyncio.Task[None]] = set()
         self._probes: asyncio.Event = asyncio.Event()
 
@@ -84,6 +87,8 @@ class Relay:
         self._endpoint.admission = _admission(config)
         self._endpoint.legacy.enabled = self._endpoint.answering.sessions = config.requests.sessions
         self._endpoint.tool_calls.redactor = self._redactor(config)
+        self._enforcement.apply(config)
+        self._endpoint.quota = self._enforcement.quota
         kept = set(self._directory.servers())
         for server in before.servers():
             if server not in kept:
@@ -101,8 +106,10 @@ class Relay:
 
         At `stop`, streams end that would go on without end.
         """
+        await self._enforcement.begin()
         tasks = [asyncio.create_task(self._recorder.beat(self._servers))]
         tasks.append(asyncio.create_task(self._probe()))
+        tasks.append(asyncio.create_task(self._enforcement.watch()))
         if config_path is not None:
             tasks.append(asyncio.create_task(self._follow(config_path)))
         if stop is not None:

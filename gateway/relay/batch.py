@@ -58,7 +58,7 @@ async def _answer(message: bytes, headers: Headers, serve: Serve) -> bytes | Non
     await serve(message, headers, captured.send)
     if not captured.body:
         return None
-    if captured.status == 429:  # noqa: PLR2004 - too many requests: its body is none of JSON-RPC's
+    if captured.status == 429 and _decode_head(captured.body).id is UNSET:  # noqa: PLR2004 - its body is none of JSON-RPC's
         error = jsonrpc.error_object(captured.status, "over the limit of requests: try again later")
         return jsonrpc.error(_id_of(message), error)
     return captured.body

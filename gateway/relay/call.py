@@ -12,6 +12,7 @@ from gateway.calls import UNKNOWN
 from gateway.journal import lines
 from gateway.mcp import trace_context
 from gateway.mcp.inbound import ClientInfo, Request
+from gateway.relay.quota import Quota
 from gateway.relay.sessions import Session
 from gateway.relay.upstream.seam import Exchange
 from gateway.relay.workspaces import Principal, Route, Server, WorkspaceView, route_members
@@ -32,6 +33,7 @@ class Call:
         "headers",
         "identity",
         "principal",
+        "quota",
         "request",
         "request_bytes",
         "routed_ns",
@@ -60,6 +62,8 @@ class Call:
         self.request_bytes = request_bytes
         self.session: Session | None = None
         """A legacy client's, if it has one."""
+        self.quota: Quota | None = None
+        """What has taken it, and must be told how it ends."""
         self.server: Server | None = None
         self.tool = UNKNOWN
         self.exchange: Exchange | None = None

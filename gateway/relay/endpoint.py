@@ -24,6 +24,7 @@ from gateway.relay.guard import Guards
 from gateway.relay.legacy import LegacyClients
 from gateway.relay.limits import Exceeded, RateLimits
 from gateway.relay.operations import Refusal
+from gateway.relay.quota import Denied, Quota
 from gateway.relay.recorder import Recorder
 from gateway.relay.responses import EventStream, rate_limited, send_empty, send_error, send_json
 from gateway.relay.tool_calls import ToolCalls
@@ -64,6 +65,8 @@ class Endpoint:
         self._guards = guards
         self._limits = RateLimits()
         self.listening: Listening | None = None
+        self.quota: Quota | None = None
+        """None while plans are not enforced."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one HTTP request."""
@@ -117,12 +120,21 @@ class Endpoint:
         if request.era is Era.LEGACY:
             self.legacy.join(call)
         if request.method == "tools/call":
+            if exceeded is None and self.quota is not None:
+                return self.tool_calls.serve(call, receive, send, self._take(call, self.quota))
             return self.tool_calls.serve(call, receive, send, exceeded)
         if exceeded is not None:
             return self._too_many(exceeded, send)
         if request.method == subscriptions.METHOD and request.era is Era.MODERN and self.listening is not None:
             return self.listening.serve(call, receive, send)
         return self._operation(call, receive, send)
+
+    @staticmethod
+    def _take(call: Call, quota: Quota) -> Denied | None:
+        denied = quota.take(call.view.slug, call.timestamp_ns)
+        if denied is None:
+            call.quota = quota
+        return denied
 
     async def _too_many(self, exceeded: Exceeded, send: Send) -> None:
         self._recorder.reject("rate_limited")

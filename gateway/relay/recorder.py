@@ -10,6 +10,7 @@ from typing import Final
 
 from gateway.calls import Heartbeat, Operation, UpstreamState
 from gateway.journal import Writer
+from gateway.relay.quota import Decision
 from gateway.relay.workspaces import Server
 
 logger = logging.getLogger(__name__)
@@ -27,6 +28,7 @@ class Recorder:
         self.journal = journal
         self.replica = replica
         self._rejected: Counter[str] = Counter()
+        self._unsure: dict[str, dict[str, int]] = {}
         self._fsync_interval = fsync_interval
         self._lag_ms = 0.0
         self._beats = 0
@@ -34,6 +36,11 @@ class Recorder:
     def reject(self, reason: str) -> None:
         """Count a request that was turned away before it was a call."""
         self._rejected[reason] += 1
+
+    def unsure(self, workspace_id: str, decision: Decision) -> None:
+        """Count what was decided of a call without knowing what its workspace has used."""
+        decisions = self._unsure.setdefault(workspace_id, {})
+        decisions[decision] = decisions.get(decision, 0) + 1
 
     def operation(self, operation: Operation) -> None:
         """Record a request that is no tool call."""
@@ -83,6 +90,7 @@ class Recorder:
             for server in servers
         ]
         rejected, self._rejected = dict(self._rejected), Counter()
+        unsure, self._unsure = self._unsure, {}
         lag, self._lag_ms = self._lag_ms, 0.0
         self.journal.append(
             Heartbeat(
@@ -91,6 +99,7 @@ class Recorder:
                 pid=os.getpid(),
                 upstreams=states,
                 rejected=rejected,
+                usage_unknown=unsure,
                 dropped=self.journal.take_dropped(),
                 event_loop_lag_ms=lag,
             )

@@ -55,6 +55,11 @@ async def rate_limited(send: Send, exceeded: Exceeded) -> None:
     await send_json(send, 429, body, headers)
 
 
+async def over_quota(send: Send, body: bytes, retry_after_s: int) -> None:
+    """HTTP 429 with a JSON-RPC error, for a call that the workspace's plan does not allow."""
+    await send_json(send, 429, body, [(b"retry-after", b"%d" % retry_after_s)])
+
+
 class EventStream:
     """An answer as Server-Sent Events, begun with its first event."""
 

@@ -24,9 +24,11 @@ from gateway.relay.guard import Guard, Guards
 from gateway.relay.limits import Exceeded
 from gateway.relay.mirrored import MismatchError
 from gateway.relay.parking import Parking
+from gateway.relay.quota import Denied
+from gateway.relay.quota_refusal import TOO_MANY, reason, refusal_data, retry_after_s
 from gateway.relay.recorder import Recorder
 from gateway.relay.redaction import Redactor
-from gateway.relay.responses import EventStream, rate_limited, send_json
+from gateway.relay.responses import EventStream, over_quota, rate_limited, send_json
 from gateway.relay.upstream.seam import Exchange, Reply, UpstreamError
 from gateway.relay.workspaces import Route, Server
 
@@ -82,13 +84,16 @@ class ToolCalls:
         self._parking = parking
         self.redactor = redactor
 
-    async def serve(self, call: Call, receive: Receive, send: Send, exceeded: Exceeded | None) -> None:
-        """Relay one call: whatever happens, it is recorded once, and a client that is still there gets an answer."""
+    async def serve(self, call: Call, receive: Receive, send: Send, over: Exceeded | Denied | None) -> None:
+        """Relay one call: whatever happens, it is recorded once, and a client that is still there gets an answer.
+
+        One that is over a limit is not sent on.
+        """
         stream = EventStream(send, call.headers)
         reply: Reply | None = None
         try:
-            if exceeded is not None:
-                raise self._over_limit(call, exceeded)
+            if over is not None:
+                raise self._over(call, over)
             reply = await self._relay(call, receive, stream)
             failure = self._judge(call, reply)
             if reply.error is not UNSET or (
@@ -97,10 +102,8 @@ class ToolCalls:
                 reply = self._translated(call, reply, failure)
         except _Refused as refusal:
             failure = refusal.failure
-        except MismatchError as error:  # a bad request, and no call
-            self._recorder.reject("bad_request")
-            answer = jsonrpc.error(call.request.id, jsonrpc.error_object(error.code, str(error)))
-            await send_json(send, jsonrpc.http_status(call.request.era, error.code), answer)
+        except MismatchError as error:
+            await self._no_call(call, error, send)
             return
         except (crossing.InvalidRequestError, crossing.ToldError) as error:
             failure = self._not_crossed(call, error)
@@ -111,8 +114,8 @@ class ToolCalls:
         timing = self._record(call, failure, len(body))
         if failure is not None and failure.error_type is ErrorType.CANCELLED:
             await stream.end_without()
-        elif exceeded is not None:
-            await rate_limited(send, exceeded)
+        elif over is not None:
+            await self._refuse(call, over, body, send)
         elif stream.begun:
             await stream.end(body)
         else:
@@ -212,12 +215,31 @@ class ToolCalls:
 
     # -- outcomes
 
-    def _over_limit(self, call: Call, exceeded: Exceeded) -> _Refused:
+    def _over(self, call: Call, over: Exceeded | Denied) -> _Refused:
         name = call.request.params.get("name", _NO_NAME)
         route = call.view.route(name)
         call.server = call.view.resolve(name)[0]
         call.tool = route.tool if route is not None else UNKNOWN
-        return _Refused(Failure(ErrorType.RATE_LIMITED, f"over the limit of {exceeded.limit} requests"))
+        if isinstance(over, Exceeded):
+            return _Refused(Failure(ErrorType.RATE_LIMITED, f"over the limit of {over.limit} requests"))
+        message = reason(over)
+        error = jsonrpc.error_object(TOO_MANY, message, refusal_data(over))
+        return _Refused(Failure(ErrorType.QUOTA_EXCEEDED, message, error, code=TOO_MANY))
+
+    @staticmethod
+    async def _refuse(call: Call, over: Exceeded | Denied, body: bytes, send: Send) -> None:
+        if isinstance(over, Exceeded):
+            await rate_limited(send, over)
+        else:
+            await over_quota(send, body, retry_after_s(over, call.timestamp_ns))
+
+    async def _no_call(self, call: Call, error: MismatchError, send: Send) -> None:
+        """What was asked for is no call, but a bad request."""
+        self._recorder.reject("bad_request")
+        if call.quota is not None:
+            call.quota.give_back(call.view.slug, call.timestamp_ns)
+        answer = jsonrpc.error(call.request.id, jsonrpc.error_object(error.code, str(error)))
+        await send_json(send, jsonrpc.http_status(call.request.era, error.code), answer)
 
     def _unknown(self, call: Call) -> Failure:
         name = bytes(call.request.params.get("name", b"(none)"))[:_SHOWN_NAME].decode("utf-8", "replace")
@@ -319,6 +341,8 @@ class ToolCalls:
             call.identify(self._replica, None)
         line, phases = call.end(self._members(failure) if failure is not None else "", response_bytes)
         self._journal.end(call.call_id, line)
+        if call.quota is not None:
+            call.quota.end(call.view.slug, call.timestamp_ns, self._journal.line_end)
         return server_timing(phases)
 
     def _members(self, failure: Failure) -> str:
