@@ -21,7 +21,6 @@ from tests.system.sources import Prometheus, prometheus
 EMPTY: Final = {
     "Firing alerts": "no alert rule is loaded here",
     "Calls with unknown usage": "the usage was known all the time",
-    "Deleted from the ledger": "nothing is old enough",
     **dict.fromkeys(
         ("Calls this week", "Calls this month", "Calls each day", "Members of this month", "Tools of this month"),
         "they read recording rules, which take five minutes: see test_rules_and_dashboards.py",

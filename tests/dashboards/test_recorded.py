@@ -7,9 +7,9 @@ import pytest
 from dashboards.promql import Scope, total
 from dashboards.queries import calls
 from tests.dashboards.promtool import holds
-from tests.dashboards.reading import ROOT
+from tests.dashboards.reading import RULES, RULES_NEEDED
 
-RULES = sorted((ROOT / "prometheus" / "rules").glob("recording*.y*ml"))
+RECORDING = sorted(RULES.glob("recording*.y*ml"))
 SCOPE = Scope("workspace")
 HOURS = 12
 A_MINUTE = {"alice": 2, "bot": 5}
@@ -20,6 +20,7 @@ def close(query: str, expected: float) -> str:
     return f"abs({query} / {expected} - 1) < bool 0.02"
 
 
+@RULES_NEEDED
 @pytest.mark.parametrize("window", ["6h", "2h"])
 def test_a_count_of_weeks_is_that_of_the_counters(tmp_path: Path, window: str) -> None:
     labels = 'job="callscope", instance="a:9464", workspace="a", server="s", tool="t", status="success", error_type=""'
@@ -39,4 +40,4 @@ def test_a_count_of_weeks_is_that_of_the_counters(tmp_path: Path, window: str) -
         },
     }
 
-    holds(tmp_path, series, asked, at_s=HOURS * 3600 - 53, interval="1m", rules=RULES)
+    holds(tmp_path, series, asked, at_s=HOURS * 3600 - 53, interval="1m", rules=RECORDING)
