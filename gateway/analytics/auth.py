@@ -8,16 +8,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-import anyio.to_thread
 import jwt
 
 from gateway import config
+from gateway.analytics.keys import ALGORITHMS, KeySet, KeySetUnavailableError
 from gateway.analytics.refusals import RefusedError, unauthorized, unavailable
 
 ALL_WORKSPACES: Final = "*"
 LEEWAY_S: Final = 10.0
-JWKS_TIMEOUT_S: Final = 5.0
 _BLOCK_BYTES: Final = 64
+_NO_TOKEN: Final = (ValueError, TypeError, OverflowError, RecursionError)
+"""What PyJWT does not translate: claims of types that no token has, infinite times, a header of brackets alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +36,7 @@ class Authorizer:
 
     def __init__(self, current: Callable[[], config.Config]) -> None:
         self._config = current
-        self._key_sets: dict[str, jwt.PyJWKClient] = {}
+        self._key_sets: dict[str, KeySet] = {}
 
     async def authorize(self, authorization: str | None, workspace_id: str) -> Access:
         """Check the `Authorization` header's value.
@@ -66,29 +67,24 @@ class Authorizer:
             raise unauthorized("a token is missing: send 'Authorization: Bearer <JWT>'")
         try:
             return await self._decode(current.api.jwt, bearer.strip())
-        except jwt.PyJWKClientConnectionError as error:
+        except KeySetUnavailableError as error:
             raise unavailable("the key set that verifies tokens cannot be fetched: see api.jwt.jwks_url") from error
-        except (jwt.PyJWTError, ValueError, TypeError) as error:  # the latter: claims of types that no token has
+        except (jwt.PyJWTError, *_NO_TOKEN) as error:
             raise unauthorized(f"the token is not valid: {error}") from error
 
     async def _decode(self, settings: config.Jwt, bearer: str) -> dict[str, Any]:
         if settings.jwks_url is None:
             return _claims(bearer, _hmac_key(settings.secret or ""), ["HS256"], settings)
+        header = jwt.get_unverified_header(bearer)
+        if header.get("alg") not in ALGORITHMS:
+            raise jwt.InvalidAlgorithmError(f"it must be signed by {' or '.join(ALGORITHMS)}")
+        name = header.get("kid")
+        if name is None:
+            raise jwt.InvalidTokenError('its header has no "kid", which names the key')
         keys = self._key_sets.get(settings.jwks_url)
         if keys is None:
-            keys = jwt.PyJWKClient(settings.jwks_url, timeout=JWKS_TIMEOUT_S)
-            self._key_sets[settings.jwks_url] = keys
-        key = await anyio.to_thread.run_sync(_signing_key, keys, bearer)
-        return _claims(bearer, key, ["RS256", "ES256"], settings)
-
-
-def _signing_key(keys: jwt.PyJWKClient, bearer: str) -> jwt.PyJWK:
-    try:
-        return keys.get_signing_key_from_jwt(bearer)
-    except jwt.PyJWTError:
-        raise
-    except (OSError, ValueError) as error:  # the address answers what is no JSON
-        raise jwt.PyJWKClientConnectionError(str(error)) from error
+            keys = self._key_sets[settings.jwks_url] = KeySet(settings.jwks_url)
+        return _claims(bearer, await keys.key(name), ALGORITHMS, settings)
 
 
 def _claims(bearer: str, key: Any, algorithms: Sequence[str], settings: config.Jwt) -> dict[str, Any]:

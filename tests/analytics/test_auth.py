@@ -1,20 +1,21 @@
 import base64
+import hmac
 import json
-import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import jwt
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
 
 from gateway import config
+from gateway.analytics import keys
 from gateway.analytics.auth import issue
 from gateway.analytics.refusals import RefusedError
 from gateway.calls import ToolCall
+from tests.analytics.key_server import EC_KEY, RSA_KEY, KeyServer, key_server, nobodys_url, public
 from tests.analytics.service import CONFIG, JWT, NOW_NS, Service, bearer
 from tests.ledger.records import call
 
@@ -51,6 +52,8 @@ def test_a_token_for_all_workspaces_is_let_in() -> None:
         (bearer(exp=time.time() - 60), "expired"),
         (bearer(nbf=time.time() + 3600), "not valid yet"),
         (bearer(exp="soon"), "no time"),
+        (bearer(exp=float("inf")), "an infinite time"),
+        (bearer(iat=time.time() + 3600), "issued in the future"),
         (bearer(workspaces="engineering"), "no list"),
         (bearer(workspaces=[1]), "no slugs"),
         (bearer(token=7), "no member"),
@@ -152,53 +155,13 @@ def test_tokens_of_a_key_set_cannot_be_issued_here() -> None:
         issue(config.Jwt(jwks_url="http://127.0.0.1/keys"), ["*"], 60, time.time())
 
 
-@dataclass
-class KeySet:
-    """A local server of a key set."""
-
-    keys: list[dict[str, Any]] = field(default_factory=list)
-    body: bytes | None = None
-    requests: int = 0
-    url: str = ""
-
-
 @pytest.fixture
-def key_set() -> Iterator[KeySet]:
-    served = KeySet()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            served.requests += 1
-            body = json.dumps({"keys": served.keys}).encode() if served.body is None else served.body
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    served.url = f"http://127.0.0.1:{server.server_port}/keys"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield served
-    server.shutdown()
-    thread.join(10)
-    server.server_close()
+def key_set() -> Iterator[KeyServer]:
+    with key_server() as running:
+        yield running
 
 
-RSA_KEY = rsa.generate_private_key(65537, 2048)
-EC_KEY = ec.generate_private_key(ec.SECP256R1())
-
-
-def public(key: Any, kid: str) -> dict[str, Any]:
-    algorithm = jwt.algorithms.RSAAlgorithm if isinstance(key, rsa.RSAPrivateKey) else jwt.algorithms.ECAlgorithm
-    described: dict[str, Any] = algorithm.to_jwk(key.public_key(), as_dict=True)
-    return {**described, "kid": kid, "use": "sig"}
-
-
-def test_a_key_set_verifies_rsa_and_elliptic_curve_tokens_and_is_fetched_once(key_set: KeySet) -> None:
+def test_a_key_set_verifies_rsa_and_elliptic_curve_tokens_and_is_fetched_once(key_set: KeyServer) -> None:
     key_set.keys = [public(RSA_KEY, "r"), public(EC_KEY, "e")]
     with Service(config=settings(jwks_url=key_set.url)) as service:
         for _ in range(2):
@@ -222,29 +185,94 @@ def test_a_key_set_verifies_rsa_and_elliptic_curve_tokens_and_is_fetched_once(ke
     ],
     ids=lambda value: value if " " in value else "",
 )
-def test_a_token_that_the_key_set_does_not_verify_is_401(key_set: KeySet, token: str, why: str) -> None:
+def test_a_token_that_the_key_set_does_not_verify_is_401(key_set: KeyServer, token: str, why: str) -> None:
     symmetric = base64.urlsafe_b64encode(b"k" * 64).decode().rstrip("=")
     key_set.keys = [public(RSA_KEY, "r"), {"kty": "oct", "k": symmetric, "kid": "o", "alg": "HS256"}]
     assert status(token, used=settings(jwks_url=key_set.url)) == 401, why
 
 
-def test_a_public_key_is_no_shared_secret(key_set: KeySet) -> None:
+def forged(header: dict[str, Any], key: bytes) -> str:
+    """A token that is signed by HMAC with whatever bytes; PyJWT itself refuses to make one with a public key."""
+    claims = {"workspaces": ["*"], "exp": int(time.time()) + 600}
+    signed = ".".join(
+        base64.urlsafe_b64encode(json.dumps(part).encode()).decode().rstrip("=") for part in (header, claims)
+    )
+    signature = base64.urlsafe_b64encode(hmac.digest(key, signed.encode(), "sha256")).decode().rstrip("=")
+    return f"{signed}.{signature}"
+
+
+@pytest.mark.parametrize("algorithm", ["HS256", "RS256", "none", "None", "hs256", ""])
+def test_a_public_key_is_no_shared_secret(key_set: KeyServer, algorithm: str) -> None:
     key_set.keys = [public(RSA_KEY, "r")]
-    published = key_set.keys[0]["n"].encode()
-    forged = bearer(published, "HS256", {"kid": "r"}, workspaces=["*"])
-    assert status(forged, used=settings(jwks_url=key_set.url)) == 401
+    encodings = (
+        (serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo),
+        (serialization.Encoding.PEM, serialization.PublicFormat.PKCS1),
+        (serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo),
+    )
+    published = [RSA_KEY.public_key().public_bytes(*how) for how in encodings]
+    published += [key_set.keys[0]["n"].encode(), json.dumps(key_set.keys[0]).encode(), b""]
+    with Service(config=settings(jwks_url=key_set.url)) as service:
+        for key in published:
+            for claimed in ({"alg": algorithm, "kid": "r"}, {"alg": algorithm, "kid": "r", "jwk": key_set.keys[0]}):
+                assert service.request("/overview", bearer=forged(claimed, key)).status_code == 401
+
+
+def test_a_token_brings_no_key_of_its_own(key_set: KeyServer) -> None:
+    mine = rsa.generate_private_key(65537, 2048)
+    key_set.keys = [public(RSA_KEY, "r")]
+    with key_server() as strangers, Service(config=settings(jwks_url=key_set.url)) as service:
+        strangers.keys = [public(mine, "r")]
+        headers: list[dict[str, Any]] = [{"jwk": public(mine, "r")}, {"jku": strangers.url}, {"x5u": strangers.url}]
+        for header in headers:
+            token = bearer(mine, "RS256", {"kid": "r", **header}, workspaces=["*"])
+            assert service.request("/overview", bearer=token).status_code == 401
+    assert strangers.requests == 0
+
+
+def test_where_a_secret_is_configured_a_key_pair_opens_nothing() -> None:
+    for key, algorithm in ((RSA_KEY, "RS256"), (EC_KEY, "ES256")):
+        assert status(bearer(key, algorithm, {"kid": "r"})) == 401
+
+
+@pytest.mark.parametrize(("issuer", "audience", "expected"), [("us", "callscope", 200), ("them", "x", 401)])
+def test_issuer_and_audience_hold_for_a_key_set_too(
+    key_set: KeyServer, issuer: str, audience: str, expected: int
+) -> None:
+    key_set.keys = [public(EC_KEY, "e")]
+    strict = settings(jwks_url=key_set.url, issuer=issuer, audience=audience)
+    token = bearer(EC_KEY, "ES256", {"kid": "e"}, iss="us", aud="callscope")
+    assert status(token, used=strict) == expected
+
+
+def test_keys_rotate_while_the_service_runs(key_set: KeyServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keys, "PAUSE_S", 0.0)
+    key_set.keys = [public(RSA_KEY, "old")]
+    old, new = bearer(RSA_KEY, "RS256", {"kid": "old"}), bearer(EC_KEY, "ES256", {"kid": "new"})
+
+    def statuses(service: Service) -> list[int]:
+        return [service.request("/overview", bearer=token).status_code for token in (old, new)]
+
+    with Service(config=settings(jwks_url=key_set.url)) as service:
+        assert statuses(service) == [200, 401]
+        key_set.keys = [public(RSA_KEY, "old"), public(EC_KEY, "new")]
+        assert statuses(service) == [200, 200]
+        key_set.keys = [public(EC_KEY, "new")]
+        monkeypatch.setattr(keys, "REFRESH_S", 0.0)
+        assert statuses(service) == [401, 200]
+        key_set.status = 500
+        assert statuses(service) == [503, 200]
+        monkeypatch.setattr(keys, "LIFETIME_S", 0.0)
+        assert statuses(service) == [503, 503]
 
 
 @pytest.mark.parametrize("body", [b"<html>", b"[]", b'{"keys": []}'])
-def test_a_key_set_that_is_none_lets_nobody_in(key_set: KeySet, body: bytes) -> None:
+def test_a_key_set_that_is_none_lets_nobody_in(key_set: KeyServer, body: bytes) -> None:
     key_set.body = body
     assert status(bearer(RSA_KEY, "RS256", {"kid": "r"}), used=settings(jwks_url=key_set.url)) in (401, 503)
 
 
 def test_a_key_set_that_cannot_be_fetched_is_503_and_says_when_to_come_again() -> None:
-    with ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as closed:
-        url = f"http://127.0.0.1:{closed.server_port}/keys"
-    with Service(config=settings(jwks_url=url)) as service:
+    with Service(config=settings(jwks_url=nobodys_url())) as service:
         response = service.request("/overview", bearer=bearer(RSA_KEY, "RS256", {"kid": "r"}))
     assert response.status_code == 503
     assert int(response.headers["retry-after"]) > 0
