@@ -15,6 +15,7 @@ from gateway.calls import ToolCall
 from gateway.config import Config, Jwt
 from gateway.ledger import Ledger, open_ledger
 from gateway.ledger.duck import DuckLedger
+from gateway.ledger.queries import Query
 
 PATH = "/api/community/mcp/workspaces/{}/analytics"
 JWT = Jwt(secret="short")
@@ -43,6 +44,9 @@ CONFIG = Config.model_validate(
 )
 """`engineering` has no limits; `sales` has the free plan."""
 
+LEDGER_URL: str | None = None
+"""Where the calls are put: None is DuckDB."""
+
 SECRET = (JWT.secret or "").encode().ljust(64, b"\0")
 """As HMAC pads it; written out, because PyJWT warns of a short one."""
 
@@ -70,11 +74,13 @@ class Service:
         upstream_up: Callable[[str, str], bool | None] = lambda _workspace, _server: None,
         ledger_url: str | None = None,
     ) -> None:
+        url = ledger_url or LEDGER_URL
         self.now_ns = now_ns
         self.config = config
-        self.ledger: Ledger = (
-            DuckLedger.open(Path(":memory:")) if ledger_url is None else open_ledger(ledger_url, Path())
-        )
+        self.ledger: Ledger = DuckLedger.open(Path(":memory:")) if url is None else open_ledger(url, Path())
+        with self.ledger.transaction() as transaction:
+            for table in ("calls", "deleted_usage"):
+                transaction.execute(Query(f"delete from {table}", {}))  # noqa: S608 - constants
         self.add(calls)
         self.app = Starlette(
             routes=routes(

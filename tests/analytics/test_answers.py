@@ -1,10 +1,11 @@
 """Every answer of the API against a plain fold over the same calls."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway.calls import ErrorType, ToolCall
@@ -12,9 +13,18 @@ from tests.analytics import fold
 from tests.analytics.service import CONFIG, NOW_NS, Service, bearer
 from tests.ledger.records import call
 
+pytestmark = pytest.mark.usefixtures("both_ledgers")
+
 S = 10**9
 DST_ENDS_IN_BERLIN = 1_792_889_999 * S
 """2026-10-25 00:59:59 UTC, the last second of summer time."""
+
+DST_BEGINS_IN_BERLIN = 1_774_745_999 * S
+"""2026-03-29 00:59:59 UTC, the last second of winter time."""
+MOMENTS = [
+    NOW_NS,
+    *(moment + days * 86_400 * S for moment in (DST_ENDS_IN_BERLIN, DST_BEGINS_IN_BERLIN) for days in (0, 1)),
+]
 
 ZONES = ["UTC", "Europe/Berlin", "America/New_York", "Asia/Kolkata", "Pacific/Auckland"]
 PERIODS = ["today", "week", "month", "30m", "1h", "24h", "7d", "30d", "2w"]
@@ -61,6 +71,18 @@ def drawn_filters(draw: st.DrawFn) -> dict[str, set[str]]:
     }
 
 
+@st.composite
+def drawn_ranges(draw: st.DrawFn, now_ns: int, tz: str) -> tuple[dict[str, str], Callable[[ToolCall], bool]]:
+    """The parameters of a range, and whether a call is in it."""
+    if draw(st.booleans()):
+        period = draw(st.sampled_from(PERIODS))
+        return {"period": period}, fold.within(period, tz, now_ns)
+    to_ns = now_ns - draw(st.integers(0, 40 * 86_400 * S))
+    from_ns = to_ns - draw(st.integers(1, 40 * 86_400 * S))
+    written = {name: f"{ns // S}.{ns % S:09d}" for name, ns in (("from", from_ns), ("to", to_ns))}
+    return written, lambda call: from_ns <= call.timestamp_ns < to_ns
+
+
 def query(filters: dict[str, set[str]], **single: str) -> list[tuple[str, str]]:
     return [*single.items(), *((name, value) for name, values in filters.items() for value in sorted(values))]
 
@@ -86,6 +108,16 @@ def check(answer: Any, expected: Any) -> None:
     assert same(answer, expected), f"{answer}\nis not\n{expected}"
 
 
+def pages(service: Service, asked: list[tuple[str, str]]) -> list[dict[str, Any]]:
+    """The calls of all pages."""
+    page = service.get("/calls", asked)
+    calls = list(page["calls"])
+    while page["next_cursor"] is not None:
+        page = service.get("/calls", [*asked, ("cursor", page["next_cursor"])])
+        calls += page["calls"]
+    return calls
+
+
 # The names that a filter may have: a filter for what never was is refused, and has its own test.
 KNOWN = [
     call(server_slug=server, tool_name=tool, token_id=token, timestamp_ns=1)
@@ -94,54 +126,64 @@ KNOWN = [
 
 
 @given(st.data())
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_every_view_is_the_fold_of_the_calls_that_it_covers(data: st.DataObject) -> None:
-    now_ns = data.draw(st.sampled_from([NOW_NS, DST_ENDS_IN_BERLIN, DST_ENDS_IN_BERLIN + 86_400 * S]))
+    now_ns = data.draw(st.sampled_from(MOMENTS))
     calls = [*KNOWN, *data.draw(drawn_calls(now_ns))]
-    tz, period = data.draw(st.sampled_from(ZONES)), data.draw(st.sampled_from(PERIODS))
+    tz = data.draw(st.sampled_from(ZONES))
+    span, inside = data.draw(drawn_ranges(now_ns, tz))
     filters = data.draw(drawn_filters())
     by = data.draw(st.lists(st.sampled_from(list(NAMES)), unique=True))
-    asked = query(filters, tz=tz, period=period)
+    limit = data.draw(st.none() | st.integers(1, 5))
+    asked = query(filters, tz=tz, **span, **({} if limit is None else {"limit": str(limit)}))
 
     ours = [c for c in calls if c.workspace_id == "engineering"]
     filtered = list(filter(fold.passes(filters), ours))
-    chosen = list(filter(fold.within(period, tz, now_ns), filtered))
+    chosen = list(filter(inside, filtered))
     workspace = CONFIG.workspaces["engineering"]
 
     with Service(calls, now_ns=now_ns) as service:
         whole = service.get("", asked)
         check(whole["overview"], fold.overview(chosen, filtered, tz, now_ns))
-        check(whole["tools"], fold.tools(chosen, ours, filters, now_ns))
-        check(whole["members"], fold.members(chosen, workspace, filters))
-        check(whole["servers"], fold.servers(chosen, workspace, filters))
+        check(whole["tools"], fold.tools(chosen, ours, filters, now_ns)[:limit])
+        check(whole["members"], fold.members(chosen, workspace, filters)[:limit])
+        check(whole["servers"], fold.servers(chosen, workspace, filters)[:limit])
         assert whole["usage"]["usage"]["mcp_proxy_calls"]["used"] == fold.used(ours, now_ns)
         for part in ("overview", "tools", "members", "servers", "usage"):
             assert service.get(f"/{part}", asked) == whole[part]
-        check(service.get("/groups", [*asked, ("by", ",".join(by))]), {"by": by, "groups": fold.groups(chosen, by)})
+        check(
+            service.get("/groups", [*asked, ("by", ",".join(by))]),
+            {"by": by, "groups": fold.groups(chosen, by)[:limit]},
+        )
         newest_first = sorted(chosen, key=lambda c: (c.timestamp_ns, c.call_id), reverse=True)
-        assert [c["call_id"] for c in service.get("/calls", asked)["calls"]] == [c.call_id for c in newest_first]
+        assert [c["call_id"] for c in pages(service, asked)] == [c.call_id for c in newest_first]
+        exported = service.request("/export", [*query(filters, tz=tz, **span), ("format", "jsonl")]).text.splitlines()
+        assert [json.loads(line)["call_id"] for line in exported] == [c.call_id for c in reversed(newest_first)]
 
 
 @given(st.data())
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_timeline_counts_each_call_of_the_range_in_its_bucket(data: st.DataObject) -> None:
-    calls = data.draw(drawn_calls(NOW_NS))
+    now_ns, tz = data.draw(st.sampled_from(MOMENTS)), data.draw(st.sampled_from(ZONES))
+    calls = data.draw(drawn_calls(now_ns))
     by = data.draw(st.none() | st.sampled_from(list(NAMES)))
     period, step_s = data.draw(st.sampled_from([("1h", 60), ("24h", 3600), ("7d", 900), ("30d", 86_400), ("2w", 7000)]))
-    asked = query({}, period=period, step=f"{step_s}s", **({"by": by} if by else {}))
-    with Service(calls) as service:
+    asked = query({}, period=period, step=f"{step_s}s", tz=tz, **({"by": by} if by else {}))
+    with Service(calls, now_ns=now_ns) as service:
         answer = service.get("/timeline", asked)
-    chosen = [c for c in calls if c.workspace_id == "engineering" and fold.within(period, "UTC", NOW_NS)(c)]
+    chosen = [c for c in calls if c.workspace_id == "engineering" and fold.within(period, tz, now_ns)(c)]
 
-    monday = 4 * 86_400 * S  # 1970-01-05
+    begin = now_ns - int(period[:-1]) * fold.UNIT[period[-1]] * S
+    offset = fold.local(begin, tz).utcoffset()
+    assert offset is not None
+    monday = 4 * 86_400 * S - int(offset.total_seconds()) * S  # 1970-01-05, by the clock at the range's begin
 
     def bucket(ns: int) -> str:
         return fold.text(ns - (ns - monday) % (step_s * S))
 
     assert answer["step_s"] == step_s
-    begin = NOW_NS - int(period[:-1]) * fold.UNIT[period[-1]] * S
     first = begin - (begin - monday) % (step_s * S)
-    assert answer["buckets"] == [fold.text(ns) for ns in range(first, NOW_NS, step_s * S)]
+    assert answer["buckets"] == [fold.text(ns) for ns in range(first, now_ns, step_s * S)]
     column = fold.COLUMN[by] if by else None
     values = {None} if column is None else {getattr(c, column) for c in chosen}
     assert len(answer["series"]) == len(values)
@@ -157,14 +199,14 @@ def test_a_timeline_counts_each_call_of_the_range_in_its_bucket(data: st.DataObj
 
 
 @given(st.lists(st.floats(0, 1e6), min_size=1, max_size=50))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_percentiles_are_those_of_percentile_cont(values: list[float]) -> None:
     with Service([call(timestamp_ns=NOW_NS - 1, duration_ms=value) for value in values]) as service:
         check(service.get("/overview")["duration_ms"], fold.durations([call(duration_ms=value) for value in values]))
 
 
 @given(st.data())
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_whatever_is_asked_another_workspace_and_another_member_change_nothing(data: st.DataObject) -> None:
 
     ours = [c for c in data.draw(drawn_calls(NOW_NS)) if c.workspace_id == "engineering"]

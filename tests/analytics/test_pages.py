@@ -2,7 +2,7 @@ import base64
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway.analytics.pages import decode_cursor, encode_cursor
@@ -11,11 +11,13 @@ from gateway.ledger.queries import Place
 from tests.analytics.service import NOW_NS, Service
 from tests.ledger.records import call
 
+pytestmark = pytest.mark.usefixtures("both_ledgers")
+
 S = 10**9
 
 
 @given(st.data())
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_pages_show_each_call_of_the_first_moment_once_while_new_ones_arrive(data: st.DataObject) -> None:
     ages = st.lists(st.integers(1, 4), min_size=1, max_size=12)  # many share a timestamp
     first = [call(timestamp_ns=NOW_NS - age * S) for age in data.draw(ages)]

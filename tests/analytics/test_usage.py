@@ -9,6 +9,8 @@ from gateway.ledger.retention import delete_batch
 from tests.analytics.service import CONFIG, Service, bearer
 from tests.ledger.records import call
 
+pytestmark = pytest.mark.usefixtures("both_ledgers")
+
 
 def at(text: str) -> int:
     ns = moment_ns(text)
