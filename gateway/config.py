@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
-from urllib.parse import urlsplit
 
 import limits
 import watchfiles
@@ -29,7 +28,7 @@ from pydantic import (
     model_validator,
 )
 
-from gateway import config_tree
+from gateway import config_tree, database_url
 from gateway.errors import ConfigError, Mistake
 
 SLUG: Final = re.compile(r"[A-Za-z0-9]+(?:[_-][A-Za-z0-9]+)*")
@@ -57,13 +56,6 @@ def _rate(value: str) -> str:
 
 def _url(value: str) -> str:
     TypeAdapter(HttpUrl).validate_python(value)
-    return value
-
-
-def _ledger_url(value: str) -> str:
-    parts = urlsplit(value)
-    if parts.scheme not in ("postgresql", "postgres") or not parts.path.strip("/"):
-        raise ValueError("is no ledger: write postgresql://user:password@host:5432/database, or null for DuckDB")
     return value
 
 
@@ -106,7 +98,7 @@ def _address(value: object) -> object:
 Slug = Annotated[str, AfterValidator(_slug)]
 Rate = Annotated[str, AfterValidator(_rate)]
 Url = Annotated[str, AfterValidator(_url)]
-LedgerUrl = Annotated[str, AfterValidator(_ledger_url)]
+LedgerUrl = Annotated[str, AfterValidator(database_url.checked)]
 Pattern = Annotated[str, AfterValidator(_pattern)]
 Listen = Annotated[Address, BeforeValidator(_address)]
 _ADDRESS: Final[TypeAdapter[Address]] = TypeAdapter(Listen)

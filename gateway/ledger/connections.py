@@ -12,6 +12,7 @@ from typing import Final
 import psycopg
 from psycopg import conninfo, errors
 
+from gateway.database_url import shown
 from gateway.errors import LedgerUnavailableError, StartError
 
 logger = logging.getLogger(__name__)
@@ -41,8 +42,19 @@ _SETTINGS: Final[dict[str, str | int]] = {
 OUTAGES: Final = (psycopg.OperationalError, psycopg.InterfaceError, psycopg.InternalError)
 """What the server, the network or the disk does; every other error of psycopg's is a mistake of ours, and says so."""
 
-_NOT_YET: Final = ("starting up", "shutting down", "recovery mode", "too many clients", "too many connections")
-"""What a server says that refuses now, and will not later."""
+_NOT_YET: Final = (
+    "starting up",
+    "shutting down",
+    "recovery mode",
+    "accepting connections",
+    "too many",
+    "connection slots",
+    "due to timeout",
+    "due to administrator command",
+    "server login has been failing",
+    "pooler",
+)
+"""What a server, or a pooler before it, says that refuses now, and will not later."""
 
 
 class Connections:
@@ -65,20 +77,12 @@ class Connections:
             with self.one():
                 pass
         except LedgerUnavailableError as error:
+            place = shown(self._url)
+            if isinstance(error.__cause__, StartError):
+                raise StartError(f"{place}: {error}") from error
             if _refuses(error):
-                raise StartError(f"{self.shown}: {error}; set ledger to a database that this user may write") from error
+                raise StartError(f"{place}: {error}; set ledger to a database that this user may write") from error
             logger.warning("%s; it is tried again, and until then calls wait in the journal", error)
-        except psycopg.Error as error:
-            raise StartError(f"{self.shown}: cannot be opened as the ledger: {error}") from error
-
-    @property
-    def shown(self) -> str:
-        """The URL without its password."""
-        try:
-            parts = conninfo.conninfo_to_dict(self._url)
-        except psycopg.ProgrammingError:
-            return "ledger"
-        return f"postgresql://{parts.get('host', '')}:{parts.get('port', '')}/{parts.get('dbname', '')}"
 
     @contextlib.contextmanager
     def one(self) -> Iterator[psycopg.Connection]:
@@ -104,7 +108,14 @@ class Connections:
             if time.monotonic() - since < FRESH_S or _works(connection):
                 return connection
             connection.close()
+            self._forget()  # the others have waited for longer, and asking each of them takes its time
         return self._connect()
+
+    def _forget(self) -> None:
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for connection, _ in idle:
+            connection.close()
 
     def _connect(self) -> psycopg.Connection:
         try:
@@ -112,19 +123,16 @@ class Connections:
             settings = {name: value for name, value in _SETTINGS.items() if name not in given}
             whole = conninfo.make_conninfo(self._url, **settings)
             connection = psycopg.connect(whole, autocommit=True, prepare_threshold=None)
-        except psycopg.OperationalError as error:
+        except psycopg.Error as error:
             raise unavailable(error) from error
         try:
             self._prepare(connection)
-        except StartError:
+        except LedgerUnavailableError:
             connection.close()
             raise
-        except OUTAGES as error:
+        except (StartError, psycopg.Error) as error:  # found at the start it ends the start; later, it is an outage
             connection.close()
             raise unavailable(error) from error
-        except psycopg.Error:
-            connection.close()
-            raise
         return connection
 
     def _give_back(self, connection: psycopg.Connection) -> None:
@@ -137,11 +145,8 @@ class Connections:
 
     def close(self) -> None:
         """Keep none any more."""
-        with self._lock:
-            self._closed = True
-            idle, self._idle = self._idle, []
-        for connection, _ in idle:
-            connection.close()
+        self._closed = True
+        self._forget()
 
 
 @contextlib.contextmanager
@@ -178,12 +183,16 @@ def _works(connection: psycopg.Connection) -> bool:
 
 
 def _refuses(error: LedgerUnavailableError) -> bool:
+    """Whether it was the server that said no: it does so to who is unknown, and to who may not make the tables."""
     text = str(error)
-    return "FATAL" in text and not any(words in text for words in _NOT_YET)
+    mistaken = isinstance(error.__cause__, psycopg.Error) and not isinstance(error.__cause__, OUTAGES)
+    return mistaken or ("FATAL" in text and not any(words in text for words in _NOT_YET))
 
 
-def unavailable(error: psycopg.Error) -> LedgerUnavailableError:
+def unavailable(error: psycopg.Error | StartError) -> LedgerUnavailableError:
     """The outage as the ledger's readers and writers know it."""
+    if isinstance(error, StartError):
+        return LedgerUnavailableError(str(error))
     if isinstance(error, errors.QueryCanceled):
         return LedgerUnavailableError(
             "the ledger took too long for this question and was interrupted: ask for a shorter range"

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from typing import Final
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse
@@ -11,6 +12,9 @@ from gateway.errors import LedgerUnavailableError
 from gateway.ledger import Ledger
 from gateway.ledger.queries import Query
 from gateway.observer.sinks import Pump
+
+PATIENCE_S: Final = 2.0
+"""Seconds for an answer that takes the ledger a moment."""
 
 
 class Health:
@@ -36,7 +40,7 @@ class Health:
 
     def _ask_ledger(self) -> list[str]:
         try:
-            with self._ledger.snapshot() as snapshot:
+            with self._ledger.snapshot(seconds=PATIENCE_S) as snapshot:
                 snapshot.rows(Query("select 1", {}))
         except LedgerUnavailableError as error:
             return [str(error)]

@@ -1,33 +1,68 @@
 """What each workspace has used of its plan this month, for the usage gauges: counted by the ledger alone."""
 
+import threading
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from typing import Final
 
 from gateway.config import Config
 from gateway.errors import LedgerUnavailableError
 from gateway.ledger import Ledger, queries
 from gateway.months import month_of
 
+WAIT_S: Final = 3.0
+"""Seconds that a scrape waits for the ledger; Prometheus gives all of `/metrics` ten."""
+MAX_AGE_S: Final = 60.0
+"""Seconds for which a count stands in for one that takes longer than a scrape waits."""
+
 
 class LedgerUsage:
     """Counts when it is called, for the workspaces of the last configuration that it was given."""
 
-    def __init__(self, ledger: Ledger, *, clock: Callable[[], int] = time.time_ns) -> None:
+    def __init__(self, ledger: Ledger, *, clock: Callable[[], int] = time.time_ns, wait: float = WAIT_S) -> None:
         self._ledger = ledger
         self._clock = clock
+        self._wait = wait
         self._workspaces: tuple[str, ...] = ()
+        self._lock = threading.Lock()
+        self._asked: Future[Mapping[str, int]] | None = None
+        self._last: Mapping[str, int] = {}
+        self._last_at = 0.0
 
     def configure(self, config: Config) -> None:
         """Count for this configuration's workspaces from now on."""
         self._workspaces = tuple(config.workspaces)
 
     def __call__(self) -> Mapping[str, int]:
-        """Calls that count against the plan's limit, by workspace id; empty while the ledger is away."""
-        now_ns = self._clock()
-        query = queries.used_by_workspace(self._workspaces, month_of(now_ns).start_ns, now_ns)
+        """Calls that count against the plan's limit, by workspace id; empty while the ledger is away.
+
+        A ledger that says nothing, not even that it is away, holds nobody up: then it is the last count for a minute.
+        """
+        with self._lock:
+            if self._asked is None or self._asked.done():
+                self._asked = Future()
+                threading.Thread(target=self._answer, args=(self._asked,), name="usage", daemon=True).start()
+            asked = self._asked
+        try:
+            return asked.result(self._wait)
+        except TimeoutError:
+            return self._last if time.monotonic() - self._last_at < MAX_AGE_S else {}
+
+    def _answer(self, asked: Future[Mapping[str, int]]) -> None:
+        try:
+            self._last, self._last_at = self._count(), time.monotonic()
+        except Exception as error:  # noqa: BLE001 - whoever waits raises it
+            asked.set_exception(error)
+        else:
+            asked.set_result(self._last)
+
+    def _count(self) -> Mapping[str, int]:
+        now_ns, workspaces = self._clock(), self._workspaces
+        query = queries.used_by_workspace(workspaces, month_of(now_ns).start_ns, now_ns)
         try:
             with self._ledger.snapshot() as snapshot:
                 found = dict(snapshot.rows(query))
         except LedgerUnavailableError:  # a scrape must tell of it, not fail with it; the ledger's sink logs it
             return {}
-        return {workspace_id: int(found.get(workspace_id, 0)) for workspace_id in self._workspaces}
+        return {workspace_id: int(found.get(workspace_id, 0)) for workspace_id in workspaces}
