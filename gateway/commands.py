@@ -14,7 +14,7 @@ import uvloop
 from pydantic import TypeAdapter, ValidationError
 
 from gateway import __version__, supervisor, tokens
-from gateway.analytics import auth
+from gateway.analytics import issuing
 from gateway.bundled_commands import dashboards, rules
 from gateway.config import Config, Slug, Token, Url, load
 from gateway.errors import CallscopeError
@@ -172,7 +172,7 @@ def _issue(path: Path, config: Config, workspaces: tuple[str, ...], ttl: int, to
     if token_id is not None and token_id not in members:
         there = f"but {', '.join(members)}" if members else "and no other token"
         raise CallscopeError(f"{path}: --token: {', '.join(workspaces)} has no {token_id!r}, {there}")
-    return auth.issue(config.api.jwt, workspaces, ttl_s=ttl, now=time.time(), token=token_id)
+    return issuing.issue(config.api.jwt, workspaces, ttl_s=ttl, now=time.time(), token=token_id)
 
 
 def _members(config: Config, workspaces: Iterable[str]) -> list[str]:

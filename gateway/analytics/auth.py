@@ -11,12 +11,11 @@ from typing import Any, Final
 import jwt
 
 from gateway import config
+from gateway.analytics.issuing import ALL_WORKSPACES, hmac_key
 from gateway.analytics.keys import ALGORITHMS, KeySet, KeySetUnavailableError
 from gateway.analytics.refusals import RefusedError, unauthorized, unavailable
 
-ALL_WORKSPACES: Final = "*"
 LEEWAY_S: Final = 10.0
-_BLOCK_BYTES: Final = 64
 _NO_TOKEN: Final = (ValueError, TypeError, OverflowError, RecursionError)
 """What PyJWT does not translate: claims of types that no token has, infinite times, a header of brackets alone."""
 
@@ -74,7 +73,7 @@ class Authorizer:
 
     async def _decode(self, settings: config.Jwt, bearer: str) -> dict[str, Any]:
         if settings.jwks_url is None:
-            return _claims(bearer, _hmac_key(settings.secret or ""), ["HS256"], settings)
+            return _claims(bearer, hmac_key(settings.secret or ""), ["HS256"], settings)
         header = jwt.get_unverified_header(bearer)
         if header.get("alg") not in ALGORITHMS:
             raise jwt.InvalidAlgorithmError(f"it must be signed by {' or '.join(ALGORITHMS)}")
@@ -109,22 +108,3 @@ def _names(claims: Mapping[str, Any]) -> tuple[list[str], str | None]:
     if member is not None and not isinstance(member, str):
         raise unauthorized('the token is not valid: its claim "token" must be the id of a member')
     return workspaces, member
-
-
-def _hmac_key(secret: str) -> bytes:
-    """The secret, padded as HMAC pads it (RFC 2104): no signature changes, and PyJWT does not warn on each request."""
-    return secret.encode().ljust(_BLOCK_BYTES, b"\0")
-
-
-def issue(settings: config.Jwt, workspaces: Sequence[str], ttl_s: float, now: float, token: str | None = None) -> str:
-    """A token for `workspaces`, valid from `now` (seconds since the epoch) for `ttl_s`; `token` narrows it to a member.
-
-    Raises:
-        RefusedError: the configuration verifies by a key set, whose private key is not here.
-    """
-    if settings.secret is None:
-        raise RefusedError(400, "tokens are issued by whoever holds the keys of api.jwt.jwks_url: set api.jwt.secret")
-    claims: dict[str, Any] = {"workspaces": list(workspaces), "iat": int(now), "exp": int(now + ttl_s)}
-    named = {"token": token, "iss": settings.issuer, "aud": settings.audience}
-    claims |= {claim: value for claim, value in named.items() if value is not None}
-    return jwt.encode(claims, _hmac_key(settings.secret), algorithm="HS256")

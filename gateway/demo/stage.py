@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from gateway import tokens
-from gateway.analytics import auth
+from gateway.analytics import issuing
 from gateway.config import Jwt
 from gateway.demo.cast import GUEST, MEMBERS, WORKSPACES
 from gateway.errors import StartError
@@ -90,7 +90,7 @@ async def raised(folder: Path, say: Callable[[str], None], stop: asyncio.Event) 
             relay=ready["relay"],
             observer=ready["observer"],
             secrets={token_id: token.secret for token_id, token in created.items()},
-            jwt=auth.issue(key, sorted(WORKSPACES), ttl_s=JWT_TTL_S, now=time.time()),
+            jwt=issuing.issue(key, sorted(WORKSPACES), ttl_s=JWT_TTL_S, now=time.time()),
         )
 
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 import jwt as jose
 from pydantic import TypeAdapter, ValidationError
 
-from gateway.analytics import auth
+from gateway.analytics import issuing
 from gateway.config import Address, Config, Url, load
 from gateway.errors import CallscopeError
 
@@ -107,7 +107,7 @@ def _signed(path: Path | None, config: Config | None) -> tuple[Callable[[str], s
         raise CallscopeError(f"{path}: api.jwt.secret: is missing: only a shared secret can sign here, so give --jwt")
 
     def sign(workspace: str) -> str:
-        return auth.issue(settings, [workspace], ttl_s=TTL_S, now=time.time())
+        return issuing.issue(settings, [workspace], ttl_s=TTL_S, now=time.time())
 
     return sign, f"is api.jwt of {path} what the observer was started with?"
 
@@ -123,7 +123,7 @@ def _claims(jwt: str) -> dict[str, Any]:
 def _claimed(jwt: str) -> tuple[str, ...]:
     named = _claims(jwt.strip()).get("workspaces")
     slugs = [slug for slug in named if isinstance(slug, str)] if isinstance(named, list) else []
-    return () if auth.ALL_WORKSPACES in slugs else tuple(slugs)
+    return () if issuing.ALL_WORKSPACES in slugs else tuple(slugs)
 
 
 def _checked(url: str) -> str:

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from gateway import config
 from gateway.analytics import keys
-from gateway.analytics.auth import issue
+from gateway.analytics.issuing import issue
 from gateway.analytics.refusals import RefusedError
 from gateway.calls import ToolCall
 from tests.analytics.key_server import EC_KEY, RSA_KEY, KeyServer, key_server, nobodys_url, public

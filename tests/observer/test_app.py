@@ -18,7 +18,7 @@ import pytest
 import yaml
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
-from gateway.analytics.auth import issue
+from gateway.analytics.issuing import issue
 from gateway.calls import ErrorType, Phases, ToolCall
 from gateway.config import Jwt, load
 from gateway.journal import Reader, Writer

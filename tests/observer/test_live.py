@@ -14,7 +14,8 @@ import pytest
 from starlette.applications import Starlette
 from starlette.types import Message
 
-from gateway.analytics.auth import Authorizer, issue
+from gateway.analytics.auth import Authorizer
+from gateway.analytics.issuing import issue
 from gateway.calls import ErrorType, ToolCall
 from gateway.config import Api, Config, Jwt, Workspace
 from gateway.journal import Janitor, Writer

@@ -16,7 +16,7 @@ from typing import Any, Final, TypeVar
 import httpx
 
 from gateway import tokens
-from gateway.analytics import auth
+from gateway.analytics import issuing
 from gateway.config import Jwt
 from gateway.demo.stage import READY
 
@@ -113,7 +113,7 @@ class Gateway:
         self.relay, self.observer = ready["relay"], ready["observer"]
         self.url = f"{self.relay}/ws/{WORKSPACE}"
         self.api = f"{self.observer}/api/community/mcp/workspaces/{WORKSPACE}"
-        self.authorization = {"Authorization": f"Bearer {auth.issue(JWT, [WORKSPACE], 3600, time.time())}"}
+        self.authorization = {"Authorization": f"Bearer {issuing.issue(JWT, [WORKSPACE], 3600, time.time())}"}
 
     def write(self, *, without: str = "", text: str | None = None) -> None:
         """Write the configuration, without one token, or any text in its place; as editors do, by a new file."""

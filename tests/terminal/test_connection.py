@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from gateway.analytics.auth import issue
+from gateway.analytics.issuing import issue
 from gateway.config import Jwt
 from gateway.terminal.connection import connect
 from tests.terminal.observers import SECRET, WORKSPACES, Observer, run
