@@ -28,7 +28,7 @@ class Proxy:
                 self._threads[-1].start()
 
     def _serve(self, client: socket.socket) -> None:
-        with client, socket.create_connection(self._target) as server, contextlib.suppress(OSError):
+        with client, contextlib.suppress(OSError), socket.create_connection(self._target) as server:
             while not self._stopping.is_set():
                 if self.silent.is_set():
                     self._stopping.wait(0.02)
