@@ -14,7 +14,6 @@ from gateway import bundled
 from gateway.bundled import Kind
 from gateway.bundled_commands import dashboards, rules
 from gateway.errors import CallscopeError
-from tests.dashboards.reading import RULES_NEEDED
 
 ROOT = Path(__file__).parent.parent
 SOURCES: dict[Kind, Path] = {"dashboards": ROOT / "dashboards" / "generated", "rules": ROOT / "prometheus" / "rules"}
@@ -32,7 +31,6 @@ def test_the_dashboards_are_written_out_as_they_were_generated(tmp_path: Path) -
     assert {json.loads(content)["uid"] for content in written.values()} >= {"callscope-overview", "callscope-call"}
 
 
-@RULES_NEEDED
 def test_the_rules_are_written_out_over_older_ones(tmp_path: Path) -> None:
     (tmp_path / "recording.yml").write_text("groups: []")
 
@@ -59,7 +57,6 @@ def test_an_installation_without_the_files_says_so(tmp_path: Path, monkeypatch: 
         bundled.bundled("rules")
 
 
-@RULES_NEEDED
 def test_the_wheel_has_them_and_finds_them(tmp_path: Path) -> None:
     build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
     subprocess.run(build, cwd=ROOT, check=True, capture_output=True, timeout=120)

@@ -10,7 +10,7 @@ from dashboards.promql import Scope
 from gateway.observer import signals
 from gateway.observer.signals import METRICS, PROCESS_METRICS
 from tests.dashboards.promql import groupings, parsed, selectors
-from tests.dashboards.reading import BOARDS, RULES, RULES_NEEDED, Query, annotations, queries, variables
+from tests.dashboards.reading import BOARDS, RULES, Query, annotations, queries, variables
 
 TARGET: Final = {"job", "instance"}
 """What Prometheus gives every series."""
@@ -133,7 +133,6 @@ def test_a_selector_is_narrowed_down_by_the_labels_that_its_metric_has() -> None
     )
 
 
-@RULES_NEEDED
 def test_the_recording_rules_that_dashboards_read_are_there() -> None:
     read = {name for query in asked() for name, *_ in selectors(parsed(query.text)) if ":" in name}
 

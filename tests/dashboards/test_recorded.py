@@ -7,7 +7,7 @@ import pytest
 from dashboards.promql import Scope, total
 from dashboards.queries import calls
 from tests.dashboards.promtool import holds
-from tests.dashboards.reading import RULES, RULES_NEEDED
+from tests.dashboards.reading import RULES
 
 RECORDING = sorted(RULES.glob("recording*.y*ml"))
 SCOPE = Scope("workspace")
@@ -20,7 +20,6 @@ def close(query: str, expected: float) -> str:
     return f"abs({query} / {expected} - 1) < bool 0.02"
 
 
-@RULES_NEEDED
 @pytest.mark.parametrize("window", ["6h", "2h"])
 def test_a_count_of_weeks_is_that_of_the_counters(tmp_path: Path, window: str) -> None:
     labels = 'job="callscope", instance="a:9464", workspace="a", server="s", tool="t", status="success", error_type=""'
