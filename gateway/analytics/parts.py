@@ -1,6 +1,9 @@
-"""The views: overview, tools, members, servers, groups, each a function of a snapshot of the ledger and a question."""
+"""The views: overview, tools, members, servers, groups, each a function of a snapshot of the ledger and a question.
 
-from collections.abc import Mapping
+Each view says how it cuts the calls of the range, so that all of them together are one statement too.
+"""
+
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from gateway.analytics.parameters import parse_by
@@ -8,42 +11,81 @@ from gateway.analytics.periods import rfc3339, starts
 from gateway.analytics.question import Question
 from gateway.analytics.usage import usage
 from gateway.ledger import Snapshot, queries
-from gateway.ledger.queries import COLUMN_OF, NO_CALLS, Measures
+from gateway.ledger.names import tools_ever_called
+from gateway.ledger.queries import COLUMN_OF, NO_CALLS, Cut, Dimension, Measures
 
 TOP_TOOLS: Final = 5
 """Tools shown with each member."""
+
+ALL: Final = Cut()
+BY_TOKEN: Final = Cut(by=("token",))
+BY_SERVER: Final = Cut(by=("server",))
+BY_TOOL: Final = Cut(by=("server", "tool"))
+COUNTS_BY_TOKEN: Final = Cut(by=("token",), percentiles=False)
+COUNTS_BY_ERROR: Final = Cut(by=("error_type",), percentiles=False)
+TOOLS_OF_TOKENS: Final = Cut(by=("token", "server", "tool"), top=TOP_TOOLS)
+
+Found = Mapping[tuple[Dimension, ...], Sequence[tuple[tuple[Any, ...], Measures]]]
+"""For each cut, by its dimensions: the groups' values and what was measured of them."""
 
 
 def everything(snapshot: Snapshot, question: Question) -> dict[str, Any]:
     """All views of one range."""
     begin, end, clamped = question.range
     fresh_ns = question.fresh_as_of_ns
+    found = _cut(snapshot, question, ALL, BY_TOKEN, BY_SERVER, BY_TOOL, COUNTS_BY_ERROR, TOOLS_OF_TOKENS)
     return {
         "workspace_id": question.access.workspace_id,
         "plan": question.access.workspace.plan,
         "range": {"from": rfc3339(begin), "to": rfc3339(end), "tz": question.parameters.tz, "clamped": clamped},
         "fresh_as_of": None if fresh_ns is None else rfc3339(fresh_ns),
-        "overview": overview(snapshot, question),
-        "tools": tools(snapshot, question),
-        "members": members(snapshot, question),
-        "servers": servers(snapshot, question),
+        "overview": _overview(found, snapshot, question),
+        "tools": _tools(found, snapshot, question),
+        "members": _members(found, question),
+        "servers": _servers(found, question),
         "usage": usage(snapshot, question),
     }
 
 
 def overview(snapshot: Snapshot, question: Question) -> dict[str, Any]:
     """The range's totals; the calls of today, this week and this month are counted whatever the range is."""
+    return _overview(_cut(snapshot, question, ALL, COUNTS_BY_TOKEN, COUNTS_BY_ERROR), snapshot, question)
+
+
+def tools(snapshot: Snapshot, question: Question) -> list[dict[str, Any]]:
+    """The called tools, and with 0 those that were ever called or that the catalogue has."""
+    return _tools(_cut(snapshot, question, BY_TOOL), snapshot, question)
+
+
+def members(snapshot: Snapshot, question: Question) -> list[dict[str, Any]]:
+    """The callers, and with 0 the configured tokens; name and kind are None for a token that is configured no more."""
+    return _members(_cut(snapshot, question, BY_TOKEN, TOOLS_OF_TOKENS), question)
+
+
+def servers(snapshot: Snapshot, question: Question) -> list[dict[str, Any]]:
+    """The called servers, and with 0 the configured ones."""
+    return _servers(_cut(snapshot, question, BY_SERVER), question)
+
+
+def _cut(snapshot: Snapshot, question: Question, *wanted: Cut) -> Found:
+    found: dict[tuple[Dimension, ...], list[tuple[tuple[Any, ...], Measures]]] = {cut.by: [] for cut in wanted}
+    for place, *row in snapshot.rows(queries.cuts(question.scope(), wanted)):
+        by = wanted[place].by
+        values = dict(zip(COLUMN_OF, row, strict=False))
+        found[by].append((tuple(values[dimension] for dimension in by), Measures.of(row)))
+    return found
+
+
+def _overview(found: Found, snapshot: Snapshot, question: Question) -> dict[str, Any]:
     begun = starts(question.now_ns, question.parameters.zone)
     until_now = question.scope(min(begun), question.now_ns)
     [(today, week, month)] = snapshot.rows(queries.counts_since(until_now, begun))
-    [(tokens, *row)] = snapshot.rows(queries.totals(question.scope()))
-    measures = Measures.of(row)
-    by_type = snapshot.rows(queries.groups(question.scope(), ["error_type"]))
-    errors = [(error_type, Measures.of(counts).calls) for error_type, *counts in by_type if error_type is not None]
+    [(_, measures)] = found[ALL.by]
+    errors = [(error_type, counts.calls) for (error_type,), counts in found[COUNTS_BY_ERROR.by] if error_type]
     return {
         "calls": {"range": measures.calls, "today": today, "week": week, "month": month},
         "success_rate": _rate(measures.calls - measures.errors, measures.calls),
-        "active_tokens": tokens,
+        "active_tokens": len(found[BY_TOKEN.by]),
         "errors": measures.errors,
         "duration_ms": _duration(measures),
         "errors_by_type": [
@@ -53,39 +95,35 @@ def overview(snapshot: Snapshot, question: Question) -> dict[str, Any]:
     }
 
 
-def tools(snapshot: Snapshot, question: Question) -> list[dict[str, Any]]:
-    """The called tools, and with 0 those that were ever called or that the catalogue has."""
-    workspace_id = question.access.workspace_id
-    known = {(server, tool) for server, tool in question.catalogue(workspace_id)}
-    known.update(snapshot.rows(queries.seen_tools(question.unfiltered(0, question.now_ns))))
-    found: dict[tuple[str, str], Measures] = {
+def _tools(found: Found, snapshot: Snapshot, question: Question) -> list[dict[str, Any]]:
+    known = set(question.catalogue(question.access.workspace_id))
+    known.update(snapshot.rows(tools_ever_called(question.unfiltered(0, question.now_ns))))
+    listed: dict[tuple[str, str], Measures] = {
         (server, tool): NO_CALLS
         for server, tool in known
         if question.admits("server", server) and question.admits("tool", tool)
     }
-    for server, tool, *row in snapshot.rows(queries.groups(question.scope(), ["server", "tool"])):
-        found[server, tool] = Measures.of(row)
-    ranked = sorted(found.items(), key=lambda item: (-item[1].calls, item[0]))
+    listed.update({(server, tool): measures for (server, tool), measures in found[BY_TOOL.by]})
+    ranked = sorted(listed.items(), key=lambda item: (-item[1].calls, item[0]))
     return [
         {"server_slug": server, "tool_name": tool, **_counts(measures), "last_called_at": _last(measures)}
         for (server, tool), measures in ranked[: question.parameters.top]
     ]
 
 
-def members(snapshot: Snapshot, question: Question) -> list[dict[str, Any]]:
-    """The callers, and with 0 the configured tokens; name and kind are None for a token that is configured no more."""
+def _members(found: Found, question: Question) -> list[dict[str, Any]]:
     tokens = {token.id: token for token in question.access.workspace.tokens}
-    found = {token_id: NO_CALLS for token_id in tokens if question.admits("token", token_id)}
-    for token_id, *row in snapshot.rows(queries.groups(question.scope(), ["token"])):
-        found[token_id] = Measures.of(row)
+    listed = {token_id: NO_CALLS for token_id in tokens if question.admits("token", token_id)}
+    listed.update({token_id: measures for (token_id,), measures in found[BY_TOKEN.by]})
     top: dict[str, list[dict[str, Any]]] = {}
-    for token_id, server, tool, calls in snapshot.rows(queries.top_tools(question.scope(), TOP_TOOLS)):
-        top.setdefault(token_id, []).append({"server_slug": server, "tool_name": tool, "calls": calls})
+    most_first = sorted(found[TOOLS_OF_TOKENS.by], key=lambda item: (-item[1].calls, item[0]))
+    for (token_id, server, tool), measures in most_first:
+        top.setdefault(token_id, []).append({"server_slug": server, "tool_name": tool, "calls": measures.calls})
 
     def name(token_id: str) -> str | None:
         return tokens[token_id].name if token_id in tokens else None
 
-    ranked = sorted(found.items(), key=lambda item: (-item[1].calls, name(item[0]) or item[0], item[0]))
+    ranked = sorted(listed.items(), key=lambda item: (-item[1].calls, name(item[0]) or item[0], item[0]))
     return [
         {
             "token_id": token_id,
@@ -99,15 +137,16 @@ def members(snapshot: Snapshot, question: Question) -> list[dict[str, Any]]:
     ]
 
 
-def servers(snapshot: Snapshot, question: Question) -> list[dict[str, Any]]:
-    """The called servers, and with 0 the configured ones."""
-    workspace_id = question.access.workspace_id
-    found = {slug: NO_CALLS for slug in question.access.workspace.servers if question.admits("server", slug)}
-    for slug, *row in snapshot.rows(queries.groups(question.scope(), ["server"])):
-        found[slug] = Measures.of(row)
-    ranked = sorted(found.items(), key=lambda item: (-item[1].calls, item[0]))
+def _servers(found: Found, question: Question) -> list[dict[str, Any]]:
+    listed = {slug: NO_CALLS for slug in question.access.workspace.servers if question.admits("server", slug)}
+    listed.update({slug: measures for (slug,), measures in found[BY_SERVER.by]})
+    ranked = sorted(listed.items(), key=lambda item: (-item[1].calls, item[0]))
     return [
-        {"server_slug": slug, **_counts(measures), "up": question.upstream_up(workspace_id, slug)}
+        {
+            "server_slug": slug,
+            **_counts(measures),
+            "up": question.upstream_up(question.access.workspace_id, slug),
+        }
         for slug, measures in ranked[: question.parameters.top]
     ]
 

@@ -8,7 +8,8 @@ from gateway.analytics.parameters import Fields, Parameters
 from gateway.analytics.periods import Range, clamp
 from gateway.analytics.refusals import ParameterError
 from gateway.calls import UNKNOWN
-from gateway.ledger import Snapshot, queries
+from gateway.ledger import Snapshot
+from gateway.ledger.names import Named, ever_called
 from gateway.ledger.queries import Dimension, Scope
 
 Catalogue = Callable[[str], Iterable[tuple[str, str]]]
@@ -90,7 +91,7 @@ def check_names(snapshot: Snapshot, question: Question) -> None:
     """
     access = question.access
     catalogue = {tool for _, tool in question.catalogue(access.workspace_id)}
-    configured: Mapping[Dimension, set[str]] = {
+    configured: Mapping[Named, set[str]] = {
         "server": {*access.workspace.servers, UNKNOWN},
         "token": {token.id for token in access.workspace.tokens} if access.member is None else {access.member},
         "tool": {*catalogue, UNKNOWN},
@@ -99,7 +100,7 @@ def check_names(snapshot: Snapshot, question: Question) -> None:
         strange = [value for value in question.parameters.filters[dimension] if value not in names]
         if not strange or (dimension == "tool" and not catalogue):
             continue
-        query = queries.seen(question.unfiltered(0, question.now_ns), dimension, strange)
+        query = ever_called(question.unfiltered(0, question.now_ns), dimension, strange)
         seen = {value for (value,) in snapshot.rows(query)}
         for value in strange:
             if value not in seen:

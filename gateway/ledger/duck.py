@@ -12,6 +12,7 @@ import msgspec
 
 from gateway.calls import PHASES, ToolCall
 from gateway.errors import LedgerUnavailableError, StartError
+from gateway.ledger.names import remember
 from gateway.ledger.queries import Query
 from gateway.ledger.rows import COLUMNS, FIELDS, encode, storable, to_call
 from gateway.ledger.schema import migrate
@@ -112,6 +113,8 @@ class Transaction(Snapshot):
         """
         try:
             insert(self._cursor, calls)
+            if calls:
+                self.execute(remember(map(storable, calls)))
         except _OUTAGES as error:
             raise _unavailable(error) from error
 

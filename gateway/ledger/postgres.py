@@ -17,6 +17,7 @@ from psycopg import errors
 from gateway.calls import ToolCall
 from gateway.errors import LedgerUnavailableError
 from gateway.ledger.connections import OUTAGES, Connections, cut_after, unavailable
+from gateway.ledger.names import remember
 from gateway.ledger.queries import Query
 from gateway.ledger.rows import COLUMNS, storable, to_call, to_row
 from gateway.ledger.schema import migrate
@@ -96,11 +97,13 @@ class PostgresTransaction(PostgresSnapshot):
         """
         if not calls:
             return
+        rows = [storable(call) for call in calls]
         for month in sorted({month_of(call.timestamp_ns) for call in calls}):
             self._make_partition(month)
         with _outages(), self._connection.cursor() as cursor, cursor.copy(_COPY) as copy:
-            for call in calls:
-                copy.write_row(to_row(storable(call)))
+            for row in rows:
+                copy.write_row(to_row(row))
+        self.execute(remember(rows))
 
     def _make_partition(self, month: Month) -> None:
         """A table that is made apart and attached: readers of the other months are not held up by it."""

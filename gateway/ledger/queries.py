@@ -28,14 +28,16 @@ REFUSED_BY_LIMITS: Final = (ErrorType.RATE_LIMITED.value, ErrorType.QUOTA_EXCEED
 
 _COUNTS_AGAINST_LIMIT: Final = "(error_type is null or error_type <> all($refused))"
 
-_MEASURES: Final = """
+_COUNTS: Final = """
     count(*),
     count(*) filter (where status = 'error'),
+    max(timestamp_ns),
     avg(duration_ms),
-    percentile_cont(0.5) within group (order by duration_ms),
-    percentile_cont(0.95) within group (order by duration_ms),
-    percentile_cont(0.99) within group (order by duration_ms),
-    max(timestamp_ns)"""
+    """
+_PERCENTILES: Final = "percentile_cont(array[0.5, 0.95, 0.99]) within group (order by duration_ms)"
+"""One aggregate with three answers: durations are collected and put in order once."""
+
+_NO_PERCENTILES: Final = "cast(null as double precision[])"
 
 
 class Query(NamedTuple):
@@ -50,19 +52,31 @@ class Measures(NamedTuple):
 
     calls: int
     errors: int
+    last_ns: int | None
     avg_ms: float | None
     p50_ms: float | None
     p95_ms: float | None
     p99_ms: float | None
-    last_ns: int | None
 
     @classmethod
     def of(cls, row: Sequence[Any]) -> "Measures":
-        """The last columns of a row of `totals` or `groups`."""
-        return cls(*row[-len(cls._fields) :])
+        """The last columns of a row of `cuts` or `groups`."""
+        *_, calls, errors, last_ns, avg_ms, percentiles = row
+        return cls(calls, errors, last_ns, avg_ms, *(percentiles or (None, None, None)))
 
 
 NO_CALLS: Final = Measures(0, 0, None, None, None, None, None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cut:
+    """One way to group the calls of a scope."""
+
+    by: tuple[Dimension, ...] = ()
+    percentiles: bool = True
+    """They cost many times what the rest does: without them they are None."""
+    top: int | None = None
+    """Only so many groups, the most called ones, for each value of the first of `by`; without percentiles."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,12 +103,6 @@ def _where(scope: Scope) -> Query:
     return Query(" and ".join(conditions), parameters)
 
 
-def totals(scope: Scope) -> Query:
-    """One row: the distinct tokens, then `Measures`."""
-    where, parameters = _where(scope)
-    return Query(f"select count(distinct token_id), {_MEASURES} from calls where {where}", parameters)  # noqa: S608 - constants
-
-
 def counts_since(scope: Scope, starts: Sequence[int]) -> Query:
     """One row: the calls of the scope at or after each of `starts`, in their order."""
     where, parameters = _where(scope)
@@ -109,25 +117,40 @@ def groups(scope: Scope, by: Sequence[Dimension]) -> Query:
     keys = ", ".join(COLUMN_OF[dimension] for dimension in by)
     selected = f"{keys}, " if by else ""
     grouped = f"group by {keys}" if by else ""
-    return Query(f"select {selected}{_MEASURES} from calls where {where} {grouped}", parameters)  # noqa: S608 - constants
-
-
-def top_tools(scope: Scope, most: int) -> Query:
-    """The `most` called tools of each token, the first first: token, server, tool, calls."""
-    where, parameters = _where(scope)
     return Query(
-        f"""
-        select token_id, server_slug, tool_name, calls from (
-            select token_id, server_slug, tool_name, count(*) as calls,
-                row_number() over (
-                    partition by token_id order by count(*) desc, server_slug, tool_name
-                ) as place
-            from calls where {where} group by token_id, server_slug, tool_name
-        ) as ranked
-        where place <= $most order by token_id, place
-        """,  # noqa: S608 - constants
-        {**parameters, "most": most},
+        f"select {selected}{_COUNTS} {_PERCENTILES} from calls where {where} {grouped}",  # noqa: S608 - constants
+        parameters,
     )
+
+
+def cuts(scope: Scope, wanted: Sequence[Cut]) -> Query:
+    """Several groupings in one statement, which keeps all cores busy where one percentile leaves all but one idle.
+
+    A row for each cut and group: the cut's place in `wanted`, a value for each of `COLUMN_OF`, then `Measures`.
+    """
+    where, parameters = _where(scope)
+    branches = " union all ".join(f"({_branch(place, cut, where)})" for place, cut in enumerate(wanted))
+    return Query(branches, {**parameters, **{f"top_{place}": cut.top for place, cut in enumerate(wanted) if cut.top}})
+
+
+def _branch(place: int, cut: Cut, where: str) -> str:
+    grouped = [COLUMN_OF[dimension] for dimension in cut.by]
+    keys = ", ".join(grouped)
+    padded = ", ".join(column if column in grouped else "cast(null as text)" for column in COLUMN_OF.values())
+    group_by = f"group by {keys}" if keys else ""
+    if cut.top is None:
+        measures = f"{_COUNTS} {_PERCENTILES if cut.percentiles else _NO_PERCENTILES}"
+        return f"select {place}, {padded}, {measures} from calls where {where} {group_by}"  # noqa: S608 - constants
+    first, *others = grouped
+    order = ", ".join(["count(*) desc", *others])
+    return f"""
+        select {place}, {padded}, calls, errors, last_ns, avg_ms, {_NO_PERCENTILES} from (
+            select {keys}, count(*) as calls, count(*) filter (where status = 'error') as errors,
+                max(timestamp_ns) as last_ns, avg(duration_ms) as avg_ms,
+                row_number() over (partition by {first} order by {order}) as place
+            from calls where {where} {group_by}
+        ) as ranked
+        where place <= $top_{place}"""  # noqa: S608 - constants
 
 
 def timeline(scope: Scope, by: Dimension | None, *, origin_ns: int, step_ns: int) -> Query:
@@ -182,22 +205,6 @@ def call(scope: Scope, call_id: str) -> Query:
     return Query(
         f"select {', '.join(COLUMNS)} from calls where {where} and call_id = $call_id limit 1",  # noqa: S608 - constants
         {**parameters, "call_id": call_id},
-    )
-
-
-def seen_tools(scope: Scope) -> Query:
-    """Each server and tool that occurs."""
-    where, parameters = _where(scope)
-    return Query(f"select distinct server_slug, tool_name from calls where {where}", parameters)  # noqa: S608 - constants
-
-
-def seen(scope: Scope, dimension: Dimension, values: Sequence[str]) -> Query:
-    """Those of `values` that occur."""
-    where, parameters = _where(scope)
-    column = COLUMN_OF[dimension]
-    return Query(
-        f"select distinct {column} from calls where {where} and {column} = any($values)",  # noqa: S608 - constants
-        {**parameters, "values": list(values)},
     )
 
 

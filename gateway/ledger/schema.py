@@ -107,6 +107,23 @@ MIGRATIONS: Final[tuple[tuple[Statement, ...], ...]] = (
         Statement("insert into positions select '', writer, next_offset, as_of_ns from positions_of_one_journal"),
         Statement("drop table positions_of_one_journal"),
     ),
+    (
+        Statement("""
+        create table seen (
+            workspace_id varchar not null,
+            token_id varchar not null,
+            server_slug varchar not null,
+            tool_name varchar not null,
+            first_ns bigint not null,
+            primary key (workspace_id, token_id, server_slug, tool_name)
+        )
+        """),
+        Statement("""
+        insert into seen (workspace_id, token_id, server_slug, tool_name, first_ns)
+        select workspace_id, token_id, server_slug, tool_name, min(timestamp_ns) from calls
+        group by workspace_id, token_id, server_slug, tool_name
+        """),
+    ),
 )
 """Version n of the schema is what the first n entries make. An entry that was released never changes."""
 

@@ -79,7 +79,7 @@ class Service:
         self.config = config
         self.ledger: Ledger = DuckLedger.open(Path(":memory:")) if url is None else open_ledger(url, Path())
         with self.ledger.transaction() as transaction:
-            for table in ("calls", "deleted_usage"):
+            for table in ("calls", "deleted_usage", "seen"):
                 transaction.execute(Query(f"delete from {table}", {}))  # noqa: S608 - constants
         self.add(calls)
         self.app = Starlette(

@@ -6,6 +6,7 @@ import duckdb
 
 from gateway.ledger import LedgerSink
 from gateway.ledger.duck import DuckLedger
+from gateway.ledger.names import tools_ever_called
 from gateway.ledger.queries import Query, Scope, page
 from tests.ledger.records import batch, call
 
@@ -50,6 +51,7 @@ def test_its_calls_and_positions_are_todays(tmp_path: Path) -> None:
         with ledger.snapshot() as snapshot:
             everything = Scope(workspace_id="engineering", from_ns=0, to_ns=2**63 - 1, filters={})
             [found] = snapshot.calls(page(everything, after=None, limit=10))
+            assert snapshot.rows(tools_ever_called(everything)) == [("github", "create_issue")]
         ledger.close()
         assert (found.call_id, found.error_type, found.error_message) == ("old", "tool_error", "no such repository")
         assert (found.duration_ms, found.phases.wait, found.phases.respond) == (30.25, 30.25, 0.75)
