@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from gateway.calls import ErrorType
+from gateway.calls import ErrorType, Heartbeat
 from gateway.journal import Reader, Writer
 from gateway.journal.segments import CLOSED, list_segments, list_writers, try_lock
 from tests.journal.lines import beat, end, files_of_at_most, folder_of, ids, kill, no_new_files, start, written
@@ -152,7 +152,30 @@ def test_closing_ends_the_open_calls_as_the_gateways_error_once(tmp_path: Path) 
     assert lines[3]["error_type"] == ErrorType.GATEWAY_ERROR
 
 
+def test_it_is_known_where_each_line_ends_whatever_segment_it_is_in(tmp_path: Path) -> None:
+    writer = Writer(tmp_path, "relay-0", segment_bytes=4 * LINE)
+    writer.append(start("long"))
+    ends = []
+    for number in range(60):
+        writer.append(beat(number))
+        ends.append(writer.line_end)
+    assert len(list_segments(folder_of(writer, tmp_path))) > 2
+    assert ends == [entry.offset for entry in Reader(tmp_path, Heartbeat).read({}).entries]
+    writer.close()
+
+
 # -- a disk that refuses
+
+
+def test_it_is_known_where_lines_will_end_that_wait_for_the_disk(writer: Writer, tmp_path: Path) -> None:
+    ends = []
+    with files_of_at_most(writer.offset + 100):
+        for number in range(5):
+            writer.append(beat(number))
+            ends.append(writer.line_end)
+    writer.append(beat(5))
+    ends.append(writer.line_end)
+    assert ends == [entry.offset for entry in Reader(tmp_path).read({}).entries]
 
 
 def test_lines_that_the_disk_refuses_wait_in_order_and_none_is_torn(writer: Writer, tmp_path: Path) -> None:

@@ -43,9 +43,10 @@ def full_sink(folder: Path) -> MetricsSink:
             call(2, duration_ms=7000.0, total_ms=7001.0),
             call(3, status="error", error_type=ErrorType.TOOL_ERROR),
             operation(),
-            beat(clock, upstream=up, rejected={"unauthorized": 1}),
+            beat(clock, upstream=up, rejected={"unauthorized": 1}, usage_unknown={"engineering": {"allowed": 1}}),
         )
     )
+    sink.count_also(signals.LEDGER_ROWS_DELETED, lambda: {("engineering",): 1})
     return sink
 
 

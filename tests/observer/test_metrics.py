@@ -145,14 +145,18 @@ def test_what_heartbeats_count_is_added_up(tmp_path: Path) -> None:
     sink = sink_at(tmp_path, clock)
     sink.absorb(
         batch(
-            beat(clock, rejected={"unauthorized": 2, "too_large": 1}),
+            beat(clock, rejected={"unauthorized": 2, "too_large": 1}, usage_unknown={"lab": {"refused": 1}}),
             beat(clock, pid=2, rejected={"unauthorized": 3}, dropped=4),
+            beat(clock, usage_unknown={"lab": {"refused": 2, "allowed": 5}, "engineering": {"allowed": 7}}),
         )
     )
 
     assert value(sink, "mcp_gateway_requests_rejected_total", reason="unauthorized") == 5
     assert value(sink, "mcp_gateway_requests_rejected_total", reason="too_large") == 1
     assert value(sink, "mcp_gateway_records_dropped_total", sink="journal", reason="disk") == 4
+    assert value(sink, "mcp_gateway_usage_unknown_total", workspace="lab", decision="refused") == 3
+    assert value(sink, "mcp_gateway_usage_unknown_total", workspace="lab", decision="allowed") == 5
+    assert value(sink, "mcp_gateway_usage_unknown_total", workspace="engineering", decision="allowed") == 7
 
 
 def test_a_token_was_last_used_by_its_newest_request_whatever_its_kind_and_order(tmp_path: Path) -> None:
