@@ -58,6 +58,7 @@ def _parquet(batches: Iterable[Rows]) -> Iterator[bytes]:
         with Spool(Path(folder) / "calls.duckdb") as spool:
             for rows in batches:
                 spool.add(rows)
+                yield b""  # nothing to send yet, but a time to hear that the client has gone
             spool.write_parquet(path)
         with path.open("rb") as file:
             while chunk := file.read(_READ_BYTES):

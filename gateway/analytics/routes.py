@@ -4,7 +4,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import anyio.to_thread
 import msgspec
@@ -33,6 +33,8 @@ AT_ONCE: Final = 4
 """Questions that are answered at the same time, each in a thread of its own; more wait."""
 MAX_WAITING: Final = 64
 RETRY_AFTER_S: Final = 2
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,17 +103,7 @@ class Api:
             RefusedError: anything but 200.
         """
         question = await self._question(request, JSON, view.parameters, view.max_limit)
-        if self._asked >= AT_ONCE + MAX_WAITING:
-            raise RefusedError(
-                429,
-                f"{AT_ONCE} questions are being answered, and {MAX_WAITING} wait: ask again later, or less at once",
-                headers={"Retry-After": str(RETRY_AFTER_S)},
-            )
-        self._asked += 1
-        try:
-            body = await anyio.to_thread.run_sync(self._ask, view.answer, question, limiter=self._threads)
-        finally:
-            self._asked -= 1
+        body = await self._in_turn(partial(self._ask, view.answer, question))
         return Response(body, headers=NO_STORE, media_type=JSON)
 
     async def export(self, request: Request) -> Response:
@@ -129,7 +121,7 @@ class Api:
             "Content-Disposition": f'attachment; filename="{file_name(question, file_format)}"',
             "Content-Type": file_format.media_type,
         }
-        await anyio.to_thread.run_sync(self._check, question, limiter=self._threads)
+        await self._in_turn(partial(self._check, question))
         if request.method == "HEAD":
             return Response(headers=headers)
         try:
@@ -173,6 +165,20 @@ class Api:
             upstream_up=self._upstream_up,
             call_id=request.path_params.get("call_id", ""),
         )
+
+    async def _in_turn(self, ask: Callable[[], T]) -> T:
+        """What `ask` returns, in a thread, when its turn has come."""
+        if self._asked >= AT_ONCE + MAX_WAITING:
+            raise RefusedError(
+                429,
+                f"{AT_ONCE} questions are being answered, and {MAX_WAITING} wait: ask again later, or less at once",
+                headers={"Retry-After": str(RETRY_AFTER_S)},
+            )
+        self._asked += 1
+        try:
+            return await anyio.to_thread.run_sync(ask, limiter=self._threads)
+        finally:
+            self._asked -= 1
 
     def _check(self, question: Question) -> None:
         try:
