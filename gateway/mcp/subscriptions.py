@@ -3,7 +3,7 @@
 Source: specification 2026-07-28, basic/patterns/subscriptions; 2025-11-25, server/resources "Subscriptions".
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from typing import Any, Final
 
 import msgspec
@@ -23,6 +23,7 @@ CHANGES: Final = LISTEN_STREAM_METHODS
 MAX_RESOURCES: Final = 1000
 """URIs that one listener may name."""
 
+_PARTED_BY: Final = ("/", "?", "#")
 _LISTS: Final = {
     "notifications/tools/list_changed": "tools_list_changed",
     "notifications/prompts/list_changed": "prompts_list_changed",
@@ -43,11 +44,18 @@ class Filter(Struct, frozen=True, rename="camel", omit_defaults=True):
     resource_subscriptions: tuple[str, ...] | None = None
 
     def wants(self, method: str, uri: str | None = None) -> bool:
-        """Whether a change belongs on the stream; `uri` is the resource's, for `notifications/resources/updated`."""
+        """Whether a change belongs on the stream; `uri` is the resource's, for `notifications/resources/updated`.
+
+        An update may name a part of what was asked for (2026-07-28, `ResourceUpdatedNotification`).
+        """
         if method == RESOURCE_UPDATED:
-            return uri is not None and uri in (self.resource_subscriptions or ())
+            return uri is not None and any(uri == whole or _is_part(uri, whole) for whole in self._resources)
         flag = _LISTS.get(method)
         return flag is not None and bool(getattr(self, flag))
+
+    @property
+    def _resources(self) -> tuple[str, ...]:
+        return self.resource_subscriptions or ()
 
     @property
     def is_empty(self) -> bool:
@@ -59,6 +67,11 @@ NOTHING: Final = Filter()
 
 
 _decode_filter: Final = msgspec.json.Decoder(Filter).decode
+
+
+def _is_part(uri: str, whole: str) -> bool:
+    """Whether a resource is below another one, or a part of it by its query or fragment."""
+    return uri.startswith(whole) and (whole[-1:] in _PARTED_BY or uri[len(whole) : len(whole) + 1] in _PARTED_BY)
 
 
 def read(params: Params) -> Filter:
@@ -94,6 +107,12 @@ def honoured(
         resources_list_changed=(requested.resources_list_changed and resources) or None,
         resource_subscriptions=uris or None,
     )
+
+
+def without(one: Filter, uris: Container[str]) -> Filter:
+    """A filter without these resources."""
+    left = tuple(uri for uri in one.resource_subscriptions or () if uri not in uris)
+    return msgspec.structs.replace(one, resource_subscriptions=left or None)
 
 
 def union(filters: Iterable[Filter]) -> Filter:

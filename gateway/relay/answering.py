@@ -68,8 +68,8 @@ class Answering:
             return await self._answer(call, None, notify)
         if request.method == SET_LEVEL:
             return set_level(session, request)
-        if request.method in (SUBSCRIBE, UNSUBSCRIBE) and operations.can_follow(call.view):
-            return await self._following.change(session, request)
+        if request.method in (SUBSCRIBE, UNSUBSCRIBE):
+            return await self._following.change(session, call.view, request)
         notify = Telling(stream, Era.LEGACY, request.meta, session.log_level).notify
         return await self._answer(call, Asker(session, stream, guard).client, notify)
 

@@ -3,7 +3,6 @@
 Source: specification 2025-11-25, basic/lifecycle, basic/transports, basic/utilities, server/utilities/logging.
 """
 
-import logging
 from typing import Final
 
 from msgspec import Raw
@@ -19,10 +18,7 @@ from gateway.relay.guard import Guards
 from gateway.relay.responses import send_empty
 from gateway.relay.session_stream import serve_stream
 from gateway.relay.sessions import HEADER, Session, Sessions
-from gateway.relay.upstream.seam import UpstreamError
 from gateway.relay.workspaces import Principal
-
-logger = logging.getLogger(__name__)
 
 SET_LEVEL: Final = "logging/setLevel"
 
@@ -111,10 +107,7 @@ class LegacyClients:
             self.sessions.end(session)
             await send_empty(send, 204)
         else:
-            try:
-                await self._following.begin(session)
-            except UpstreamError as error:
-                logger.warning("a session hears of no changes: %s", error)
+            await self._following.begin(session)
             await serve_stream(session, receive, send)
 
 

@@ -7,28 +7,29 @@ Source: specification 2026-07-28, patterns/subscriptions (requirement M24).
 """
 
 import asyncio
+import math
 import time
 from collections import Counter
 from collections.abc import Callable
 from typing import Final
 
-from msgspec import Raw
 from starlette.types import Receive, Send
 
 from gateway.calls import Operation
 from gateway.mcp import capabilities, jsonrpc, sse, subscriptions
-from gateway.mcp.subscriptions import Filter, InvalidFilterError
+from gateway.mcp.subscriptions import MAX_RESOURCES, Filter, InvalidFilterError
 from gateway.relay.call import Call
-from gateway.relay.changes import Changes
+from gateway.relay.changes import Changes, can_follow, meet
 from gateway.relay.crossing import server_info
 from gateway.relay.recorder import Recorder
 from gateway.relay.responses import SSE_HEADERS, send_json
-from gateway.relay.upstream.seam import UpstreamError
 from gateway.relay.workspaces import Directory, WorkspaceView
 
 KEEP_ALIVE_S: Final = 15.0
 MAX_STREAMS: Final = 32
 """That one token may have open."""
+MAX_NOTED: Final = 2 * MAX_RESOURCES
+"""Changes that wait for a client to read; then the oldest goes. Only parts of what it follows can be so many."""
 _COMMENT: Final = b":\r\n\r\n"
 
 
@@ -43,6 +44,8 @@ class Stream:
     def note(self, method: str, params: jsonrpc.Params) -> None:
         """A change; the newest of its kind is told."""
         self._noted[method, subscriptions.updated_uri(params)] = params
+        if len(self._noted) > MAX_NOTED:
+            del self._noted[next(iter(self._noted))]
         self.stirred.set()
 
     def look(self) -> None:
@@ -73,51 +76,50 @@ class Listening:
     async def serve(self, call: Call, receive: Receive, send: Send) -> None:
         """Serve one request, until its client goes, its token does, or the relay stops."""
         owner = (call.view.slug, call.principal.token_id)
-        refusal: Raw | None = None
-        code: int | None = None
         try:
-            stream = Stream(_kept(call.view, subscriptions.read(call.request.params)))
-            if self._open[owner] >= MAX_STREAMS:
-                code = jsonrpc.INVALID_REQUEST
-                refusal = jsonrpc.error_object(code, f"this token listens on {MAX_STREAMS} streams: close one first")
-            else:
-                self._open[owner] += 1
+            requested = subscriptions.read(call.request.params)
         except InvalidFilterError as error:
-            code = jsonrpc.INVALID_PARAMS
-            refusal = jsonrpc.error_object(code, str(error))
-        if refusal is not None or code is not None:
-            self._record(call, str(code))
-            status = jsonrpc.http_status(call.request.era, code or 0)
-            await send_json(send, status, jsonrpc.error(call.request.id, refusal or jsonrpc.EMPTY_OBJECT))
+            await self._refuse(call, send, jsonrpc.INVALID_PARAMS, str(error))
             return
+        if self._open[owner] >= MAX_STREAMS:
+            why = f"this token listens on {MAX_STREAMS} streams: close one first"
+            await self._refuse(call, send, jsonrpc.INVALID_REQUEST, why)
+            return
+        self._open[owner] += 1
         try:
-            await self._follow(call, stream, receive, send)
+            await meet(call.view)
+            stream = Stream(_kept(call.view, requested))
+            try:
+                await self._follow(call, stream, receive, send)
+            finally:
+                self._changes.remove(call.view.slug, stream)
         finally:
-            self._changes.remove(call.view.slug, stream)
             self._open[owner] -= 1
             if not self._open[owner]:
                 del self._open[owner]
 
+    async def _refuse(self, call: Call, send: Send, code: int, why: str) -> None:
+        self._record(call, str(code))
+        status = jsonrpc.http_status(call.request.era, code)
+        await send_json(send, status, jsonrpc.error(call.request.id, jsonrpc.error_object(code, why)))
+
     async def _follow(self, call: Call, stream: Stream, receive: Receive, send: Send) -> None:
         request_id = call.request.id
-        try:
-            await self._changes.add(call.view.slug, call.principal.token_id, stream)
-        except UpstreamError as error:
-            self._record(call, error.error_type)
-            refusal = jsonrpc.error_object(jsonrpc.INTERNAL_ERROR, f"a server does not let itself be followed: {error}")
-            await send_json(send, 200, jsonrpc.error(request_id, refusal))
-            return
+        refused = await self._changes.add(call.view.slug, call.principal.token_id, stream)
+        if refused:
+            stream.wanted = subscriptions.without(stream.wanted, refused)
+            self._changes.settle(call.view.slug)
         self._record(call, None)
         await send({"type": "http.response.start", "status": 200, "headers": SSE_HEADERS})
         await _write(send, sse.encode(subscriptions.acknowledged(request_id, stream.wanted)))
         gone = asyncio.create_task(_until_gone(receive))
         gone.add_done_callback(lambda _: stream.look())
         try:
-            while not gone.done() and not self._is_over(call):
+            while not gone.done() and (left := self._left(call)) > 0:
                 for method, params in stream.take():
                     await _write(send, sse.encode(subscriptions.stamped(request_id, method, params)))
                 try:
-                    async with asyncio.timeout(KEEP_ALIVE_S):
+                    async with asyncio.timeout(min(left, KEEP_ALIVE_S)):
                         await stream.stirred.wait()
                     stream.stirred.clear()
                 except TimeoutError:
@@ -128,11 +130,13 @@ class Listening:
             result = jsonrpc.result(request_id, subscriptions.ended(request_id, server_info(call.view)))
             await send({"type": "http.response.body", "body": sse.encode(result)})
 
-    def _is_over(self, call: Call) -> bool:
-        """Whether the relay stops, or the token is not one any more."""
-        expires_at = call.principal.expires_at
-        expired = expires_at is not None and time.time() >= expires_at
-        return self._stopping or expired or not self._directory().knows(call.principal)
+    def _left(self, call: Call) -> float:
+        """For how many seconds it may go on: not if the relay stops, or the token is not one any more."""
+        secret = call.headers.get(b"authorization", b"")[len(b"Bearer ") :].strip()  # its form was admitted
+        principal = self._directory().principal(secret)
+        if self._stopping or principal is None or principal[:2] != call.principal[:2]:
+            return 0.0
+        return math.inf if principal.expires_at is None else principal.expires_at - time.time()
 
     def _record(self, call: Call, error_type: str | None) -> None:
         self._recorder.operation(
@@ -151,13 +155,13 @@ class Listening:
 def _kept(view: WorkspaceView, requested: Filter) -> Filter:
     """What of it can be heard: a list of which a server tells when it changes, a resource of one that can follow it."""
     declared = [capabilities.read_server(server.upstream.declared) for server in view.servers.values()]
-    can_follow = any(one.resources is not None and one.resources.subscribe for one in declared)
+    follows = any(can_follow(server) for server in view.servers.values())
     return subscriptions.honoured(
         requested,
         tools=any(one.tools is not None and one.tools.list_changed for one in declared),
         prompts=any(one.prompts is not None and one.prompts.list_changed for one in declared),
         resources=any(one.resources is not None and one.resources.list_changed for one in declared),
-        subscribable=lambda _: can_follow,
+        subscribable=lambda _: follows,
     )
 
 

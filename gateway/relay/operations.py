@@ -17,6 +17,7 @@ from gateway.mcp.capabilities import Serves
 from gateway.mcp.inbound import Request
 from gateway.mcp.revisions import LATEST_HANDSHAKE_VERSION, Era, negotiate
 from gateway.relay import completion, prompts, resources
+from gateway.relay.changes import meet
 from gateway.relay.forwarding import Asker, Refusal
 from gateway.relay.listing import Offers, Part, may_offer, merged
 from gateway.relay.resources import LISTS
@@ -47,12 +48,6 @@ def served(era: Era, *, sessions: bool) -> Serves:
     """What the gateway serves to a client of this era, beside tools."""
     streams = sessions or era is Era.MODERN
     return Serves(logging=era is Era.LEGACY and sessions, changes=streams, subscriptions=streams)
-
-
-def can_follow(view: WorkspaceView) -> bool:
-    """Whether a server of the workspace lets its resources be followed."""
-    declared = (capabilities.read_server(server.upstream.declared) for server in view.servers.values())
-    return any(one.resources is not None and one.resources.subscribe for one in declared)
 
 
 async def answer(  # noqa: C901 - one arm for each method
@@ -124,8 +119,7 @@ async def _discover(view: WorkspaceView, request: Request) -> Raw:
 
 async def _capabilities(view: WorkspaceView, serves: Serves) -> dict[str, Any]:
     """The union of what the servers declare; one that was never met, and is not known to be down, is met first."""
-    strangers = [s for s in view.servers.values() if s.upstream.declared is None and s.up is not False]
-    await asyncio.gather(*(server.catalogue.list() for server in strangers), return_exceptions=True)
+    await meet(view)
     return capabilities.union((capabilities.read_server(s.upstream.declared) for s in view.servers.values()), serves)
 
 

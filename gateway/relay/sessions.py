@@ -11,7 +11,7 @@ import asyncio
 import itertools
 import secrets
 import time
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from typing import Final
 
@@ -23,6 +23,7 @@ from gateway.mcp import capabilities, inbound, jsonrpc, sealed_state
 from gateway.mcp.jsonrpc import EMPTY_OBJECT, NO_JSON, Id, Params, Response
 from gateway.mcp.revisions import Era
 from gateway.mcp.sealed_state import Binding, InvalidStateError
+from gateway.mcp.subscriptions import MAX_RESOURCES
 from gateway.relay.workspaces import Principal
 
 HEADER: Final = b"mcp-session-id"
@@ -33,8 +34,8 @@ IDLE_S: Final = 1800.0
 MAX_SESSIONS: Final = 500
 """Of one token, kept at a time."""
 MAX_ENDED: Final = 10_000
-MAX_QUEUED: Final = 256
-"""Messages that wait for the client to open its stream; then the oldest goes."""
+MAX_QUEUED: Final = 2 * MAX_RESOURCES
+"""Messages that wait for the client to open its stream, or to read it; then the oldest goes."""
 FIRST_LEVEL: Final = "info"
 """The least severe log messages for a client that has not chosen a level: that is the server's to decide."""
 _MAX_CAPABILITIES: Final = 2048
@@ -97,7 +98,7 @@ class Session:
         self.ended = False
         self._ids = itertools.count(1)
         self._waiting: dict[Id, asyncio.Future[Response]] = {}
-        self._queue: deque[bytes] = deque(maxlen=MAX_QUEUED)
+        self._queue: OrderedDict[object, bytes] = OrderedDict()
         self._stirred = asyncio.Event()
         self._at_end: list[Callable[[], None]] = []
 
@@ -126,14 +127,19 @@ class Session:
 
     # -- what belongs to no request
 
-    def tell(self, message: bytes) -> None:
-        """A notification for the client's stream, now or as soon as it opens one."""
-        self._queue.append(message)
+    def tell(self, message: bytes, what: object = None) -> None:
+        """A notification for the client's stream, now or as soon as it opens one.
+
+        It takes the place of one that waits and says the same: `what` they say.
+        """
+        self._queue[object() if what is None else what] = message
+        if len(self._queue) > MAX_QUEUED:
+            self._queue.popitem(last=False)
         self._stirred.set()
 
     def next_message(self) -> bytes | None:
         """The oldest one that waits; None if there is none."""
-        return self._queue.popleft() if self._queue else None
+        return self._queue.popitem(last=False)[1] if self._queue else None
 
     async def stirred(self) -> None:
         """Wait until a message waits, or there is something else that its stream has to look at."""

@@ -31,6 +31,8 @@ class ChangeStream:
     def __init__(self, session: Session, wanted: Filter, connection: Connection, listeners: Listeners) -> None:
         self.session = session
         self.wanted = wanted
+        self.kept = wanted
+        """What the server keeps to, of what is wanted."""
         self._connection = connection
         self._listeners = listeners
         self.ended: asyncio.Task[None]
@@ -80,6 +82,7 @@ class ChangeStream:
     async def _acknowledged(self, messages: AsyncIterator[jsonrpc.Message]) -> None:
         async for message in messages:
             if message.method == subscriptions.ACKNOWLEDGED:
+                self.kept = subscriptions.read_acknowledged(message.params if message.params is not UNSET else {})
                 return
             if message.method is UNSET:
                 break
@@ -105,7 +108,7 @@ def _refusal(body: bytes, status: int) -> UpstreamError:
         error = UNSET
     if error is not UNSET:
         why = f"refused subscriptions/listen: {bytes(error)[:200].decode('utf-8', 'replace')}"
-        return UpstreamError(ErrorType.JSONRPC_ERROR, why, http_status=status)
+        return UpstreamError(ErrorType.JSONRPC_ERROR, why, http_status=status, response=bytes(error))
     return UpstreamError(
         ErrorType.UPSTREAM_HTTP_ERROR, f"answered subscriptions/listen with HTTP {status}", http_status=status
     )

@@ -6,10 +6,11 @@ from typing import Final
 
 from msgspec import Raw
 
+from gateway.calls import ErrorType
 from gateway.mcp import capabilities, jsonrpc
 from gateway.mcp.jsonrpc import Params
 from gateway.mcp.subscriptions import CHANGES, RESOURCE_UPDATED, Filter
-from gateway.relay.upstream.seam import Changed
+from gateway.relay.upstream.seam import Changed, UpstreamError
 
 QUIET_S: Final = 0.1
 """A legacy server says on each of its streams that a list changed: within this they are one change, told twice."""
@@ -86,3 +87,10 @@ def wanted_of(declared: Raw | None, uris: frozenset[str]) -> Filter:
         resources_list_changed=(can.resources is not None and can.resources.list_changed) or None,
         resource_subscriptions=tuple(sorted(uris)) or None,
     )
+
+
+def refused(uri: str, error: Raw) -> UpstreamError:
+    """Why a legacy server does not follow a resource, in its own words."""
+    said = bytes(error)
+    why = f"refused to subscribe to {uri[:200]!r}: {said[:200].decode('utf-8', 'replace')}"
+    return UpstreamError(ErrorType.JSONRPC_ERROR, why, response=said)

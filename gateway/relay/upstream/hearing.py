@@ -25,6 +25,8 @@ OPEN_S: Final = 1.0
 """How long a request waits for the stream of its new session: on it the server may ask what the request needs."""
 MIN_PAUSE_S: Final = 0.5
 MAX_PAUSE_S: Final = 30.0
+_TOO_MANY: Final = 429
+_SERVER_ERROR: Final = 500
 _PROGRESS: Final = "notifications/progress"
 _TOKEN: Final = "progressToken"  # noqa: S105 - the member's name in MCP
 
@@ -36,6 +38,8 @@ class Hearing:
         self._transport = transport
         self._listeners = listeners
         self._lost = lost
+        self.reopened: Callable[[LegacySession], None] = lambda _: None
+        """Told of a session whose stream was away for a time, and what the server said meanwhile with it."""
         self._tasks: dict[LegacySession, asyncio.Task[None]] = {}
         self._always: set[LegacySession] = set()
         self._opened: dict[LegacySession, asyncio.Event] = {}
@@ -93,15 +97,16 @@ class Hearing:
     # -- one stream
 
     async def _run(self, session: LegacySession, opened: asyncio.Event) -> None:
-        """Open the stream again and again; a server that has none says so once."""
+        """Open the stream again and again; a server that has none says so once, before there ever was one."""
         parser = sse.Parser()
         pause, was_open = 0.0, False
         loop = asyncio.get_running_loop()
         try:
             while True:
                 began = loop.time()
-                verdict = await self._read(session, parser, opened)
-                if verdict is not None and verdict != answers.OK:
+                missed = was_open and parser.last_id is None
+                verdict = await self._read(session, parser, opened, missed=missed)
+                if verdict not in (None, answers.OK) and not (was_open and _may_pass(verdict)):
                     break
                 was_open = was_open or verdict == answers.OK
                 quick = verdict is None or loop.time() - began < MIN_PAUSE_S
@@ -117,7 +122,9 @@ class Hearing:
         if verdict == answers.NOT_FOUND and was_open and session.session_id is not None:
             self._lost(session)
 
-    async def _read(self, session: LegacySession, parser: sse.Parser, opened: asyncio.Event) -> int | None:
+    async def _read(
+        self, session: LegacySession, parser: sse.Parser, opened: asyncio.Event, *, missed: bool
+    ) -> int | None:
         """Read the stream to its end: the status of the answer (200 only for a stream), None if there was none."""
         connection: Connection | None = None
         try:
@@ -125,6 +132,8 @@ class Hearing:
             if response.status != answers.OK or not response.streaming:
                 return response.status if response.status != answers.OK else answers.METHOD_NOT_ALLOWED
             opened.set()
+            if missed:
+                self.reopened(session)
             async for chunk in connection.stream():
                 for event in parser.feed(chunk):
                     if event.event == "message" and event.data:
@@ -166,3 +175,8 @@ class Hearing:
             return
         if method != _PROGRESS or params.get(_TOKEN) == exchange.meta.get(_TOKEN, b""):
             await exchange.notify(data)
+
+
+def _may_pass(status: int | None) -> bool:
+    """Whether a refusal says nothing of the stream: the server, or what stands before it, cannot now."""
+    return status is not None and (status >= _SERVER_ERROR or status == _TOO_MANY)

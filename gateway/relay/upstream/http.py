@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import functools
 import re
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from typing import Any, Final
 
 from mcp_types.jsonrpc import UNSUPPORTED_PROTOCOL_VERSION
@@ -114,13 +114,13 @@ class HttpUpstream:
         self._sessions.hear_all()
         return stop
 
-    async def subscribe(self, uris: frozenset[str]) -> None:
+    async def subscribe(self, uris: frozenset[str]) -> Mapping[str, UpstreamError]:
         """Ask for updates of just these resources; see `Upstream.subscribe`.
 
         Raises:
             UpstreamError: the server cannot be reached, or refuses.
         """
-        await self._listening.subscribe(uris)
+        return await self._listening.subscribe(uris)
 
     async def close(self) -> None:
         """Stop what runs for this server, and end its sessions; its connections belong to the process."""

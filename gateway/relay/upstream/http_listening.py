@@ -6,14 +6,16 @@ of a resource's only to the session that has subscribed to it: the gateway's own
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
 from msgspec import UNSET
 
 from gateway.calls import ErrorType
+from gateway.mcp import subscriptions
+from gateway.mcp.subscriptions import NOTHING, Filter
 from gateway.relay.upstream.change_stream import ChangeStream
-from gateway.relay.upstream.changes import Listeners, wanted_of
+from gateway.relay.upstream.changes import Listeners, refused, wanted_of
 from gateway.relay.upstream.hearing import Hearing
 from gateway.relay.upstream.seam import Changed, Exchange, Reply, UpstreamError
 from gateway.relay.upstream.session import LegacySession, Session
@@ -41,13 +43,17 @@ class HttpListening:
         self._own = own
         self._send = send
         self._uris: frozenset[str] = frozenset()
+        self._refused: dict[str, UpstreamError] = {}
+        """Which of them the server does not follow, and why."""
         self._stream: ChangeStream | None = None
         self._session: LegacySession | None = None
         self._lock = asyncio.Lock()
+        self._subscribing = asyncio.Lock()
         self._broken = asyncio.Event()
         self._missed = False
-        """Whether it could not be opened since it was open last."""
+        """Whether there was a time since it was open last in which changes were not heard."""
         self._keeping: asyncio.Task[None] | None = None
+        hearing.reopened = self._reopened
 
     def listen(self, changed: Changed) -> Callable[[], None]:
         """Hear of changes until the function that is given back is called."""
@@ -62,25 +68,30 @@ class HttpListening:
 
         return stop
 
-    async def subscribe(self, uris: frozenset[str]) -> None:
-        """Have just these resources followed, and the stream open on which they are told.
+    async def subscribe(self, uris: frozenset[str]) -> Mapping[str, UpstreamError]:
+        """Have just these resources followed, and the stream open on which they are told; see `Upstream.subscribe`.
 
         Raises:
-            UpstreamError: the server cannot be reached, or refuses.
+            UpstreamError: the server cannot be reached, or refuses all.
         """
-        before, self._uris = self._uris, uris
-        if self._listeners or self._session is not None:
-            try:
-                await self._open()
-            except UpstreamError as error:
-                if error.error_type is ErrorType.JSONRPC_ERROR and self._uris is uris:
-                    self._uris = before  # what is refused now is refused later
-                raise
+        async with self._subscribing:
+            before = self._uris, self._refused
+            self._uris = uris
+            self._refused = {uri: why for uri, why in self._refused.items() if uri in uris}
+            if self._listeners or self._session is not None:
+                try:
+                    await self._open()
+                except UpstreamError as error:
+                    if error.error_type is ErrorType.JSONRPC_ERROR:
+                        self._uris, self._refused = before  # what is refused now is refused later
+                    raise
+            return dict(self._refused)
 
     def lost(self, session: LegacySession) -> None:
         """A session of the server's is gone, and with it what it had subscribed to."""
         if session is self._session:
             self._session = None
+            self._missed = True
             self._broken.set()
 
     async def close(self) -> None:
@@ -108,14 +119,15 @@ class HttpListening:
         loop = asyncio.get_running_loop()
         while True:
             self._broken.clear()
-            began = loop.time()
+            began, failed = loop.time(), False
             try:
                 await self._open()
             except UpstreamError as error:
                 logger.info("upstream %s: its changes cannot be heard: %s", self._transport.slug, error)
+                failed = True
             else:
                 await self._broken.wait()
-            short = self._missed or loop.time() - began < STEADY_S
+            short = failed or loop.time() - began < STEADY_S
             if short and pause:
                 await asyncio.sleep(pause)
             pause = min(max(pause * 2, MIN_PAUSE_S), MAX_PAUSE_S) if short else 0.0
@@ -136,7 +148,7 @@ class HttpListening:
                     self._session = None
                     await self._open_modern(session)
             except UpstreamError:
-                self._missed = True
+                self._missed = self._missed or (self._stream is None and self._session is None)
                 raise
             if self._missed:
                 self._missed = False
@@ -153,7 +165,7 @@ class HttpListening:
             return
         if stream is not None and not stream.ended.done() and (stream.session, stream.wanted) == (session, wanted):
             return
-        opened = await ChangeStream.open(self._transport, session, wanted, self._listeners)
+        opened = await self._opened(session, wanted)
         self._close_stream()
         if not self._listeners:
             opened.close()
@@ -161,9 +173,31 @@ class HttpListening:
         self._stream = opened
         opened.ended.add_done_callback(lambda _: self._ended(opened))
 
+    async def _opened(self, session: Session, wanted: Filter) -> ChangeStream:
+        """The stream, and what the server does not follow; if it refuses all for that, its lists are heard still."""
+        try:
+            opened = await ChangeStream.open(self._transport, session, wanted, self._listeners)
+        except UpstreamError as error:
+            lists = subscriptions.without(wanted, self._uris)
+            if (
+                self._stream is not None
+                or lists in (wanted, NOTHING)
+                or error.error_type is not ErrorType.JSONRPC_ERROR
+            ):
+                raise
+            opened = await ChangeStream.open(self._transport, session, lists, self._listeners)
+            opened.wanted = wanted
+            self._refused = dict.fromkeys(self._uris, error)
+            return opened
+        kept = opened.kept.resource_subscriptions or ()
+        left_out = UpstreamError(ErrorType.JSONRPC_ERROR, "does not follow the resource")
+        self._refused = {uri: left_out for uri in self._uris if uri not in kept}
+        return opened
+
     def _ended(self, stream: ChangeStream) -> None:
         if stream is self._stream:
             self._stream = None
+            self._missed = True
             self._broken.set()
 
     def _close_stream(self) -> None:
@@ -173,18 +207,22 @@ class HttpListening:
 
     # -- a legacy server
 
+    def _reopened(self, session: LegacySession) -> None:
+        """A session's stream was away for a time: what the server said meanwhile, nobody has heard."""
+        uris = self._uris if session is self._session else ()
+        self._listeners.tell_all(session.declared, uris)
+
     async def _open_legacy(self, session: LegacySession) -> None:
+        if session is not self._session:
+            self._refused = {}  # by another session
         self._session = session
         await self._hearing.hear(session)
         for uri in sorted(session.subscribed - self._uris):
-            await self._resource(session, "resources/unsubscribe", uri)
+            await self._send(session, Exchange("resources/unsubscribe", {"uri": uri}, repeatable=True))
             session.subscribed -= {uri}
-        for uri in sorted(self._uris - session.subscribed):
-            await self._resource(session, "resources/subscribe", uri)
-            session.subscribed |= {uri}
-
-    async def _resource(self, session: LegacySession, method: str, uri: str) -> None:
-        reply = await self._send(session, Exchange(method, {"uri": uri}, repeatable=True))
-        if reply.error is not UNSET and method == "resources/subscribe":
-            why = bytes(reply.error)[:200].decode("utf-8", "replace")
-            raise UpstreamError(ErrorType.JSONRPC_ERROR, f"refused to subscribe to {uri[:200]!r}: {why}")
+        for uri in sorted(self._uris - session.subscribed - self._refused.keys()):
+            reply = await self._send(session, Exchange("resources/subscribe", {"uri": uri}, repeatable=True))
+            if reply.error is UNSET:
+                session.subscribed |= {uri}
+            else:
+                self._refused[uri] = refused(uri, reply.error)

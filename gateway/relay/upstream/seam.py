@@ -151,14 +151,15 @@ class Upstream(Protocol):
         upstream's stream, the last one closes it.
         """
 
-    async def subscribe(self, uris: frozenset[str]) -> None:
+    async def subscribe(self, uris: frozenset[str]) -> Mapping[str, UpstreamError]:
         """Ask for updates of just these resources; it is done when the upstream has acknowledged them.
 
-        With listeners, the stream on which changes come is open then, if these are none as well.
+        With listeners, the stream on which changes come is open then, if these are none as well. Gives why the
+        upstream does not follow those that it does not: they are not asked for again while they stay among `uris`.
 
         Raises:
-            UpstreamError: the upstream cannot be reached, or refuses (`jsonrpc_error`): then what was asked before
-                stands.
+            UpstreamError: the upstream cannot be reached, or refuses all (`jsonrpc_error`): then what was asked
+                before stands.
         """
 
     async def close(self) -> None:

@@ -7,7 +7,7 @@ asked, as it does not say whom it asks; a token's is told what that token's clie
 import asyncio
 import itertools
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple
 
 from msgspec import Raw
@@ -82,13 +82,13 @@ class StdioUpstream:
         """Hear of changes; see `Upstream.listen`."""
         return self._listening.listen(changed)
 
-    async def subscribe(self, uris: frozenset[str]) -> None:
+    async def subscribe(self, uris: frozenset[str]) -> Mapping[str, UpstreamError]:
         """Ask for updates of just these resources; see `Upstream.subscribe`.
 
         Raises:
             UpstreamError: the process cannot be started, or refuses.
         """
-        await self._listening.subscribe(uris)
+        return await self._listening.subscribe(uris)
 
     async def close(self) -> None:
         """End the processes and what they started; requests under way end as `upstream_unreachable`."""

@@ -19,6 +19,7 @@ from gateway.calls import ErrorType
 from gateway.mcp import cancellation, capabilities, jsonrpc, log_levels, subscriptions
 from gateway.mcp.log_levels import LEVELS
 from gateway.mcp.revisions import Era
+from gateway.mcp.subscriptions import Filter
 from gateway.relay.upstream import envelope
 from gateway.relay.upstream.asked import Asked
 from gateway.relay.upstream.changes import Listeners
@@ -87,7 +88,7 @@ class StdioSession:
         self._slug = slug
         self._listeners = listeners
         self._pending: dict[int, Pending] = {}
-        self._acknowledging: dict[int, asyncio.Future[None]] = {}
+        self._acknowledging: dict[int, asyncio.Future[Filter]] = {}
         self._nobody = Asked(None, self.answer)
         self._log_level: str | None = None
         self._junk = 0
@@ -140,8 +141,8 @@ class StdioSession:
         if not self.child.lost:
             self.child.write_courtesy(cancellation.notification(request_id, "the client waits no more"))
 
-    def acknowledgement(self, subscription: int) -> asyncio.Future[None]:
-        """Done when the server has acknowledged `subscriptions/listen` with this id."""
+    def acknowledgement(self, subscription: int) -> asyncio.Future[Filter]:
+        """What the server keeps to, when it has acknowledged `subscriptions/listen` with this id."""
         future = self._acknowledging[subscription] = asyncio.get_running_loop().create_future()
         future.add_done_callback(lambda _: self._acknowledging.pop(subscription, None))
         return future
@@ -221,7 +222,9 @@ class StdioSession:
             self._acknowledged(params)
         elif method == cancellation.METHOD:
             cancelled = cancellation.read(params)
-            if cancelled is not None:
+            if cancelled is not None and self.era is Era.MODERN:
+                self._torn_down(cancelled.request_id)
+            elif cancelled is not None:
                 self._asked().cancel(cancelled.request_id)
         elif method == log_levels.METHOD:
             self._logged(method, params, line)
@@ -252,7 +255,16 @@ class StdioSession:
     def _acknowledged(self, params: jsonrpc.Params) -> None:
         future = self._acknowledging.get(_subscription_of(params))
         if future is not None and not future.done():
-            future.set_result(None)
+            future.set_result(subscriptions.read_acknowledged(params))
+
+    def _torn_down(self, request_id: jsonrpc.Id) -> None:
+        """A modern server ends a subscription, which is all that it may cancel."""
+        if not isinstance(request_id, int):
+            return
+        pending = self._pending.get(request_id)
+        if pending is not None and pending.exchange is None:
+            del self._pending[request_id]
+            pending.settle(UpstreamError(_PROTOCOL_ERROR, "cancelled the subscription"))
 
     def _asked(self) -> Asked:
         """Who answers a question, which does not say what it belongs to: the only client that can be meant, if any."""

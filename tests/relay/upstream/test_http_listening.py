@@ -353,9 +353,14 @@ async def test_a_legacy_server_that_refuses_a_subscription_is_said_to() -> None:
 
     async with raw(behave) as server, upstream_of(server) as upstream:
         upstream.listen(Heard())
-        with pytest.raises(UpstreamError, match="no such resource"):
-            await upstream.subscribe(frozenset({"file:///nowhere"}))
-        await upstream.subscribe(frozenset())  # it is not asked for again
+        for _ in range(2):
+            refused = await upstream.subscribe(frozenset({"file:///nowhere"}))
+            assert "no such resource" in str(refused["file:///nowhere"])
+            assert refused["file:///nowhere"].error_type is ErrorType.JSONRPC_ERROR
+        assert server.methods().count("resources/subscribe") == 1  # it is not asked for again
+        await upstream.subscribe(frozenset())
+        await upstream.subscribe(frozenset({"file:///nowhere"}))
+        assert server.methods().count("resources/subscribe") == 2
 
 
 async def test_a_server_that_cannot_be_reached_is_listened_to_when_it_is_up() -> None:
