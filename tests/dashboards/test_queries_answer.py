@@ -153,12 +153,17 @@ def by(scraped: Scraped, text: str, *labels: str) -> dict[tuple[str, ...], float
     return {tuple(series["metric"][label] for label in labels): float(series["value"][1]) for series in found}
 
 
+def extrapolated(value: float, calls: int) -> bool:
+    """Whether `increase()` may say this of so many calls: it reaches up to a scrape's time further at either end."""
+    return calls - 0.01 <= value <= 2 * calls
+
+
 def test_counts_are_those_of_the_calls_but_for_what_prometheus_extrapolates(scraped: Scraped) -> None:
     counted = by(scraped, members.count(Scope(), "server", "tool"), "name", "server", "tool")
 
-    assert counted["Alice Cursor", "modern", "echo"] == pytest.approx(30, rel=0.25)
-    assert counted["Ci-Bot", "modern", "echo"] == pytest.approx(25, rel=0.25)
-    assert counted["Alice Cursor", "modern", "_unknown"] == pytest.approx(3, rel=0.25)
+    assert extrapolated(counted["Alice Cursor", "modern", "echo"], 30)
+    assert extrapolated(counted["Ci-Bot", "modern", "echo"], 25)
+    assert extrapolated(counted["Alice Cursor", "modern", "_unknown"], 3)
     assert by(scraped, calls.failure_ratio(Scope(), "server"), "server")["dead",] == 1
 
 
@@ -170,5 +175,5 @@ def test_no_call_is_lost_by_the_join_of_names_even_of_a_member_who_is_gone(scrap
     by_name = members.count(Scope())
     eventually(lambda: ("ci-bot",) in by(scraped, by_name, "name"), within_s=30)
 
-    assert by(scraped, by_name, "name")["ci-bot",] == pytest.approx(30, rel=0.25)
+    assert extrapolated(by(scraped, by_name, "name")["ci-bot",], 30)
     assert by(scraped, everybodys)[()] == pytest.approx(1, rel=1e-9)

@@ -2,6 +2,7 @@
 
 import contextlib
 import http.server
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -25,6 +26,15 @@ class Requested:
 
     path: str
     last_event_id: str | None
+
+
+class Server(http.server.ThreadingHTTPServer):
+    """Says nothing of clients that hang up: some are meant to."""
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Let what is no hanging up be told as usual."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
 
 
 @contextlib.contextmanager
@@ -53,7 +63,7 @@ def scripted(*answers: Answer, requests: list[Requested] | None = None) -> Itera
         def log_message(self, *_: Any) -> None:
             """Say nothing."""
 
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+    with Server(("127.0.0.1", 0), Handler) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         try:
