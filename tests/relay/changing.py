@@ -16,7 +16,7 @@ from starlette.types import Receive, Scope, Send
 
 from gateway.process import serve
 from tests.relay.clients import Stream
-from tests.relay.rig import ALICE, JSON, PATH, Rig, bearer, listening, modern
+from tests.relay.rig import ALICE, PATH, Rig, bearer, listening, modern
 
 LISTEN: Final = "subscriptions/listen"
 SUBSCRIPTION: Final = "io.modelcontextprotocol/subscriptionId"
@@ -288,12 +288,14 @@ def acknowledged(frame: Any) -> Any:
 def told(frame: Any) -> str:
     """What a frame tells, in short: `tools`, or the URI of the resource."""
     assert frame is not None, "the stream has ended"
-    return str(frame["params"].get("uri") or frame["method"].split("/")[1])
+    return str(frame.get("params", {}).get("uri") or frame["method"].split("/")[1])
+
+
+def follows(*uris: str) -> dict[str, Any]:
+    """The part of a filter that names resources."""
+    return {"resourceSubscriptions": list(uris)}
 
 
 def servers(*of: Changing, **named: Changing) -> dict[str, Any]:
     """The servers of a configuration: `a`, `b`, … in their order."""
     return {slug: {"url": server.url} for slug, server in [*zip("abc", of, strict=False), *named.items()]}
-
-
-__all__ = ["JSON", "Changing", "ModernClient", "Stream", "acknowledged", "changing", "modern_client", "servers", "told"]

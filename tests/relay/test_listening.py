@@ -30,6 +30,7 @@ from tests.relay.changing import (
     ModernClient,
     acknowledged,
     changing,
+    follows,
     modern_client,
     servers,
     told,
@@ -47,10 +48,6 @@ A, B = "file:///a", "file:///b"
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http_listening, "MIN_PAUSE_S", 0.01)
     monkeypatch.setattr(hearing, "MIN_PAUSE_S", 0.01)
-
-
-def follows(*uris: str) -> dict[str, Any]:
-    return {"resourceSubscriptions": list(uris)}
 
 
 def reload(relay: Rig, of: dict[str, Any], **changes: Any) -> None:
