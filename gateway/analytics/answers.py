@@ -3,7 +3,10 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
-from gateway.calls import PHASES
+import msgspec
+
+from gateway.analytics.formats import HEADER
+from gateway.calls import PHASES, ErrorType, ToolCall
 from gateway.ledger.queries import COLUMN_OF
 
 Schema = dict[str, Any]
@@ -17,6 +20,8 @@ _RATE: Final[Schema] = {"type": ["number", "null"], "minimum": 0, "maximum": 1}
 _TIME: Final[Schema] = {"type": "string", "format": "date-time"}
 _TIME_OR_NULL: Final[Schema] = {"type": ["string", "null"], "format": "date-time"}
 _STATUS: Final[Schema] = {"type": "string", "enum": ["success", "error"]}
+_ERROR_TYPES: Final = [str(error_type) for error_type in ErrorType]
+_ERROR_TYPE_OR_NULL: Final[Schema] = {"enum": [*_ERROR_TYPES, None]}
 
 
 def _object(description: str = "", /, **members: Schema) -> Schema:
@@ -28,6 +33,7 @@ def _list(items: Schema, description: str = "") -> Schema:
     return {"type": "array", "items": items, **({"description": description} if description else {})}
 
 
+_CALL_REF: Final[Schema] = {"$ref": "#/components/schemas/call"}
 _MS_OR_NULL: Final[Schema] = {"type": ["number", "null"], "minimum": 0}
 _DURATION: Final = _object(avg=_MS_OR_NULL, p50=_MS_OR_NULL, p95=_MS_OR_NULL, p99=_MS_OR_NULL)
 _COUNTS: Final[Mapping[str, Schema]] = {
@@ -46,7 +52,7 @@ _CALL: Final[Mapping[str, Schema]] = {
     "token_id": _TEXT,
     **_TOOL,
     "status": _STATUS,
-    "error_type": _TEXT_OR_NULL,
+    "error_type": _ERROR_TYPE_OR_NULL,
     "error_message": _TEXT_OR_NULL,
     "upstream_response": _TEXT_OR_NULL,
     "duration_ms": _MS,
@@ -63,6 +69,17 @@ _CALL: Final[Mapping[str, Schema]] = {
     "span_id": _TEXT,
 }
 
+
+def _exported() -> Schema:
+    """A row of an export: the ledger's columns with their types, and a time for people before them."""
+    types = {field.name: field.type for field in msgspec.structs.fields(ToolCall)}
+    described = {name: msgspec.json.schema(types.get(name, float)) for name in HEADER[1:]}  # the others are phases
+    return _object(
+        "A call as exports have it: the ledger's row.",
+        **{HEADER[0]: _TIME, **described, "error_type": _ERROR_TYPE_OR_NULL},
+    )
+
+
 _OVERVIEW: Final = _object(
     "The range's totals, and the calls of today, this week and this month.",
     calls=_object(range=_COUNT, today=_COUNT, week=_COUNT, month=_COUNT),
@@ -70,7 +87,7 @@ _OVERVIEW: Final = _object(
     active_tokens=_COUNT,
     errors=_COUNT,
     duration_ms=_DURATION,
-    errors_by_type=_list(_object(error_type=_TEXT, calls=_COUNT)),
+    errors_by_type=_list(_object(error_type={"type": "string", "enum": _ERROR_TYPES}, calls=_COUNT)),
 )
 _TOOLS: Final = _list(
     _object(**_TOOL, **_COUNTS, last_called_at=_TIME_OR_NULL), "Tools, the most called first, the unused ones with 0."
@@ -148,7 +165,9 @@ SCHEMAS: Final[Mapping[str, Schema]] = {
             }
         ),
     ),
-    "calls": _object("A page of calls, newest first.", calls=_list(_object(**_CALL)), next_cursor=_TEXT_OR_NULL),
+    "calls": _object("A page of calls, newest first.", calls=_list(_CALL_REF), next_cursor=_TEXT_OR_NULL),
+    "call": _object("A call as pages and the live stream have it.", **_CALL),
+    "exported_call": _exported(),
     "calls_single": _object(
         "One call with all that is known of it.",
         **_CALL,
@@ -161,6 +180,7 @@ SCHEMAS: Final[Mapping[str, Schema]] = {
         replica=_TEXT,
     ),
     "refusal": {
+        "description": "Why there is no answer; what parameter is mistaken, and what it may be.",
         "type": "object",
         "properties": {"error": _TEXT, "parameter": _TEXT, "allowed": _list(_TEXT)},
         "required": ["error"],

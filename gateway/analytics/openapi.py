@@ -7,47 +7,88 @@ from gateway import __version__
 from gateway.analytics.answers import SCHEMAS
 from gateway.analytics.export import MAX_ROWS
 from gateway.analytics.formats import FORMATS
-from gateway.analytics.parameters import COMMON, DEFAULT_LIMIT, DEFAULT_PERIOD, STATUSES
+from gateway.analytics.parameters import (
+    COMMON,
+    DEFAULT_LIMIT,
+    DEFAULT_PERIOD,
+    LIVE_PARAMETERS,
+    MAX_LAST,
+    PERIODS,
+    STATUSES,
+)
+from gateway.calls import ErrorType
 from gateway.ledger.queries import COLUMN_OF
 
 WORKSPACE: Final = "/api/community/mcp/workspaces/{workspace_id}"
 PATH: Final = "/api/openapi.json"
-MAX_LAST: Final = 1000
-"""Calls that the live stream replays at most."""
 
-_LENGTH: Final = "[1-9][0-9]{0,5}[smhdw]"
+_LENGTH: Final = "[0-9]{1,9}[smhdw]"
 _MOMENT: Final[Mapping[str, Any]] = {
-    "anyOf": [{"type": "string", "format": "date-time"}, {"type": "integer", "minimum": 0}]
+    "type": "string",
+    "anyOf": [{"format": "date-time"}, {"pattern": r"^[0-9]{1,10}(\.[0-9]{1,9})?$"}],
 }
-_DIMENSION: Final = "(" + "|".join(COLUMN_OF) + ")"
+_DIMENSION: Final[Mapping[str, Any]] = {"type": "string", "enum": list(COLUMN_OF)}
+_CLOSED: Final[Mapping[str, Iterable[str]]] = {"status": STATUSES, "error_type": ErrorType}
+"""Filters whose values are known; the others' are names."""
 
 _QUERY: Final[Mapping[str, tuple[str, Mapping[str, Any]]]] = {
     "period": (
         "A range that ends now: `today`, `week`, `month`, or a length. Excludes `from` and `to`.",
-        {"type": "string", "pattern": f"^(today|week|month|{_LENGTH})$", "default": DEFAULT_PERIOD},
+        {
+            "type": "string",
+            "pattern": f"^(today|week|month|{_LENGTH})$",
+            "default": DEFAULT_PERIOD,
+            "examples": list(PERIODS),
+        },
     ),
     "from": ("The range's begin, included: RFC 3339, or seconds since the epoch.", _MOMENT),
-    "to": ("The range's end, excluded. Needs `from`.", _MOMENT),
+    "to": ("The range's end, excluded; now if it is not given. Needs `from`.", _MOMENT),
     "tz": ("An IANA zone: where `today`, `week` and `month` begin.", {"type": "string", "default": "UTC"}),
-    "by": ("Dimensions, joined by commas.", {"type": "string", "pattern": f"^{_DIMENSION}(,{_DIMENSION})*$"}),
-    "step": ("The length of a bucket.", {"type": "string", "pattern": f"^{_LENGTH}$"}),
+    "by": ("What the series are of.", {"type": "string", "enum": ["none", *COLUMN_OF], "default": "none"}),
+    "step": (
+        "The length of a bucket; without it there are as many as a chart can show.",
+        {"type": "string", "pattern": f"^([0-9]{{1,9}}|{_LENGTH})$", "examples": ["1h", "1d"]},
+    ),
     "cursor": ("`next_cursor` of the page before.", {"type": "string"}),
     "format": ("The file's.", {"type": "string", "enum": list(FORMATS)}),
-    "last": ("Calls of the past to begin with.", {"type": "integer", "minimum": 0, "maximum": MAX_LAST}),
+    "last": ("Calls of the past to begin with.", {"type": "integer", "minimum": 0, "maximum": MAX_LAST, "default": 0}),
 }
-_REQUIRED: Final = ("format",)
+_BY_SEVERAL: Final[Mapping[str, Any]] = {
+    "name": "by",
+    "in": "query",
+    "description": "What to group by, joined by commas.",
+    "required": True,
+    "explode": False,
+    "schema": {"type": "array", "items": _DIMENSION, "uniqueItems": True},
+}
 
 _REFUSALS: Final[Mapping[str, str]] = {
     "400": "A mistake in a parameter; `allowed` has what would be none.",
     "401": "No bearer, or one that does not verify.",
     "403": "The bearer does not name this workspace.",
     "404": "There is no such workspace, or no such call.",
-    "405": "Reading is done by GET and HEAD.",
+    "405": "The method: reading is done by GET, or by HEAD, which answers the same without a body.",
     "406": "The Accept header excludes what the answer is.",
     "429": "Too much at once: see Retry-After, in seconds.",
     "503": "The ledger is away, or the configuration has no section `api`: see Retry-After, in seconds.",
 }
-_WITH_RETRY: Final = ("429", "503")
+_RETRY_AFTER: Final = {"Retry-After": {"required": True, "schema": {"type": "integer", "minimum": 1}}}
+_HEADERS: Final[Mapping[str, Mapping[str, Any]]] = {
+    "401": {"WWW-Authenticate": {"required": True, "schema": {"type": "string"}}},
+    "405": {"Allow": {"required": True, "schema": {"type": "string"}}},
+    "429": _RETRY_AFTER,
+    "503": _RETRY_AFTER,
+}
+_STREAM: Final = (
+    "Server-Sent Events. `event: call` has a call in `data:` (the schema `call`), `event: lag` an object whose "
+    "`skipped` says how many calls are missing, null if nobody can count them. `id:` is a place to go on from. A "
+    "comment comes every 15 seconds."
+)
+_FILES: Final[Mapping[str, str]] = {
+    "csv": "RFC 4180 in UTF-8, with a header: the members of the schema `exported_call`.",
+    "jsonl": "In each line an object of the schema `exported_call`.",
+    "parquet": "A column for each member of the schema `exported_call`; `timestamp` is one of Parquet's, in UTC.",
+}
 
 
 def document(views: Mapping[str, tuple[tuple[str, ...], int]]) -> dict[str, Any]:
@@ -70,25 +111,17 @@ def document(views: Mapping[str, tuple[tuple[str, ...], int]]) -> dict[str, Any]
                 "export",
                 "The range's calls as a file, oldest first.",
                 _parameters((*COMMON, "format"), MAX_ROWS),
-                {file_format.media_type: _file(name) for name, file_format in FORMATS.items()},
+                {file_format.media_type: _text(_FILES[name]) for name, file_format in FORMATS.items()},
+                headers={"Content-Disposition": {"required": True, "schema": {"type": "string"}}},
             ),
             f"{WORKSPACE}/logs/stream": _get(
                 "stream",
-                "The workspace's calls as they happen, as Server-Sent Events: `event: call`, `data:` a call.",
-                [*_parameters((*COLUMN_OF, "last"), 0), _last_event_id()],
-                {"text/event-stream": {"schema": {"type": "string"}}},
-                refusals=[status for status in _REFUSALS if status not in ("406", "429")],
+                "The workspace's calls as they happen.",
+                [*_parameters(LIVE_PARAMETERS, MAX_LAST), _LAST_EVENT_ID],
+                {"text/event-stream": _text(_STREAM)},
+                refusals=[status for status in _REFUSALS if status != "429"],
             ),
-            PATH: {
-                "get": {
-                    "operationId": "openapi",
-                    "summary": "This description.",
-                    "security": [],
-                    "responses": {
-                        "200": {"description": "OK", "content": {"application/json": {"schema": {"type": "object"}}}}
-                    },
-                }
-            },
+            PATH: {"get": _DESCRIPTION},
         },
         "components": {
             "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}},
@@ -100,12 +133,13 @@ def document(views: Mapping[str, tuple[tuple[str, ...], int]]) -> dict[str, Any]
 
 def _operation(path: str, parameters: tuple[str, ...], most: int) -> dict[str, Any]:
     name = path.strip("/").replace("/{call_id}", "_single") or "everything"
-    schema = SCHEMAS[name]
     described = _parameters(parameters, most)
+    if name == "groups":
+        described = [_BY_SEVERAL if one["name"] == "by" else one for one in described]
     if "{call_id}" in path:
         described.append({"name": "call_id", "in": "path", "required": True, "schema": {"type": "string"}})
     content = {"application/json": {"schema": {"$ref": f"#/components/schemas/{name}"}}}
-    return _get(name, schema["description"], described, content)
+    return _get(name, SCHEMAS[name]["description"], described, content)
 
 
 def _get(
@@ -115,6 +149,7 @@ def _get(
     content: Mapping[str, Any],
     *,
     refusals: Iterable[str] = tuple(_REFUSALS),
+    headers: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     workspace = {"name": "workspace_id", "in": "path", "required": True, "schema": {"type": "string"}}
     return {
@@ -123,24 +158,27 @@ def _get(
             "summary": summary,
             "parameters": [{**workspace, "description": "The workspace's slug."}, *parameters],
             "responses": {
-                "200": {"description": "OK", "content": dict(content)},
-                **{status: {"$ref": f"#/components/responses/{status}"} for status in refusals},
+                "200": {"description": "OK", "headers": headers or {}, "content": dict(content)},
+                **_refused(refusals),
             },
         }
     }
 
 
-def _parameters(names: Iterable[str], most: int) -> list[dict[str, Any]]:
+def _parameters(names: Iterable[str], most: int) -> list[Mapping[str, Any]]:
     return [_parameter(name, most) for name in names]
 
 
-def _parameter(name: str, most: int) -> dict[str, Any]:
-    if name in COLUMN_OF:
-        values: dict[str, Any] = {"type": "string", "enum": list(STATUSES)} if name == "status" else {"type": "string"}
-        description = f"Only calls with this `{COLUMN_OF[name]}`; repeated, any of them."  # type: ignore[index]  # it is in it
-        schema: Mapping[str, Any] = {"type": "array", "items": values}
+def _parameter(name: str, most: int) -> Mapping[str, Any]:
+    columns = {str(dimension): column for dimension, column in COLUMN_OF.items()}
+    if name in columns:
+        values = {"enum": [str(value) for value in _CLOSED[name]]} if name in _CLOSED else {"minLength": 1}
+        description = f"Only calls with this `{columns[name]}`; repeated, any of them."
+        schema: Mapping[str, Any] = {"type": "array", "items": {"type": "string", **values}}
     elif name == "limit":
-        description = f"The most of a list, of which there are {DEFAULT_LIMIT} by default where it is a top-N."
+        description = (
+            f"The most of a list, of which there are {DEFAULT_LIMIT} by default where it is a top-N or a page."
+        )
         schema = {"type": "integer", "minimum": 1, "maximum": most}
     else:
         description, schema = _QUERY[name]
@@ -148,24 +186,41 @@ def _parameter(name: str, most: int) -> dict[str, Any]:
         "name": name,
         "in": "query",
         "description": description,
-        "required": name in _REQUIRED,
+        "required": name == "format",
         "schema": dict(schema),
     }
 
 
-def _last_event_id() -> dict[str, Any]:
-    description = "The `id:` after which to go on."
-    return {"name": "Last-Event-ID", "in": "header", "description": description, "schema": {"type": "string"}}
+_LAST_EVENT_ID: Final[Mapping[str, Any]] = {
+    "name": "Last-Event-ID",
+    "in": "header",
+    "description": "The `id:` after which to go on.",
+    "schema": {"type": "string"},
+}
 
 
-def _file(name: str) -> dict[str, Any]:
-    return {} if name == "parquet" else {"schema": {"type": "string"}}
+def _text(description: str) -> dict[str, Any]:
+    return {"schema": {"type": "string", "description": description}}
+
+
+def _refused(statuses: Iterable[str]) -> dict[str, Any]:
+    return {status: {"$ref": f"#/components/responses/{status}"} for status in statuses}
 
 
 def _refusal(status: str) -> dict[str, Any]:
-    retry = {"Retry-After": {"required": True, "schema": {"type": "integer", "minimum": 1}}}
     return {
         "description": _REFUSALS[status],
-        **({"headers": retry} if status in _WITH_RETRY else {}),
+        "headers": dict(_HEADERS.get(status, {})),
         "content": {"application/json": {"schema": {"$ref": "#/components/schemas/refusal"}}},
     }
+
+
+_DESCRIPTION: Final[Mapping[str, Any]] = {
+    "operationId": "openapi",
+    "summary": "This description.",
+    "security": [],
+    "responses": {
+        "200": {"description": "OK", "content": {"application/json": {"schema": {"type": "object"}}}},
+        **_refused(("405", "406")),
+    },
+}

@@ -14,9 +14,14 @@ from gateway.ledger.queries import COLUMN_OF, Dimension
 COMMON: Final = ("period", "from", "to", "tz", *COLUMN_OF, "limit")
 """The parameters that every read takes."""
 
+LIVE_PARAMETERS: Final = (*COLUMN_OF, "last")
+"""Those of the live stream."""
+
 DEFAULT_PERIOD: Final = "7d"
 DEFAULT_LIMIT: Final = 50
 MAX_LIMIT: Final = 10_000
+MAX_LAST: Final = 1_000
+"""Calls that the live stream replays at most."""
 MAX_STEP_S: Final = 366 * 86_400
 PERIODS: Final = ("today", "week", "month", "1h", "24h", "7d", "30d", "90d")
 STATUSES: Final = ("success", "error")

@@ -1,7 +1,7 @@
 """The read API's paths, to be mounted by the observer. Every answer is made in a thread, from one snapshot."""
 
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, TypeVar
@@ -11,12 +11,12 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
-from starlette.types import Receive, Scope, Send
 
 from gateway.analytics import openapi, pages, parts
 from gateway.analytics.auth import Access, Authorizer
 from gateway.analytics.export import MAX_ROWS, SECONDS, Download, Exports, file_name, parse_format
 from gateway.analytics.formats import FORMATS
+from gateway.analytics.negotiation import Endpoint, negotiate
 from gateway.analytics.parameters import COMMON, MAX_LIMIT, Fields, parse
 from gateway.analytics.question import Catalogue, Question, UpstreamUp, check_names, no_catalogue, unknown_state
 from gateway.analytics.refusals import NO_STORE, RefusedError, unavailable
@@ -28,7 +28,6 @@ from gateway.ledger import Ledger, Snapshot
 
 PREFIX: Final = "/api/community/mcp/workspaces/{workspace_id}/analytics"
 JSON: Final = "application/json"
-METHODS: Final = ("GET", "HEAD")
 AT_ONCE: Final = 4
 """Questions that are answered at the same time, each in a thread of its own; more wait."""
 MAX_WAITING: Final = 64
@@ -58,21 +57,6 @@ VIEWS: Final[Mapping[str, View]] = {
     "/calls": View(answer=pages.page, parameters=(*COMMON, "cursor"), max_limit=pages.MAX_PAGE),
     "/calls/{call_id}": View(answer=pages.single, parameters=()),
 }
-
-
-class Endpoint:
-    """One path as an ASGI application: all that it may answer is JSON, the refusals too."""
-
-    def __init__(self, respond: Callable[[Request], Awaitable[Response]]) -> None:
-        self._respond = respond
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer the request, or say why not."""
-        try:
-            response = await self._respond(Request(scope))
-        except RefusedError as refusal:
-            response = refusal.response()
-        await response(scope, receive, send)
 
 
 class Api:
@@ -140,11 +124,7 @@ class Api:
         raise RefusedError(404, f"there is no {request.url.path}: see docs/api.md for the paths")
 
     async def _access(self, request: Request, media_type: str) -> Access:
-        if request.method not in METHODS:
-            allowed = ", ".join(METHODS)
-            raise RefusedError(405, f"{request.method} is not for reading: use {allowed}", headers={"Allow": allowed})
-        if not accepts(request.headers.getlist("accept"), media_type):
-            raise RefusedError(406, f"the answer is {media_type}, which the Accept header excludes")
+        negotiate(request, media_type)
         return await self._authorizer.authorize(
             request.headers.get("authorization"), request.path_params["workspace_id"]
         )
@@ -196,20 +176,6 @@ class Api:
             raise unavailable(str(error)) from error
 
 
-def accepts(accept: list[str], media_type: str) -> bool:
-    """Whether the values of `Accept` let a type through (RFC 9110, section 12.5.1); no header lets all through."""
-    wanted = media_type.partition(";")[0]
-    any_of_kind = f"{wanted.partition('/')[0]}/*"
-    quality: dict[str, float] = {}
-    for part in ",".join(accept).split(","):
-        media, *settings = (piece.strip().lower() for piece in part.split(";"))
-        weights = [setting.removeprefix("q=") for setting in settings if setting.startswith("q=")]
-        if media:
-            quality[media] = float(weights[0]) if weights and weights[0].replace(".", "", 1).isdecimal() else 1.0
-    matching = (media for media in (wanted, any_of_kind, "*/*") if media in quality)
-    return not quality or quality.get(next(matching, ""), 0.0) > 0
-
-
 class _Described:
     """Answers with the description of the API."""
 
@@ -217,8 +183,13 @@ class _Described:
         described = {path: (view.parameters, view.max_limit) for path, view in VIEWS.items()}
         self._body = msgspec.json.encode(openapi.document(described))
 
-    async def answer(self, _request: Request) -> Response:
-        """OpenAPI 3.1, for whoever asks: it tells nothing of any workspace."""
+    async def respond(self, request: Request) -> Response:
+        """OpenAPI 3.1, for whoever asks: it tells nothing of any workspace.
+
+        Raises:
+            RefusedError: 405 or 406.
+        """
+        negotiate(request, JSON)
         return Response(self._body, media_type=JSON)
 
 
@@ -242,6 +213,6 @@ def routes(
             for slash in ("", "/")
         ),
         Route(PREFIX + "/export", Endpoint(api.export)),
-        Route(openapi.PATH, _Described().answer),
+        Route(openapi.PATH, Endpoint(_Described().respond)),
         Route(PREFIX + "/{rest:path}", Endpoint(api.nothing)),
     ]

@@ -21,15 +21,16 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from gateway.analytics.auth import Access, Authorizer
-from gateway.analytics.parameters import Fields, parse
-from gateway.analytics.refusals import ParameterError, RefusedError, unavailable
+from gateway.analytics.negotiation import Endpoint, negotiate
+from gateway.analytics.parameters import LIVE_PARAMETERS, MAX_LAST, Fields, parse
+from gateway.analytics.refusals import ParameterError, unavailable
 from gateway.analytics.views import view
 from gateway.calls import ToolCall
 from gateway.ledger.queries import COLUMN_OF
 from gateway.observer.tail import Event, Tail
 
 PATH: Final = "/api/community/mcp/workspaces/{workspace_id}/logs/stream"
-MAX_LAST: Final = 1000
+MEDIA_TYPE: Final = "text/event-stream"
 READING_THREADS: Final = 4
 RETRY_AFTER_S: Final = 5
 _HEADERS: Final = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
@@ -72,26 +73,28 @@ class LiveStream:
 
     def routes(self) -> list[Route]:
         """Where the stream is."""
-        return [Route(PATH, self.answer, methods=["GET"])]
+        return [Route(PATH, Endpoint(self.respond))]
 
-    async def answer(self, request: Request) -> Response:
-        """The stream, or why there is none."""
-        try:
-            access = await self._authorizer.authorize(
-                request.headers.get("authorization"), request.path_params["workspace_id"]
+    async def respond(self, request: Request) -> Response:
+        """The stream.
+
+        Raises:
+            RefusedError: there is none.
+        """
+        negotiate(request, MEDIA_TYPE)
+        access = await self._authorizer.authorize(
+            request.headers.get("authorization"), request.path_params["workspace_id"]
+        )
+        fields = Fields(request.query_params.multi_items(), LIVE_PARAMETERS)
+        wanted, last = _wanted(access, fields), _last(fields)
+        if request.method == "HEAD":
+            return Response(headers=_HEADERS, media_type=MEDIA_TYPE)
+        with contextlib.ExitStack() as slot:
+            slot.callback(self._take_slot())
+            tail, replayed = await anyio.to_thread.run_sync(
+                self._place, wanted, last, request.headers.get("last-event-id"), limiter=self._threads
             )
-            fields = Fields(request.query_params.multi_items(), (*COLUMN_OF, "last"))
-            wanted, last = _wanted(access, fields), _last(fields)
-            if request.method == "HEAD":
-                return Response(headers=_HEADERS, media_type="text/event-stream")
-            with contextlib.ExitStack() as slot:
-                slot.callback(self._take_slot())
-                tail, replayed = await anyio.to_thread.run_sync(
-                    self._place, wanted, last, request.headers.get("last-event-id"), limiter=self._threads
-                )
-                return _Stream(self._events(tail, replayed), slot.pop_all())
-        except RefusedError as refused:
-            return refused.response()
+            return _Stream(self._events(tail, replayed), slot.pop_all())
 
     def _take_slot(self) -> Callable[[], None]:
         """Count one stream more; what is returned counts it off."""
@@ -142,7 +145,7 @@ class _Stream(StreamingResponse):
     """A stream that gives its slot back, however it ends."""
 
     def __init__(self, content: AsyncIterator[bytes], slot: contextlib.ExitStack) -> None:
-        super().__init__(content, headers=_HEADERS, media_type="text/event-stream")
+        super().__init__(content, headers=_HEADERS, media_type=MEDIA_TYPE)
         self._slot = slot
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

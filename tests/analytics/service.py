@@ -112,15 +112,16 @@ class Service:
         bearer: str | None = None,
         method: str = "GET",
         headers: dict[str, str] | None = None,
+        prefix: str = PATH,
     ) -> httpx.Response:
-        """The response to a request for `path` under the workspace."""
+        """The response to a request for `path` under the workspace's `prefix`."""
         token = bearer_of_all() if bearer is None else bearer
         sent = {"Authorization": f"Bearer {token}", **(headers or {})}
         transport = httpx.ASGITransport(self.app)
         async with httpx.AsyncClient(transport=transport, base_url="http://callscope") as client:
             return await client.request(
                 method,
-                PATH.format(workspace) + path,
+                prefix.format(workspace) + path,
                 params=httpx.QueryParams(list(parameters.items() if isinstance(parameters, dict) else parameters)),
                 headers={name.encode(): value.encode() for name, value in sent.items()},
             )

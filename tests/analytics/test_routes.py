@@ -6,7 +6,8 @@ import pytest
 from starlette.applications import Starlette
 from starlette.routing import Match
 
-from gateway.analytics.routes import JSON, VIEWS, accepts, routes
+from gateway.analytics.negotiation import accepts
+from gateway.analytics.routes import JSON, VIEWS, routes
 from gateway.ledger.queries import Query
 from tests.analytics.service import CONFIG, NOW_NS, PATH, Service
 from tests.ledger.records import call
