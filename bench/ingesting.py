@@ -23,27 +23,32 @@ def write(journal: Path, calls: int) -> None:
     """A journal as one relay writes it: `calls` calls by 10 tokens to 40 tools, one in twenty failing."""
     writer = Writer(journal, "relay-0")
     for number in range(calls):
-        start = CallStart(
-            call_id=f"01a208e5-8028-7787-b3b3-{number:012x}",
-            timestamp_ns=time.time_ns(),
-            workspace_id="bench",
-            token_id=f"token-{number % TOKENS}",
-            server_slug=f"server-{number % SERVERS}",
-            tool_name=f"tool-{number // SERVERS % TOOLS}",
-            trace_id=f"{number + 1:032x}",
-            span_id=f"{number + 1:016x}",
-            upstream_span_id=f"{number + 2:016x}",
-            request_bytes=260,
-            upstream_address="127.0.0.1:9000",
-            protocol_version="2026-07-28",
-            client_name="claude",
-            client_version="1.2.3",
-            jsonrpc_id=str(number),
-            replica="bench",
-        )
-        writer.append(start)
-        writer.append(_end(start, failed=number % 20 == 0))
+        write_call(writer, number)
     writer.close()
+
+
+def write_call(writer: Writer, number: int, *, workspace_id: str = "bench") -> None:
+    """Its two lines."""
+    start = CallStart(
+        call_id=f"01a208e5-8028-7787-b3b3-{number:012x}",
+        timestamp_ns=time.time_ns(),
+        workspace_id=workspace_id,
+        token_id=f"token-{number % TOKENS}",
+        server_slug=f"server-{number % SERVERS}",
+        tool_name=f"tool-{number // SERVERS % TOOLS}",
+        trace_id=f"{number + 1:032x}",
+        span_id=f"{number + 1:016x}",
+        upstream_span_id=f"{number + 2:016x}",
+        request_bytes=260,
+        upstream_address="127.0.0.1:9000",
+        protocol_version="2026-07-28",
+        client_name="claude",
+        client_version="1.2.3",
+        jsonrpc_id=str(number),
+        replica="bench",
+    )
+    writer.append(start)
+    writer.append(_end(start, failed=number % 20 == 0))
 
 
 def _end(start: CallStart, *, failed: bool) -> ToolCall:

@@ -40,13 +40,15 @@ def cpu_seconds(pid: int) -> float:
 
 
 @contextlib.contextmanager
-def running(*arguments: str, port: int, core: int) -> Iterator[int]:
-    """A Python process, from when it listens on `port` to the end of the block; its pid."""
+def running(*arguments: str, port: int, core: int | None) -> Iterator[int]:
+    """A Python process, from when it listens on `port` to the end of the block; its pid. Without `core` it has all."""
     process = subprocess.Popen([sys.executable, *arguments])
     try:
-        pin(process.pid, core)
+        if core is not None:
+            pin(process.pid, core)
         wait_for(port, process)
-        pin(process.pid, core)
+        if core is not None:
+            pin(process.pid, core)
         yield process.pid
     finally:
         process.send_signal(signal.SIGTERM)
