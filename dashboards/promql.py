@@ -80,6 +80,15 @@ def increase(selector: str, window: str = RANGE) -> str:
     return f"increase({selector}[{window}])"
 
 
+def gained(selector: str, window: str = RANGE) -> str:
+    """A counter's increase between the first and the last sample of the window: whole calls, none made up at its edges.
+
+    A counter goes back only when a gateway has lost its data; what it has gained then is left to `increase`.
+    """
+    exact = f"max_over_time({selector}[{window}]) - min_over_time({selector}[{window}])"
+    return f"{exact} unless resets({selector}[{window}]) > 0 or {increase(selector, window)}"
+
+
 def ratio(part: str, whole: str) -> str:
     """A share, from 0 on; nothing where there is no whole. Both sides have the same labels."""
     return f"({part} or 0 * {whole}) / ({whole} > 0)"

@@ -11,5 +11,5 @@ STEP: Final = "5m"
 
 
 def counted(scope: Scope, rule: str, window: str) -> str:
-    """The calls of a window, by the rule's labels."""
-    return f"sum_over_time({scope.recorded(rule)}[{window}:{STEP}])"
+    """The calls of a window, by the rule's labels. Before the first step is over, it is the rule's newest value."""
+    return f"(sum_over_time({scope.recorded(rule)}[{window}:{STEP}]) or {scope.recorded(rule)})"

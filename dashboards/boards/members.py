@@ -34,7 +34,7 @@ def _answer() -> Section:
         [
             stat(
                 "Active members",
-                "Members and bots that sent a request in the time range.",
+                "Members and bots that called a tool in the time range.",
                 at_once(calls.active_members(CONFIGURED)),
                 unit="locale",
             ),
@@ -54,7 +54,7 @@ def _answer() -> Section:
             ),
             stat(
                 "Calls by members",
-                "Tool calls in the time range, approximately.",
+                "Tool calls in the time range.",
                 at_once(calls.count(SCOPE)),
                 unit="locale",
                 decimals=0,

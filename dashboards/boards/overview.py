@@ -28,39 +28,35 @@ def overview() -> Json:
 
 
 def _answer() -> Section:
-    approximate = "Approximately: Prometheus extrapolates; Usage has the ledger's exact count."
+    exactly = "Exact: the ledger's count, in UTC."
     logs = [drills.all_calls()]
-    weeks = at_once(calls.count_over_weeks(SCOPE))
     return Section(
         "",
         [
             stat(
                 "Calls today",
-                f"Tool calls since midnight, those that the gateway refused included. {approximate}",
-                at_once(calls.count(SCOPE)),
+                f"Tool calls since midnight, those that the gateway refused included. {exactly}",
+                at_once(calls.count_in_ledger(SCOPE, "today")),
                 unit="locale",
                 decimals=0,
-                since="now/d",
                 links=logs,
                 empty="0",
             ),
             stat(
                 "Calls this week",
-                f"Tool calls since the week began. {approximate} Reads a recording rule.",
-                weeks,
+                f"Tool calls since Monday. {exactly}",
+                at_once(calls.count_in_ledger(SCOPE, "week")),
                 unit="locale",
                 decimals=0,
-                since="now/w",
                 links=logs,
                 empty="0",
             ),
             stat(
                 "Calls this month",
-                f"Tool calls since the month began. {approximate} Reads a recording rule.",
-                at_once(calls.count_over_weeks(SCOPE)),
+                f"Tool calls since the month began. {exactly}",
+                at_once(calls.count_in_ledger(SCOPE, "month")),
                 unit="locale",
                 decimals=0,
-                since="now/M",
                 links=[drill(Uid.USAGE, "Usage")],
                 empty="0",
             ),
@@ -87,7 +83,7 @@ def _answer() -> Section:
             ),
             stat(
                 "Active tokens",
-                "Members and bots that sent a request in the time range.",
+                "Members and bots that called a tool in the time range.",
                 at_once(calls.active_members(SCOPE)),
                 unit="locale",
                 decimals=0,

@@ -49,7 +49,7 @@ def _answer() -> Section:
             ),
             stat(
                 "Calls to servers",
-                "Tool calls in the time range, approximately.",
+                "Tool calls in the time range.",
                 at_once(calls.count(SCOPE)),
                 unit="locale",
                 decimals=0,

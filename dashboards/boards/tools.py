@@ -47,7 +47,7 @@ def _answer() -> Section:
             ),
             stat(
                 "Calls",
-                "Tool calls in the time range, approximately.",
+                "Tool calls in the time range.",
                 at_once(calls.count(SCOPE)),
                 unit="locale",
                 decimals=0,

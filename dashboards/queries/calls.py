@@ -1,14 +1,27 @@
 """How many calls, how many of them failed and why, and how long upstreams took.
 
-Counts over `$__range` are `increase`, which extrapolates: right to a percent or two, not to the call. What a plan is
-held to is counted by the ledger (`usage`).
+What is said of all calls together over `$__range` is exact. What is grouped is `increase`, which reads each sample once
+and extrapolates: right to a percent or two, not to the call. The ledger's own counts are `count_in_ledger` and `usage`.
 """
 
-from typing import Final
+from typing import Final, Literal
 
-from dashboards.promql import RANGE, Scope, aggregate, highest, increase, or_zero, quantile, rate, ratio, top, total
+from dashboards.promql import (
+    RANGE,
+    Scope,
+    aggregate,
+    gained,
+    highest,
+    increase,
+    or_zero,
+    quantile,
+    rate,
+    ratio,
+    top,
+    total,
+)
 from dashboards.recorded import CALLS, counted
-from gateway.observer.signals import PHASE_DURATION, TOKEN_LAST_USED, TOOL_CALL_DURATION, TOOL_CALLS, Metric
+from gateway.observer.signals import LEDGER_CALLS, PHASE_DURATION, TOOL_CALL_DURATION, TOOL_CALLS, Metric
 
 FAILED: Final = 'status="error"'
 TOOL: Final = ("workspace", "server", "tool")
@@ -18,7 +31,12 @@ MEMBER: Final = ("workspace", "token")
 
 def count(scope: Scope, *by: str) -> str:
     """Calls."""
-    return total(increase(scope.select(TOOL_CALLS)), *by)
+    return _grown(scope.select(TOOL_CALLS), by)
+
+
+def count_in_ledger(scope: Scope, period: Literal["today", "week", "month"]) -> str:
+    """Calls since midnight, Monday or the first in UTC. Every replica says the same: the highest is the newest."""
+    return total(highest(scope.select(LEDGER_CALLS, f'period="{period}"'), "workspace"))
 
 
 def count_over_weeks(scope: Scope, *by: str) -> str:
@@ -33,7 +51,7 @@ def count_each_day(scope: Scope, *by: str) -> str:
 
 def failures(scope: Scope, *by: str) -> str:
     """Calls that failed."""
-    return total(increase(scope.select(TOOL_CALLS, FAILED)), *by)
+    return _grown(scope.select(TOOL_CALLS, FAILED), by)
 
 
 def per_minute(scope: Scope, *by: str) -> str:
@@ -64,8 +82,8 @@ def success_ratio(scope: Scope) -> str:
 
 def average(scope: Scope, *by: str) -> str:
     """Seconds that an upstream took, on average."""
-    took = total(increase(scope.select(TOOL_CALL_DURATION, suffix="_sum")), *by)
-    return f"{took} / ({total(increase(scope.select(TOOL_CALL_DURATION, suffix='_count')), *by)} > 0)"
+    took = _grown(scope.select(TOOL_CALL_DURATION, suffix="_sum"), by)
+    return f"{took} / ({_grown(scope.select(TOOL_CALL_DURATION, suffix='_count'), by)} > 0)"
 
 
 def average_over_time(scope: Scope, *by: str) -> str:
@@ -116,6 +134,9 @@ def tools_called(scope: Scope, *by: str) -> str:
 
 
 def active_members(scope: Scope) -> str:
-    """How many tokens sent a request."""
-    used = highest(scope.select(TOKEN_LAST_USED), *MEMBER)
-    return or_zero(f"count({used} > time() - $__range_s)")
+    """How many tokens called a tool."""
+    return or_zero(f"count({total(gained(scope.select(TOOL_CALLS)), *MEMBER)} > 0)")
+
+
+def _grown(selector: str, by: tuple[str, ...]) -> str:
+    return total(increase(selector) if by else gained(selector), *by)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from gateway.analytics.parameters import parse_by
-from gateway.analytics.periods import rfc3339, starts
+from gateway.analytics.periods import oldest_ns, rfc3339, starts
 from gateway.analytics.question import Question
 from gateway.analytics.usage import usage
 from gateway.ledger import Snapshot, queries
@@ -78,7 +78,8 @@ def _cut(snapshot: Snapshot, question: Question, *wanted: Cut) -> Found:
 
 def _overview(found: Found, snapshot: Snapshot, question: Question) -> dict[str, Any]:
     begun = starts(question.now_ns, question.parameters.zone)
-    until_now = question.scope(min(begun), question.now_ns)
+    retained = max(min(begun), oldest_ns(question.now_ns, question.access.plan.retention_days))
+    until_now = question.scope(retained, question.now_ns)
     [(today, week, month)] = snapshot.rows(queries.counts_since(until_now, begun))
     [(_, measures)] = found[ALL.by]
     errors = [(error_type, counts.calls) for (error_type,), counts in found[COUNTS_BY_ERROR.by] if error_type]

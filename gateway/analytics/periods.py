@@ -47,8 +47,13 @@ def starts(now_ns: int, zone: tzinfo) -> Starts:
 
 def clamp(from_ns: int, to_ns: int, *, now_ns: int, retention_days: int | None) -> Range:
     """The part of a range that a plan retains."""
-    oldest_ns = 0 if retention_days is None else now_ns - retention_days * _UNIT_S["d"] * NS
-    return Range(max(from_ns, oldest_ns), max(to_ns, oldest_ns), clamped=from_ns < oldest_ns)
+    oldest = oldest_ns(now_ns, retention_days)
+    return Range(max(from_ns, oldest), max(to_ns, oldest), clamped=from_ns < oldest)
+
+
+def oldest_ns(now_ns: int, retention_days: int | None) -> int:
+    """Where what a plan retains begins."""
+    return 0 if retention_days is None else max(now_ns - retention_days * _UNIT_S["d"] * NS, 0)
 
 
 def length_s(text: str) -> int | None:

@@ -1,6 +1,6 @@
 """The ledger's questions as SQL: pure functions, in the dialect that DuckDB and PostgreSQL share.
 
-Every query but `used_by_workspace` and `used_by_every_workspace` is bound to one workspace. Values are parameters,
+Every query but `totals` and `used_by_every_workspace` is bound to one workspace. Values are parameters,
 written `$name`; only names of columns, which come from the tables below, are part of a text.
 """
 
@@ -239,30 +239,65 @@ def used_by_day(scope: Scope) -> Query:
     )
 
 
-def used_by_workspace(workspace_ids: Sequence[str], from_ns: int, to_ns: int) -> Query:
-    """A row for each of the workspaces that has any: its id, and its calls as `used` counts them."""
-    return _used_by("workspace_id = any($workspace_ids) and", {"workspace_ids": list(workspace_ids)}, from_ns, to_ns)
-
-
 def used_by_every_workspace(from_ns: int, to_ns: int) -> Query:
-    """The same for all that the ledger has, configured or not."""
-    return _used_by("", {}, from_ns, to_ns)
-
-
-def _used_by(condition: str, parameters: Mapping[str, object], from_ns: int, to_ns: int) -> Query:
+    """A row for each workspace that has any: its id, and its calls as `used` counts them."""
     return Query(
         f"""
         select workspace_id, cast(sum(calls) as bigint) from (
             select workspace_id, count(*) as calls from calls
-            where {condition} timestamp_ns >= $from_ns and timestamp_ns < $to_ns and {_COUNTS_AGAINST_LIMIT}
+            where timestamp_ns >= $from_ns and timestamp_ns < $to_ns and {_COUNTS_AGAINST_LIMIT}
             group by workspace_id
             union all
-            select workspace_id, calls from deleted_usage
-            where {condition} day_ns >= $from_ns and day_ns < $to_ns
+            select workspace_id, calls from deleted_usage where day_ns >= $from_ns and day_ns < $to_ns
         ) as used
         group by workspace_id
         """,  # noqa: S608 - constants
-        {**parameters, "from_ns": from_ns, "to_ns": to_ns, "refused": list(REFUSED_BY_LIMITS)},
+        {"from_ns": from_ns, "to_ns": to_ns, "refused": list(REFUSED_BY_LIMITS)},
+    )
+
+
+class Totals(NamedTuple):
+    """A workspace's calls until now: as `used` counts them this month, and as `counts_since` does since three times."""
+
+    used: int = 0
+    today: int = 0
+    week: int = 0
+    month: int = 0
+
+
+def totals(oldest_ns: Mapping[str, int], *, month_ns: int, since_ns: tuple[int, int, int], to_ns: int) -> Query:
+    """A row for each workspace of `oldest_ns` that has calls: its id, then `Totals`.
+
+    `oldest_ns` is where what a workspace's plan retains begins; `month_ns` is the plans' month, and `since_ns` are the
+    other beginnings.
+    """
+    since = dict(zip(("today", "week", "month"), since_ns, strict=True))
+    counts = ", ".join(f"count(*) filter (where timestamp_ns >= greatest(oldest_ns, ${name}_ns))" for name in since)
+    return Query(
+        f"""
+        select workspace_id, {", ".join(f"cast(sum({name}) as bigint)" for name in Totals._fields)} from (
+            select workspace_id, count(*) filter (where timestamp_ns >= $used_ns and {_COUNTS_AGAINST_LIMIT}), {counts}
+            from calls join (
+                select unnest(cast($workspace_ids as text[])) as workspace_id,
+                    unnest(cast($oldest_ns as bigint[])) as oldest_ns
+            ) as asked using (workspace_id)
+            where timestamp_ns >= $from_ns and timestamp_ns < $to_ns
+            group by workspace_id
+            union all
+            select workspace_id, calls, 0, 0, 0 from deleted_usage
+            where workspace_id = any($workspace_ids) and day_ns >= $used_ns and day_ns < $to_ns
+        ) as counted(workspace_id, {", ".join(Totals._fields)})
+        group by workspace_id
+        """,  # noqa: S608 - constants
+        {
+            "workspace_ids": list(oldest_ns),
+            "oldest_ns": list(oldest_ns.values()),
+            **{f"{name}_ns": begin for name, begin in since.items()},
+            "used_ns": month_ns,
+            "from_ns": min(month_ns, *since_ns),
+            "to_ns": to_ns,
+            "refused": list(REFUSED_BY_LIMITS),
+        },
     )
 
 

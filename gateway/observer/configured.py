@@ -3,12 +3,13 @@
 from collections.abc import Callable, Iterator, Mapping
 
 from gateway.config import Config
+from gateway.ledger.queries import Totals
 from gateway.months import month_of
 from gateway.observer import signals
 from gateway.observer.readings import Family, Reading
 
-Usage = Callable[[], Mapping[str, int]]
-"""This month's calls that count against the plan's limit, by workspace id; empty while the ledger is away."""
+Usage = Callable[[], Mapping[str, Totals]]
+"""What the ledger has counted, by workspace id; empty while it is away."""
 
 
 def read_configured(config: Config, now_ns: int, usage: Usage) -> Iterator[Family]:
@@ -33,5 +34,13 @@ def read_configured(config: Config, now_ns: int, usage: Usage) -> Iterator[Famil
     )
     period_end = month_of(now_ns).end_ns / 1e9
     yield Family(signals.USAGE_PERIOD_END, [Reading((slug,), period_end) for slug in workspaces])
-    used = usage()
-    yield Family(signals.USAGE_CALLS, [Reading((slug,), used[slug]) for slug in workspaces if slug in used])
+    counted = [(slug, totals) for slug, totals in usage().items() if slug in workspaces]
+    yield Family(signals.USAGE_CALLS, [Reading((slug,), totals.used) for slug, totals in counted])
+    yield Family(
+        signals.LEDGER_CALLS,
+        [
+            Reading((slug, period), calls)
+            for slug, totals in counted
+            for period, calls in (("today", totals.today), ("week", totals.week), ("month", totals.month))
+        ],
+    )

@@ -171,6 +171,12 @@ WORKSPACE_INFO: Final = Metric(
     labels=("workspace", "name", "plan"),
     help="1 for each configured workspace: joins its name and its plan to its id.",
 )
+LEDGER_CALLS: Final = Metric(
+    name="mcp_gateway_ledger_calls",
+    kind="gauge",
+    labels=("workspace", "period"),
+    help="Calls of the period (today, week, month; in UTC), those that the gateway refused included, from the ledger.",
+)
 USAGE_CALLS: Final = Metric(
     name="mcp_gateway_usage_calls",
     kind="gauge",

@@ -1,14 +1,17 @@
-"""What each workspace has used of its plan this month, for the usage gauges: counted by the ledger alone."""
+"""What each workspace has used of its plan, and its calls, for the exact gauges: counted by the ledger alone."""
 
 import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
+from datetime import UTC
 from typing import Final
 
+from gateway.analytics.periods import oldest_ns, starts
 from gateway.config import Config
 from gateway.errors import LedgerUnavailableError
 from gateway.ledger import Ledger, queries
+from gateway.ledger.queries import Totals
 from gateway.months import month_of
 
 WAIT_S: Final = 3.0
@@ -24,18 +27,18 @@ class LedgerUsage:
         self._ledger = ledger
         self._clock = clock
         self._wait = wait
-        self._workspaces: tuple[str, ...] = ()
+        self._config = Config()
         self._lock = threading.Lock()
-        self._asked: Future[Mapping[str, int]] | None = None
-        self._last: Mapping[str, int] = {}
+        self._asked: Future[Mapping[str, Totals]] | None = None
+        self._last: Mapping[str, Totals] = {}
         self._last_at = 0.0
 
     def configure(self, config: Config) -> None:
         """Count for this configuration's workspaces from now on."""
-        self._workspaces = tuple(config.workspaces)
+        self._config = config
 
-    def __call__(self) -> Mapping[str, int]:
-        """Calls that count against the plan's limit, by workspace id; empty while the ledger is away.
+    def __call__(self) -> Mapping[str, Totals]:
+        """What is counted of each workspace, by its id; empty while the ledger is away.
 
         A ledger that says nothing, not even that it is away, holds nobody up: then it is the last count for a minute.
         """
@@ -49,7 +52,7 @@ class LedgerUsage:
         except TimeoutError:
             return self._last if time.monotonic() - self._last_at < MAX_AGE_S else {}
 
-    def _answer(self, asked: Future[Mapping[str, int]]) -> None:
+    def _answer(self, asked: Future[Mapping[str, Totals]]) -> None:
         try:
             self._last, self._last_at = self._count(), time.monotonic()
         except Exception as error:  # noqa: BLE001 - whoever waits raises it
@@ -57,12 +60,16 @@ class LedgerUsage:
         else:
             asked.set_result(self._last)
 
-    def _count(self) -> Mapping[str, int]:
-        now_ns, workspaces = self._clock(), self._workspaces
-        query = queries.used_by_workspace(workspaces, month_of(now_ns).start_ns, now_ns)
+    def _count(self) -> Mapping[str, Totals]:
+        now_ns, config = self._clock(), self._config
+        retained = {
+            slug: oldest_ns(now_ns, config.plan_of(workspace).retention_days)
+            for slug, workspace in config.workspaces.items()
+        }
+        query = queries.totals(retained, month_ns=month_of(now_ns).start_ns, since_ns=starts(now_ns, UTC), to_ns=now_ns)
         try:
             with self._ledger.snapshot() as snapshot:
-                found = dict(snapshot.rows(query))
+                found = {workspace_id: Totals(*counts) for workspace_id, *counts in snapshot.rows(query)}
         except LedgerUnavailableError:  # a scrape must tell of it, not fail with it; the ledger's sink logs it
             return {}
-        return {workspace_id: int(found.get(workspace_id, 0)) for workspace_id in workspaces}
+        return {slug: found.get(slug, Totals()) for slug in retained}

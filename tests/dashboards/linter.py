@@ -18,6 +18,8 @@ UNITS: Final = {
     *("bool", "bool_yes_no", "bool_on_off"),
 }
 """Some of those that the linter knows."""
+READ_BY: Final = {"rate", "irate", "increase", "resets", "max_over_time", "min_over_time", "group"}
+"""What may be asked of a counter; of its highest and lowest value only both at once, which is an increase."""
 _WITH_UNITS: Final = {"stat", "table", "timeseries", "gauge"}
 _WITH_QUERIES: Final = {"stat", "table", "timeseries", "gauge"}
 _FUNCTIONS: Final = {"label_names", "label_values", "metrics", "query_result"}
@@ -111,7 +113,7 @@ def _promql(target: Json) -> Iterator[str]:
         for name in ("job", "instance"):
             if selector.matchers.get(name) != f"${name}":
                 yield f"target-{name}-rule"
-        if selector.metric.endswith("_total") and selector.within not in {"rate", "irate", "increase", "group"}:
+        if selector.metric.endswith("_total") and selector.within not in READ_BY:
             yield "target-counter-agg-rule"
     if re.search(r"\bi?rate\([^[]*\[(?!\$__rate_interval\])", text):
         yield "target-rate-interval-rule"

@@ -9,6 +9,7 @@ import yaml
 from dashboards.promql import Scope
 from gateway.observer import signals
 from gateway.observer.signals import METRICS, PROCESS_METRICS
+from tests.dashboards.linter import READ_BY
 from tests.dashboards.promql import groupings, parsed, selectors
 from tests.dashboards.reading import BOARDS, RULES, Query, annotations, queries, variables
 
@@ -92,7 +93,18 @@ def test_a_counter_is_read_by_its_increase(query: Query) -> None:
     """But for `group`, which asks only whether a series is there."""
     for selector in selectors(parsed(query.text)):
         if selector.metric.endswith(("_total", "_bucket", "_count", "_sum")):
-            assert selector.within in {"rate", "increase", "group"}, selector
+            assert selector.within in READ_BY, selector
+
+
+@pytest.mark.parametrize("query", [query for query in queries("prometheus") if "resets(" in query.text], ids=str)
+def test_an_exact_increase_is_of_one_selector(query: Query) -> None:
+    exact = re.compile(
+        r"max_over_time\((?P<of>.+?)\) - min_over_time\((?P=of)\) "
+        r"unless resets\((?P=of)\) > 0 or increase\((?P=of)\)"
+    )
+    left = exact.sub("", query.text)
+
+    assert not re.search("max_over_time|min_over_time|resets", left), left
 
 
 def test_everything_that_is_exported_is_in_a_dashboard_or_left_out_for_a_reason() -> None:

@@ -14,6 +14,7 @@ from gateway import __version__
 from gateway.calls import ErrorType
 from gateway.config import Metrics
 from gateway.journal import Reader
+from gateway.ledger.queries import Totals
 from gateway.observer import signals
 from gateway.observer.exposition import exposition
 from gateway.observer.internals import internals_collector
@@ -33,7 +34,7 @@ def parse_openmetrics(text: str) -> list[PrometheusMetric]:
 def full_sink(folder: Path) -> MetricsSink:
     """Something of every metric."""
     clock = Clock()
-    sink = sink_at(folder, clock, usage=lambda: {"engineering": 1})
+    sink = sink_at(folder, clock, usage=lambda: {"engineering": Totals(used=1)})
     sink.configure(configuration(name='Alice "A\\B"\nCursor'))
     up = {"up": True, "last_success_ns": clock.ns, "tools": 1}
     sink.absorb(

@@ -15,6 +15,7 @@ from gateway.errors import LedgerUnavailableError
 from gateway.journal import Writer
 from gateway.ledger import open_ledger
 from gateway.ledger.duck import DuckLedger, Snapshot
+from gateway.ledger.queries import Totals
 from gateway.observer.usage import LedgerUsage
 from tests.databases import Cluster, cluster
 from tests.observer.counting import Clock, configuration
@@ -97,6 +98,9 @@ async def test_a_newer_schema_that_shows_after_the_start_is_an_outage_and_says_w
         await assert_only_the_ledger_is_away(http, 2)
 
 
+ONE_CALL = {"engineering": Totals(used=1, today=1, week=1, month=1), "lab": Totals()}
+
+
 class SilentLedger(DuckLedger):
     """Says nothing while `silent` is set, and that it is away once that is over, as behind a network that fails."""
 
@@ -123,18 +127,18 @@ def test_a_ledger_that_says_nothing_holds_no_scrape_up(tmp_path: Path) -> None:
         transaction.insert([counted_call(0, timestamp_ns=NOW_NS - 1)])
     patient = LedgerUsage(ledger, clock=lambda: NOW_NS, wait=30)
     patient.configure(configuration())
-    assert patient() == {"engineering": 1, "lab": 0}
+    assert patient() == ONE_CALL
 
     ledger.silent.set()
     asking = threading.active_count()
     assert [usage() for _ in range(3)] == [{}, {}, {}], "what was never counted has no value"
     assert threading.active_count() == asking + 1, "one question is enough"
     patient._wait = 0.05
-    assert patient() == {"engineering": 1, "lab": 0}, "the last count stands in for one that takes long"
+    assert patient() == ONE_CALL, "the last count stands in for one that takes long"
 
     ledger.heard.set()
     patient._wait = 30
     assert patient() == {}, "it said that it is away"
     ledger.silent.clear()
-    assert patient() == {"engineering": 1, "lab": 0}
+    assert patient() == ONE_CALL
     ledger.close()

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from gateway.calls import PHASES, UNKNOWN, ErrorType, Phases, ToolCall
 from gateway.config import Metrics
+from gateway.ledger.queries import Totals
 from gateway.observer import fold
 from gateway.observer.signals import DURATION_BUCKETS, FINE_BUCKETS
 from tests.observer.counting import (
@@ -361,7 +362,7 @@ def test_a_token_that_is_removed_keeps_its_series(tmp_path: Path) -> None:
 
 
 def test_the_configuration_and_the_ledger_say_who_there_is_and_what_is_used(tmp_path: Path) -> None:
-    sink = sink_at(tmp_path, Clock(), usage=lambda: {"engineering": 41, "gone": 7})
+    sink = sink_at(tmp_path, Clock(), usage=lambda: {"engineering": Totals(used=41), "gone": Totals(used=7)})
     sink.configure(configuration())
 
     assert named(sink, "mcp_gateway_token_info") == [

@@ -10,6 +10,7 @@ from gateway.calls import ErrorType
 from gateway.config import Config
 from gateway.ledger import Ledger
 from gateway.ledger.duck import DuckLedger
+from gateway.ledger.queries import Totals
 from gateway.observer.usage import LedgerUsage
 from tests.observer.counting import Clock, batch, call, configuration, named, sink_at, value
 
@@ -45,8 +46,37 @@ def test_usage_is_the_months_calls_of_each_configured_workspace_that_no_limit_re
             ]
         )
 
-    assert usage_of(ledger, configuration())() == {"engineering": 3, "lab": 0}
+    assert usage_of(ledger, configuration())() == {
+        "engineering": Totals(used=3, today=3, week=3, month=4),
+        "lab": Totals(),
+    }
     assert usage_of(ledger, Config())() == {}
+
+
+def test_calls_are_counted_since_the_day_the_week_and_the_month_began_in_utc(tmp_path: Path, ledger: Ledger) -> None:
+    begins = [datetime(2026, 11, day, tzinfo=UTC) for day in (1, 16, 18)]  # a Sunday, the Monday and this Wednesday
+    moments = [int(begin.timestamp() * 1e9) - early for begin in begins for early in (0, 1)]
+    with ledger.transaction() as transaction:
+        transaction.insert([call(i, timestamp_ns=moment) for i, moment in enumerate(moments)])
+    sink = sink_at(tmp_path, Clock(), usage=usage_of(ledger, configuration()))
+    sink.configure(configuration())
+
+    counted = {
+        labels["period"]: calls
+        for labels, calls in named(sink, "mcp_gateway_ledger_calls")
+        if labels["workspace"] == "engineering"
+    }
+
+    assert counted == {"today": 1, "week": 3, "month": 5}
+
+
+def test_what_a_plan_retains_no_more_is_used_and_not_shown(ledger: Ledger) -> None:
+    eight_days = 8 * 86_400 * 10**9
+    with ledger.transaction() as transaction:
+        transaction.insert([call(1, timestamp_ns=NOW_NS - eight_days), call(2, timestamp_ns=NOW_NS - 1)])
+    config = Config.model_validate({"workspaces": {"engineering": {"plan": "free"}}})
+
+    assert usage_of(ledger, config)() == {"engineering": Totals(used=2, today=1, week=1, month=1)}
 
 
 def test_a_ledger_that_is_away_takes_its_own_gauges_from_a_scrape_and_no_other(tmp_path: Path, ledger: Ledger) -> None:
