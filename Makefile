@@ -11,7 +11,7 @@ ifneq ($(shell $(BIN)/python -c '$(NEW_ENOUGH)' 2>/dev/null && echo works),works
 .PHONY: $(STAMP)
 endif
 
-.PHONY: setup demo test check bench lock test-tools clean help
+.PHONY: setup demo test check bench lock test-tools stack stack-tools test-stack clean help
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort
@@ -24,7 +24,7 @@ $(STAMP): requirements/dev.txt pyproject.toml
 	    "$$($(PYTHON) -V 2>&1): install one, or name one: make $(MAKECMDGOALS) PYTHON=/path/to/python3.13" >&2; exit 1; }; \
 	  rm -rf $(VENV); $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "$(PYTHON) cannot make a .venv: install its venv" \
 	    "(Debian: python3-venv), or name another: make $(MAKECMDGOALS) PYTHON=/path/to/python3.13" >&2; exit 1; }; }
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements/dev.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	touch $(STAMP)
 
@@ -52,11 +52,20 @@ lock: ## write requirements/*.txt anew from pyproject.toml (needs uv)
 	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --quiet -o requirements/runtime.txt
 	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes --no-emit-index-url --quiet -o requirements/dev.txt
 
-test-tools: ## the back ends that tests run against: Debian's prometheus and postgresql (as root)
+test-tools: ## the back ends that tests run against: Debian's prometheus, prometheus-alertmanager, postgresql (as root)
 	apt-get update -qq
 	mkdir -p /etc/postgresql-common && test -e /etc/postgresql-common/createcluster.conf || \
 	  echo 'create_main_cluster = false' > /etc/postgresql-common/createcluster.conf
-	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends prometheus postgresql
+	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends prometheus prometheus-alertmanager postgresql
+
+stack: setup ## Prometheus, Alertmanager, Loki and a Collector as native processes, with the demo, until Ctrl-C
+	$(BIN)/python -m stack
+
+stack-tools: setup ## build them from source, outside the checkout (takes Go, npm; 20 minutes the first time)
+	$(BIN)/python -m stack tools
+
+test-stack: setup ## the dashboards, alerts and configurations against the running stack
+	$(BIN)/python -m pytest tests/stack
 
 clean: ## remove what setup and the tests made
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
@@ -76,5 +85,5 @@ client-tools: ## other MCP clients and servers that are tested with: official SD
 	cd $(CLIENTS)/node && npm ci --ignore-scripts --loglevel=error
 	for name in sdk1 fastmcp servers; do \
 	  $(PYTHON) -m venv $(CLIENTS)/$$name && $(CLIENTS)/$$name/bin/python -m pip install --quiet \
-	    --disable-pip-version-check --require-hashes -r tests/clients/requirements/$$name.txt || exit 1; \
+	    --disable-pip-version-check --no-deps --require-hashes -r tests/clients/requirements/$$name.txt || exit 1; \
 	done
