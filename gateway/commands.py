@@ -105,12 +105,14 @@ def _warn(path: Path, config: Config) -> None:
 
 @commands.command()
 @click.option("--seconds", type=click.FloatRange(min=1), help="End by itself after this long, with a summary.")
+@click.option("--observer", help="Where the observer listens, HOST:PORT, for a Prometheus that expects it there.")
+@click.option("--otlp", help="Where traces and log records go, for instance http://127.0.0.1:4318.")
 @reports_mistakes
-def demo(seconds: float | None) -> None:
+def demo(seconds: float | None, observer: str | None, otlp: str | None) -> None:
     """Real MCP servers, members and bots, and what Callscope sees of them."""
     from gateway import demo as demonstration  # noqa: PLC0415 - the SDK's import takes a second that no other command has
 
-    sys.exit(demonstration.run(seconds))
+    sys.exit(demonstration.run(seconds, observer=observer, otlp=otlp))
 
 
 @commands.command()

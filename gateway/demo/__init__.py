@@ -1,8 +1,12 @@
 """The demonstration: real MCP servers, members and bots that use them, and what Callscope sees of it all."""
 
 
-def run(seconds: float | None) -> int:
-    """Show it until Ctrl-C or for `seconds`; the exit status is 0 if Callscope counted what the clients counted."""
-    from gateway.demo.show import run as show  # noqa: PLC0415 - the servers' processes import this package as well
+def run(seconds: float | None, *, observer: str | None = None, otlp: str | None = None) -> int:
+    """Show it until Ctrl-C or for `seconds`; the exit status is 0 if Callscope counted what the clients counted.
 
-    return show(seconds)
+    `observer` is where its observer listens, `host:port`, and `otlp` where traces and log records go.
+    """
+    from gateway.demo.show import run as show  # noqa: PLC0415 - the servers' processes import this package as well
+    from gateway.demo.stage import BackEnds  # noqa: PLC0415
+
+    return show(seconds, BackEnds(observer=observer, otlp=otlp))

@@ -19,7 +19,7 @@ from gateway.demo.answers import Answers
 from gateway.demo.cast import GUEST, MEMBERS, WORKSPACES
 from gateway.demo.counts import Counts
 from gateway.demo.screen import RATE_WINDOW_S, View, directions, line, reckoning, table
-from gateway.demo.stage import Stage, raised
+from gateway.demo.stage import BackEnds, Stage, raised
 from gateway.process import stop_requested
 
 SEED: Final = 7
@@ -29,23 +29,23 @@ SETTLE_S: Final = 20.0
 """Seconds that the last calls have to arrive in the API and in the counters."""
 
 
-def run(seconds: float | None) -> int:
+def run(seconds: float | None, back_ends: BackEnds) -> int:
     """Run until Ctrl-C or for `seconds` of traffic; 0 if everything was counted alike, else 1.
 
     Raises:
         StartError: the gateway did not start.
     """
-    return uvloop.run(_run(seconds, Console()))
+    return uvloop.run(_run(seconds, Console(), back_ends))
 
 
-async def _run(seconds: float | None, console: Console) -> int:
+async def _run(seconds: float | None, console: Console, back_ends: BackEnds) -> int:
     def say(text: str) -> None:
         console.print(text, soft_wrap=True, markup=False, highlight=False)  # what is pasted must not be broken
 
     async with stop_requested() as stop:
         with tempfile.TemporaryDirectory(prefix="callscope-demo-") as folder:
             say("starting MCP servers and the gateway …")
-            async with raised(Path(folder), say, stop) as stage, httpx.AsyncClient(timeout=10) as http:
+            async with raised(Path(folder), say, stop, back_ends) as stage, httpx.AsyncClient(timeout=10) as http:
                 say(directions(stage, _command()))
                 show = _Show(stage, Answers(http, stage, list(WORKSPACES)), console)
                 return await show.reckon(await show.perform(seconds, stop))

@@ -53,8 +53,23 @@ class Stage:
         return f"{self.observer}/api/community/mcp/workspaces/{workspace}"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackEnds:
+    """What else looks at the demo: nothing, if nobody says otherwise."""
+
+    observer: str | None = None
+    """`host:port` where Prometheus expects the observer; by default the usual port, or a free one."""
+    otlp: str | None = None
+    """Where traces and log records go: `otlp.endpoint`."""
+
+
+ALONE: Final = BackEnds()
+
+
 @contextlib.asynccontextmanager
-async def raised(folder: Path, say: Callable[[str], None], stop: asyncio.Event) -> AsyncIterator[Stage]:
+async def raised(
+    folder: Path, say: Callable[[str], None], stop: asyncio.Event, back_ends: BackEnds = ALONE
+) -> AsyncIterator[Stage]:
     """Start everything in `folder`, and end it when left; `say` gets what a person should know.
 
     Raises:
@@ -76,10 +91,16 @@ async def raised(folder: Path, say: Callable[[str], None], stop: asyncio.Event) 
 
         created = {member.token_id: tokens.create() for member in (*MEMBERS, GUEST)}
         key = Jwt(secret=secrets.token_urlsafe(32))
-        addresses = {"relay": _free(RELAY_PORT, "relay", say), "observer": _free(OBSERVER_PORT, "observer", say)}
+        observer = back_ends.observer or _free(OBSERVER_PORT, "observer", say)
+        addresses = {"relay": _free(RELAY_PORT, "relay", say), "observer": observer}
         digests = {token_id: token.sha256 for token_id, token in created.items()}
         config = folder / "callscope.yaml"
-        config.write_text(json.dumps(configuration(addresses, urls, digests, key.secret or ""), indent=2))
+        tree = configuration(addresses, urls, digests, key.secret or "")
+        if back_ends.otlp is not None:
+            tree["otlp"] = {"endpoint": back_ends.otlp}
+        if back_ends.observer is None:
+            tree["metrics"] = {"birth_interval": 2}  # nobody waits ten seconds for a demo's first number
+        config.write_text(json.dumps(tree, indent=2))
         config.chmod(0o600)
         serve = ["-m", "gateway.demo.leash", sys.executable, "-m", "gateway", "serve", "--config", str(config)]
         log = folder / "serve.log"
@@ -113,7 +134,6 @@ def configuration(
         "observer": {"listen": addresses["observer"]},
         "data_dir": "data",
         "api": {"jwt": {"secret": jwt_secret}},
-        "metrics": {"birth_interval": 2},  # nobody waits ten seconds for a demo's first number
         "workspaces": {
             workspace: {
                 "name": workspace.capitalize(),

@@ -1,0 +1,74 @@
+"""`python -m stack tools` builds the native back ends, `python -m stack` runs them with the demo until Ctrl-C."""
+
+import argparse
+import contextlib
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from stack import running, tools
+
+
+def main() -> int:
+    """Do what was asked for; the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m stack", description=__doc__)
+    parser.add_argument("what", nargs="?", choices=("run", "tools"), default="run")
+    parser.add_argument("--seconds", help="of traffic, then it ends by itself")
+    options = parser.parse_args()
+    if options.what == "tools":
+        return build()
+    try:
+        return run([f"--seconds={options.seconds}"] if options.seconds else [])
+    except (running.NotBuiltError, running.NotReadyError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+def build() -> int:
+    """Build what is not there."""
+    kept = tools.cache(os.environ)
+    for module in tools.MODULES:
+        print(f"{module.name} …", flush=True)
+        try:
+            print(f"{module.name}: {tools.build(module, kept, os.environ)}", flush=True)
+        except (subprocess.CalledProcessError, FileNotFoundError) as error:
+            print(f"{module.name} cannot be built: {error}", file=sys.stderr)
+            return 2
+    return 0
+
+
+def run(options: list[str]) -> int:
+    """Run the stack, and the demo beside it."""
+    programs = running.Programs.found(os.environ)
+    with (
+        tempfile.TemporaryDirectory(prefix="callscope-stack-") as folder,
+        running.running(Path(folder), programs) as stack,
+    ):
+        print(directions(stack), flush=True)
+        demo = subprocess.Popen(running.demo(stack, *options))
+        while True:  # Ctrl-C reaches the demo as well, and it reckons up before it ends
+            with contextlib.suppress(KeyboardInterrupt):
+                return demo.wait()
+
+
+def directions(stack: running.Stack) -> str:
+    """Where everything is."""
+    return "\n".join(
+        (
+            f"Prometheus:    {stack.prometheus} (no user interface in this build: ask /api/v1/query)",
+            f"Alertmanager:  {stack.alertmanager}",
+            f"Loki:          {stack.loki}",
+            f"OTLP:          {stack.otlp}",
+            f"Metrics:       http://{stack.observer}/metrics",
+            f"Traces:        {stack.traces}",
+            f"Logs of all:   {stack.folder}/*.log",
+        )
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

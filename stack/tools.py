@@ -1,0 +1,116 @@
+"""The native back ends, built from source outside the checkout, and reused until what they are made of changes.
+
+Prometheus 3 and Loki are Go tool modules (`go.mod` with `tool` lines, `go.sum`); the OpenTelemetry Collector is put
+together by its builder, which is one too, from `collector/manifest.yaml`. Alertmanager is Debian's: its Go module lacks
+generated files.
+"""
+
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import yaml
+
+HERE: Final = Path(__file__).parent
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Module:
+    """A folder with a Go tool module, and how it is built."""
+
+    name: str
+    binaries: tuple[str, ...]
+    """What it gives."""
+    tags: str = ""
+    ldflags: str = "-s -w"
+    manifest: str = ""
+    """The Collector builder's manifest: its `dist.name` is the binary."""
+
+    @property
+    def folder(self) -> Path:
+        """Where `go.mod` and `go.sum` stand."""
+        return HERE / self.name
+
+    @property
+    def key(self) -> str:
+        """Changes with everything that the binaries are made of but the Go toolchain."""
+        digest = hashlib.sha256(f"{self.tags}\0{self.ldflags}\0".encode())
+        for name in ("go.mod", "go.sum", self.manifest):
+            if name:
+                digest.update((self.folder / name).read_bytes())
+        return digest.hexdigest()[:16]
+
+
+PROMETHEUS: Final = Module(
+    name="prometheus",
+    binaries=("prometheus", "promtool"),
+    tags="netgo,remove_all_sd",  # static, file and http discovery stay; the clouds' make up half of the build
+    ldflags="-s -w -X github.com/prometheus/common/version.Version=3.14.0",
+)
+LOKI: Final = Module(name="loki", binaries=("loki", "logcli"))
+COLLECTOR: Final = Module(name="collector", binaries=("otelcol",), manifest="manifest.yaml")
+COMPOSE: Final = Module(name="compose", binaries=("cmd",))
+"""The reference implementation of the Compose Specification, which says whether compose.yaml is one."""
+MODULES: Final = (COMPOSE, COLLECTOR, PROMETHEUS, LOKI)
+
+
+def cache(environ: Mapping[str, str]) -> Path:
+    """Where builds are kept: `CALLSCOPE_STACK_TOOLS`, or a folder in the user's cache."""
+    chosen = environ.get("CALLSCOPE_STACK_TOOLS")
+    if chosen:
+        return Path(chosen)
+    return Path(environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "callscope" / "stack"
+
+
+def built(module: Module, kept: Path) -> Path | None:
+    """The folder with the module's binaries; None if they have not been built."""
+    folder = kept / f"{module.name}-{module.key}"
+    return folder if all((folder / binary).is_file() for binary in module.binaries) else None
+
+
+def build(module: Module, kept: Path, environ: Mapping[str, str]) -> Path:
+    """The folder with the module's binaries, which are built if they are not there.
+
+    Raises:
+        subprocess.CalledProcessError: Go said why on stderr.
+    """
+    found = built(module, kept)
+    if found is not None:
+        return found
+    kept.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=kept, prefix=f".{module.name}-") as made:
+        draft = Path(made) / "bin"
+        draft.mkdir()
+        go = {**environ, "CGO_ENABLED": "0", "GOTOOLCHAIN": "local"}
+        options = ["-trimpath", "-buildvcs=false", "-mod=readonly", f"-ldflags={module.ldflags}"]
+        if module.tags:
+            options.append(f"-tags={module.tags}")
+        _run("go", "build", *options, "-o", f"{draft}{os.sep}", "tool", folder=module.folder, environ=go)
+        if module.manifest:
+            _assemble(module, draft, Path(made), go)
+        target = kept / f"{module.name}-{module.key}"
+        shutil.rmtree(target, ignore_errors=True)
+        draft.rename(target)
+    return kept / f"{module.name}-{module.key}"
+
+
+def _assemble(module: Module, draft: Path, made: Path, go: Mapping[str, str]) -> None:
+    """Let the builder in `draft` make the Collector of the manifest."""
+    manifest = yaml.safe_load((module.folder / module.manifest).read_text())
+    source = made / "source"
+    manifest["dist"]["output_path"] = str(source)
+    placed = made / "manifest.yaml"
+    placed.write_text(yaml.safe_dump(manifest))
+    _run(str(draft / "builder"), f"--config={placed}", "--skip-compilation", folder=made, environ=go)
+    options = ("-trimpath", "-buildvcs=false", f"-ldflags={module.ldflags}")
+    _run("go", "build", *options, "-o", str(draft / manifest["dist"]["name"]), ".", folder=source, environ=go)
+
+
+def _run(*command: str, folder: Path, environ: Mapping[str, str]) -> None:
+    subprocess.run(command, cwd=folder, env=dict(environ), check=True)
