@@ -1,6 +1,6 @@
 """How values look: units, colours, thresholds, links."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from grafanalib import core
@@ -31,6 +31,11 @@ def thresholds(steps: Steps, first: str = GOOD) -> Json:
     """`first` is the colour of what is below all steps."""
     above = [{"color": colour, "value": value} for value, colour in steps]
     return {"mode": "absolute", "steps": [{"color": first, "value": None}, *above]}
+
+
+def texts(names: Mapping[int, str]) -> list[Json]:
+    """What is shown in place of certain values."""
+    return [{"type": "value", "options": {str(value): {"text": text} for value, text in names.items()}}]
 
 
 def override(name: str, **properties: Any) -> Json:

@@ -14,6 +14,7 @@ from dashboards.fields import (
     defaults_of,
     last_value,
     override,
+    texts,
     thresholds,
 )
 
@@ -31,8 +32,12 @@ def stat(
     height: int = 4,
     decimals: int | None = None,
     empty: str = "no data",
+    names: Mapping[int, str] | None = None,
 ) -> Panel:
-    """A number; `since` is a time range of its own, such as `now/d`; `empty` is shown when there is none."""
+    """A number; `since` is a time range of its own, such as `now/d`; `empty` is shown when there is none.
+
+    `names` are what is shown in place of certain values.
+    """
     options = {
         "reduceOptions": last_value(),
         "colorMode": "value",
@@ -45,6 +50,8 @@ def stat(
         "percentChangeColorMode": "standard",
     }
     defaults = defaults_of(unit, links, steps, first, decimals=decimals, noValue=empty, color={"mode": "thresholds"})
+    if names:
+        defaults["mappings"] = texts(names)
     return Panel(
         type="stat",
         title=title,

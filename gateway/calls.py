@@ -6,7 +6,7 @@ JSON-RPC body as the client sent or received it.
 
 from collections.abc import Iterator
 from enum import StrEnum
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple, get_args
 
 from msgspec import Struct
 from msgspec.structs import asdict
@@ -171,6 +171,28 @@ class UpstreamState(Struct, frozen=True, kw_only=True, omit_defaults=True):
     tools_list_bytes: int = 0
     tool_names: list[str] | None = None
     """The upstream's own names; said now and then, not with every heartbeat."""
+
+
+Rejection = Literal[
+    "bad_request",
+    "disconnected",
+    "forbidden",
+    "forbidden_origin",
+    "gateway_error",
+    "method_not_allowed",
+    "not_acceptable",
+    "not_found",
+    "rate_limited",
+    "too_large",
+    "unauthorized",
+    "unknown_session",
+    "unknown_workspace",
+]
+"""Why a request was turned away before it became a call or an operation."""
+REJECTIONS: Final[tuple[Rejection, ...]] = get_args(Rejection)
+Decision = Literal["allowed", "refused"]
+"""What became of a call under an enforced limit while it was not known what is used."""
+DECISIONS: Final[tuple[Decision, ...]] = get_args(Decision)
 
 
 class Heartbeat(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="event", tag="heartbeat"):

@@ -3,7 +3,7 @@
 from dashboards.board import board
 from dashboards.boards import drills
 from dashboards.extension import Json
-from dashboards.fields import CALM, FAIR, GOOD, SHARE_OF_LIMIT
+from dashboards.fields import CALM, FAIR, GOOD, SHARE_OF_LIMIT, texts
 from dashboards.layout import Section
 from dashboards.links import Uid
 from dashboards.panels import chart, gauge, ranking, stat
@@ -16,6 +16,7 @@ from dashboards.targets import at_once, over_time, rows
 SCOPE = Scope("workspace")
 NAME = "{{workspace}}"
 MONTH = "now/M"
+NOT_THIS_MONTH = {query.NOT_REACHED: "not this month"}
 
 
 def usage() -> Json:
@@ -61,7 +62,7 @@ def _answer() -> Section:
                 first=GOOD,
                 width=6,
                 links=links,
-                empty="not this month",
+                names=NOT_THIS_MONTH,
                 height=8,
             ),
             stat(
@@ -128,7 +129,7 @@ def _forecast() -> Section:
                     Column("Value #B", "Limit", "locale"),
                     Column("Value #C", "Used of it", "percentunit", steps=SHARE_OF_LIMIT),
                     Column("Value #D", "At the month's end", "percentunit", steps=SHARE_OF_LIMIT),
-                    Column("Value #E", "Reached", "dateTimeAsLocal"),
+                    Column("Value #E", "Reached", "dateTimeAsLocal", mappings=texts(NOT_THIS_MONTH)),
                     Column("Value #F", "Calls a day", "locale", decimals=0),
                     Column("Value #G", "Left a day", "locale", decimals=0),
                     Column("Value #H", "Month ends", "dateTimeAsLocal"),

@@ -8,6 +8,8 @@ from typing import Final
 from dashboards.promql import Scope, highest
 from gateway.observer.signals import PLAN_LIMIT_CALLS, USAGE_CALLS, USAGE_PERIOD_END
 
+NOT_REACHED: Final = -1
+"""A moment that there is not: before there were any."""
 _WORKSPACE: Final = "workspace"
 _MONTH: Final = "86400 * scalar(days_in_month(vector(time())))"
 """The length of this month in UTC, in seconds."""
@@ -64,9 +66,9 @@ def projected_share(scope: Scope) -> str:
 
 
 def reached(scope: Scope) -> str:
-    """When the limit is reached at that pace, in milliseconds since the Unix epoch; nothing if not this month."""
+    """When the limit is reached at that pace, in milliseconds since the Unix epoch; `NOT_REACHED` if not this month."""
     moment = f"time() + {_elapsed(scope)} * ({limit(scope)} - {used(scope)}) / ({used(scope)} > 0)"
-    return f"1000 * ({moment} < {period_end(scope)})"
+    return f"1000 * ({moment} < {period_end(scope)}) or 0 * {used(scope)} + {NOT_REACHED}"
 
 
 def calls_a_day(scope: Scope) -> str:

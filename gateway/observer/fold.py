@@ -8,7 +8,7 @@ from typing import Final
 
 from msgspec.structs import astuple
 
-from gateway.calls import PHASES, UNKNOWN, Heartbeat, Operation, ToolCall
+from gateway.calls import PHASES, REJECTIONS, UNKNOWN, Heartbeat, Operation, ToolCall
 from gateway.config import Metrics
 from gateway.mcp import names
 from gateway.observer import signals
@@ -87,6 +87,8 @@ class Fold:
             if family.metric.collapse:
                 self._overflow.find((family.metric.name,), now)
         self._dropped.find(("journal", "disk"), now)
+        for reason in REJECTIONS:
+            self._rejected.find((reason,), now)
 
     def call(self, call: ToolCall, now: float) -> None:
         """Count one call."""

@@ -8,10 +8,11 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from itertools import product
 from pathlib import Path
 from typing import Final
 
-from gateway.calls import Heartbeat, Operation, ToolCall
+from gateway.calls import DECISIONS, Heartbeat, Operation, ToolCall
 from gateway.config import Config, Metrics
 from gateway.journal import Batch
 from gateway.journal.reader import Positions
@@ -98,6 +99,10 @@ class MetricsSink:
     def configure(self, config: Config) -> None:
         """Expose this configuration's tokens, workspaces and plans from now on."""
         self._config = config
+        now = self._clock()
+        with self._lock:
+            for workspace_id, decision in product(config.workspaces, DECISIONS):
+                self._fold.add(signals.USAGE_UNKNOWN, (workspace_id, decision), 0, now)
 
     def count_also(self, metric: Metric, tally: Tally) -> None:
         """Let a counter say also what `tally` does. It is taken over when the state is saved: it never goes back."""

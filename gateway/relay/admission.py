@@ -5,6 +5,7 @@ from typing import Final
 
 from starlette.types import Scope
 
+from gateway.calls import Rejection
 from gateway.mcp.inbound import Headers
 from gateway.mcp.revisions import Era, era_of
 from gateway.relay.responses import accepts
@@ -24,7 +25,7 @@ class Refused(Exception):  # noqa: N818 - an outcome, raised to end the way earl
     """A request that is turned away: the reason's label, and the answer."""
 
     def __init__(
-        self, reason: str, status: int, message: str, headers: list[tuple[bytes, bytes]] | None = None
+        self, reason: Rejection, status: int, message: str, headers: list[tuple[bytes, bytes]] | None = None
     ) -> None:
         super().__init__(message)
         self.reason = reason

@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
-from gateway.calls import CallStart, ErrorType, ToolCall
+from gateway.calls import CallStart, Decision, ErrorType, ToolCall
 from gateway.config import Config
 from gateway.journal import Reader, Writer
 from gateway.journal.segments import CLOSED, list_segments, list_writers
-from gateway.relay.quota import FRESH_NS, Behind, Decision, Limit, Quota
+from gateway.relay.quota import FRESH_NS, Behind, Limit, Quota
 from gateway.usage_report import UsageReport, read_report, report_path
 
 logger = logging.getLogger(__name__)

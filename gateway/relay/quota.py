@@ -10,6 +10,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final, Literal, NamedTuple
 
+from gateway.calls import Decision
 from gateway.months import Month, month_of
 from gateway.usage_report import UsageReport
 
@@ -21,7 +22,6 @@ GONE_NS: Final = 60 * 10**9
 MAX_OFFSET: Final = 2**63
 
 Fail = Literal["open", "closed"]
-Decision = Literal["allowed", "refused"]
 
 
 class Limit(NamedTuple):

@@ -8,9 +8,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from gateway.calls import Heartbeat, Operation, UpstreamState
+from gateway.calls import Decision, Heartbeat, Operation, Rejection, UpstreamState
 from gateway.journal import Writer
-from gateway.relay.quota import Decision
 from gateway.relay.workspaces import Server
 
 logger = logging.getLogger(__name__)
@@ -33,7 +32,7 @@ class Recorder:
         self._lag_ms = 0.0
         self._beats = 0
 
-    def reject(self, reason: str) -> None:
+    def reject(self, reason: Rejection) -> None:
         """Count a request that was turned away before it was a call."""
         self._rejected[reason] += 1
 

@@ -20,7 +20,6 @@ from tests.system.sources import Prometheus, prometheus
 
 EMPTY: Final = {
     "Firing alerts": "no alert rule is loaded here",
-    "Calls with unknown usage": "the usage was known all the time",
     **dict.fromkeys(
         ("Calls each day", "Members of this month", "Tools of this month"),
         "they read recording rules, which are not loaded here: see tests/stack",
