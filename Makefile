@@ -31,8 +31,8 @@ $(STAMP): requirements/dev.txt pyproject.toml
 demo: setup ## real MCP servers, members and bots, and what Callscope sees of them, until Ctrl-C
 	$(BIN)/callscope demo
 
-test: setup ## every test that this machine has the back ends for
-	$(BIN)/python -m pytest
+test: setup ## every test that this machine has the back ends for, but for the native stack's
+	$(BIN)/python -m pytest --ignore=tests/stack
 
 check: setup ## format, lint, types, the import contract, generated files
 	$(BIN)/ruff format --check .
@@ -61,7 +61,10 @@ test-tools: ## the back ends that tests run against: Debian's prometheus, promet
 stack: setup ## Prometheus, Alertmanager, Loki and a Collector as native processes, with the demo, until Ctrl-C
 	$(BIN)/python -m stack
 
-stack-tools: setup ## build them from source, outside the checkout (takes Go, npm; 20 minutes the first time)
+stack-tools: setup ## build them from source, outside the checkout, and TraceQL's grammar (takes Go, npm; 20 minutes once)
+	mkdir -p .tools/traceql
+	cp $(addprefix tests/dashboards/traceql_grammar/,package.json package-lock.json .npmrc) .tools/traceql/
+	cd .tools/traceql && npm ci --ignore-scripts --loglevel=error
 	$(BIN)/python -m stack tools
 
 test-stack: setup ## the dashboards, alerts and configurations against the running stack

@@ -49,10 +49,13 @@ def run(options: list[str]) -> int:
         running.running(Path(folder), programs) as stack,
     ):
         print(directions(stack), flush=True)
-        demo = subprocess.Popen(running.demo(stack, *options))
-        while True:  # Ctrl-C reaches the demo as well, and it reckons up before it ends
-            with contextlib.suppress(KeyboardInterrupt):
-                return demo.wait()
+        demo = subprocess.Popen(
+            running.leashed(*running.demo(stack, *options)), stdin=subprocess.PIPE, start_new_session=True
+        )
+        with contextlib.suppress(KeyboardInterrupt):
+            return demo.wait()
+        demo.communicate()  # its sign to end: it reckons up before it does
+        return demo.returncode
 
 
 def directions(stack: running.Stack) -> str:

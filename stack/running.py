@@ -7,6 +7,7 @@ and Grafana come as containers alone: traces go into a file. Every process ends 
 import contextlib
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -182,6 +183,7 @@ def _prometheus(folder: Path, binary: Path, at: Mapping[str, str]) -> Command:
     home = folder / "prometheus"
     targets = home / "targets"
     targets.mkdir(parents=True)
+    (home / "demo-targets").mkdir()  # of compose.yaml's demo: there is none here
     (home / "prometheus.yml").symlink_to(ROOT / "prometheus" / "prometheus.yml")
     (home / "rules").symlink_to(ROOT / "prometheus" / "rules")
     jobs = {"callscope": "observer", "otel-collector": "collector"}
@@ -203,12 +205,17 @@ def _free_ports(count: int) -> list[int]:
         return [sock.getsockname()[1] for sock in sockets]
 
 
+def leashed(*command: str | Path) -> Command:
+    """The command, which is asked to end when its standard input does: when whoever started it has ended, however."""
+    return (sys.executable, "-m", "gateway.demo.leash", *command)
+
+
 @contextlib.contextmanager
 def _process(log: Path, command: Command, environ: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes]]:
-    """A process on a leash: it is asked to end when this one has ended, however."""
+    """A process on a leash."""
     with log.open("wb") as said:
         process = subprocess.Popen(
-            [sys.executable, "-m", "gateway.demo.leash", *command],
+            leashed(*command),
             stdin=subprocess.PIPE,
             stdout=said,
             stderr=said,
@@ -222,7 +229,7 @@ def _process(log: Path, command: Command, environ: Mapping[str, str]) -> Iterato
         try:
             process.communicate(timeout=END_S)
         except subprocess.TimeoutExpired:
-            process.kill()
+            os.killpg(process.pid, signal.SIGKILL)
             process.wait()
 
 

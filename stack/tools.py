@@ -31,6 +31,8 @@ class Module:
     ldflags: str = "-s -w"
     manifest: str = ""
     """The Collector builder's manifest: its `dist.name` is the binary."""
+    program: str = ""
+    """The file of a program of our own; without it the module is one of tools."""
 
     @property
     def folder(self) -> Path:
@@ -41,7 +43,7 @@ class Module:
     def key(self) -> str:
         """Changes with everything that the binaries are made of but the Go toolchain."""
         digest = hashlib.sha256(f"{self.tags}\0{self.ldflags}\0".encode())
-        for name in ("go.mod", "go.sum", self.manifest):
+        for name in ("go.mod", "go.sum", self.manifest, self.program):
             if name:
                 digest.update((self.folder / name).read_bytes())
         return digest.hexdigest()[:16]
@@ -55,7 +57,7 @@ PROMETHEUS: Final = Module(
 )
 LOKI: Final = Module(name="loki", binaries=("loki", "logcli"))
 COLLECTOR: Final = Module(name="collector", binaries=("otelcol",), manifest="manifest.yaml")
-COMPOSE: Final = Module(name="compose", binaries=("cmd",))
+COMPOSE: Final = Module(name="compose", binaries=("compose",), program="main.go")
 """The reference implementation of the Compose Specification, which says whether compose.yaml is one."""
 MODULES: Final = (COMPOSE, COLLECTOR, PROMETHEUS, LOKI)
 
@@ -91,7 +93,8 @@ def build(module: Module, kept: Path, environ: Mapping[str, str]) -> Path:
         options = ["-trimpath", "-buildvcs=false", "-mod=readonly", f"-ldflags={module.ldflags}"]
         if module.tags:
             options.append(f"-tags={module.tags}")
-        _run("go", "build", *options, "-o", f"{draft}{os.sep}", "tool", folder=module.folder, environ=go)
+        what = "." if module.program else "tool"
+        _run("go", "build", *options, "-o", f"{draft}{os.sep}", what, folder=module.folder, environ=go)
         if module.manifest:
             _assemble(module, draft, Path(made), go)
         target = kept / f"{module.name}-{module.key}"

@@ -23,7 +23,7 @@ from gateway.errors import StartError
 HOST: Final = "127.0.0.1"
 RELAY_PORT: Final = 8080
 OBSERVER_PORT: Final = 9464
-JWT_TTL_S: Final = 12 * 3600
+JWT_TTL_S: Final = 30 * 86_400
 UPSTREAM_TIMEOUT_S: Final = 3
 READY_TIMEOUT_S: Final = 60
 END_TIMEOUT_S: Final = 15

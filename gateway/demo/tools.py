@@ -176,8 +176,8 @@ WAREHOUSE: Final = (
         name="stock_level",
         description="How many pieces there are.",
         median_ms=30,
-        failures={Fate.HTTP_ERROR: 0.08, Fate.GARBAGE: 0.04, Fate.CUT: 0.04},
-        message="Bad Gateway",
+        failures={Fate.HTTP_ERROR: 0.2, Fate.GARBAGE: 0.04, Fate.CUT: 0.04},
+        message="Bad Gateway: warehouse-db does not answer",
         parameters={"article": "Its number."},
     ),
 )

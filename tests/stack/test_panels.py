@@ -1,0 +1,34 @@
+"""No panel is empty two minutes after the first call."""
+
+from typing import Final
+
+import pytest
+
+from tests.dashboards.reading import Query, queries
+from tests.stack.asking import filled
+from tests.stack.staged import Staged
+
+EMPTY_IN_HEALTH: Final = {"Firing alerts": "the demo's mail server is down: that fills it"}
+"""Panels that say nothing while all is well, and what fills them here."""
+
+
+@pytest.mark.parametrize("query", queries("prometheus"), ids=str)
+def test_a_panel_of_prometheus_has_rows(stack: Staged, query: Query) -> None:
+    assert stack.prometheus(filled(query.text))
+
+
+@pytest.mark.parametrize("query", queries("loki"), ids=str)
+def test_a_panel_of_loki_has_rows(stack: Staged, query: Query) -> None:
+    assert stack.loki(filled(query.text, trace_id=a_failure(stack)))
+
+
+def test_what_is_empty_in_health_is_known_by_name() -> None:
+    titles = {query.panel for query in queries("prometheus") if "ALERTS" in query.text}
+
+    assert titles == set(EMPTY_IN_HEALTH)
+
+
+def a_failure(stack: Staged) -> str:
+    """The trace id of a call that failed with an answer of its upstream's."""
+    calls = stack.api("engineering", "/calls", error_type="tool_error")["calls"]
+    return str(calls[0]["trace_id"])

@@ -1,0 +1,105 @@
+"""docs/walkthrough.md, walked: from an alert to a dashboard, a call, its trace, and the server's answer in the log."""
+
+import re
+import time
+from typing import Any, Final
+
+import pytest
+
+from tests.dashboards.reading import ROOT, queries
+from tests.stack.asking import filled
+from tests.stack.staged import Row, Staged
+
+ALERT: Final = "CallscopeServerFailuresFast"
+FIRES_S: Final = 300.0
+ANSWER: Final = "<h1>Bad Gateway: warehouse-db does not answer</h1>"
+
+
+def text(board: str, panel: str) -> str:
+    """The query of a panel."""
+    [found] = [query.text for query in queries() if (query.board, query.panel) == (board, panel)]
+    return found
+
+
+@pytest.fixture(scope="module")
+def alert(stack: Staged) -> Row:
+    """What Alertmanager says of the demo's failing server; it takes some minutes to be sure of it."""
+    deadline = time.monotonic() + FIRES_S
+    while time.monotonic() < deadline:
+        for one in stack.alerts():
+            if (one["labels"]["alertname"], one["labels"].get("server")) == (ALERT, "warehouse"):
+                return one
+        time.sleep(2)
+    pytest.fail(f"{ALERT} does not fire: {[one['labels'] for one in stack.alerts()]}")
+
+
+@pytest.fixture(scope="module")
+def failure(stack: Staged, alert: Row) -> dict[str, Any]:
+    """The newest call that failed with an answer, found as Logs finds it: its attributes, with the line."""
+    shown = filled(
+        text("callscope-logs", "Failed calls in full"),
+        workspace=alert["labels"]["workspace"],
+        server=alert["labels"]["server"],
+        error_type="upstream_http_error",
+    )
+    newest = max(stack.loki(shown), key=lambda stream: stream["values"][0][0])
+    return {**newest["stream"], "line": newest["values"][0][1]}
+
+
+def test_the_alert_says_who_is_hit_and_where_to_read_on(alert: Row) -> None:
+    assert alert["labels"]["workspace"] == "engineering"
+    assert alert["labels"]["severity"] == "critical"
+    assert [receiver["name"] for receiver in alert["receivers"]] == ["page"]
+    assert "warehouse in engineering fail" in alert["annotations"]["description"]
+    page, _, anchor = alert["annotations"]["runbook_url"].partition("#")
+    [section] = re.findall(rf"(?ms)^### {ALERT}$(.*?)(?=^##)", (ROOT / page).read_text())
+    assert anchor == ALERT.lower()
+    assert "callscope-servers" in section
+
+
+def test_the_servers_dashboard_says_how_it_fails(stack: Staged, alert: Row) -> None:
+    shown = filled(
+        text("callscope-servers", "Failures by server and kind"),
+        workspace=alert["labels"]["workspace"],
+        server=alert["labels"]["server"],
+        __rate_interval="15m",
+    )
+
+    kinds = {series["metric"]["error_type"]: float(series["value"][1]) for series in stack.prometheus(shown)}
+
+    assert max(kinds, key=lambda kind: kinds[kind]) == "upstream_http_error"
+
+
+def test_the_log_of_failed_calls_has_the_error_and_the_servers_answer(failure: dict[str, Any]) -> None:
+    assert "warehouse__stock_level" in failure["line"]
+    assert "Error: " in failure["line"]
+    assert f"The upstream answered: {ANSWER}" in failure["line"]
+
+
+def test_the_call_is_the_same_in_the_api(stack: Staged, failure: dict[str, Any]) -> None:
+    call = stack.api("engineering", f"/calls/{failure['mcp_call_id']}")
+
+    assert (call["trace_id"], call["span_id"]) == (failure["trace_id"], failure["span_id"])
+    assert (call["error_type"], call["upstream_response"]) == ("upstream_http_error", ANSWER)
+    assert call["error_message"] == failure["error_message"]
+    assert call["total_ms"] == pytest.approx(float(failure["total_ms"]))
+
+
+def test_the_trace_says_where_the_time_went_and_which_answer_it_was(stack: Staged, failure: dict[str, Any]) -> None:
+    spans = {span["name"]: span for span in stack.spans() if span["traceId"] == failure["trace_id"]}
+    call, sent = spans["tools/call warehouse__stock_level"], spans["tools/call stock_level"]
+
+    assert call["spanId"] == failure["span_id"]
+    assert sent["parentSpanId"] == call["spanId"]
+    assert sent["attributes"]["http.response.status_code"] == "502"
+    assert sent["status"] == call["status"] == {"code": 2, "message": failure["error_message"]}
+    inside = [name for name, span in spans.items() if span.get("parentSpanId") == sent["spanId"]]
+    longest = max(inside, key=lambda name: int(spans[name]["endTimeUnixNano"]) - int(spans[name]["startTimeUnixNano"]))
+    assert longest == "wait"
+
+
+def test_the_calls_dashboard_finds_the_log_record_of_the_trace(stack: Staged, failure: dict[str, Any]) -> None:
+    [stream] = stack.loki(filled(text("callscope-call", "Log of this trace"), trace_id=failure["trace_id"]))
+
+    assert stream["stream"]["mcp_call_id"] == failure["mcp_call_id"]
+    assert stream["stream"]["mcp_upstream_response"] == ANSWER
