@@ -113,8 +113,8 @@ class ToolCall(CallIdentity, frozen=True, kw_only=True, omit_defaults=True, tag_
 
     @property
     def gateway_ms(self) -> float:
-        """Milliseconds that the gateway itself took."""
-        return max(self.total_ms - self.duration_ms, 0.0)
+        """Milliseconds that the gateway itself took, in as many digits as the other two are written with."""
+        return max(round(self.total_ms - self.duration_ms, 4), 0.0)
 
     def waterfall(self) -> Iterator[Phase]:
         """The phases that took place, in order."""

@@ -55,7 +55,12 @@ class PlainFold:
         key = sample_key("mcp_gateway_tool_calls_total", **call_labels, status=one.status, error_type=str(error))
         self.samples[key] += 1
         self.observe("mcp_gateway_tool_call_duration_seconds", DURATION_BUCKETS, one.duration_ms, call_labels)
-        self.observe("mcp_gateway_overhead_seconds", FINE_BUCKETS, one.gateway_ms, {"workspace": one.workspace_id})
+        self.observe(
+            "mcp_gateway_overhead_seconds",
+            FINE_BUCKETS,
+            max(one.total_ms - one.duration_ms, 0.0),
+            {"workspace": one.workspace_id},
+        )
         for bar in one.waterfall():
             labels = {"phase": bar.phase, "server": one.server_slug}
             self.observe("mcp_gateway_phase_duration_seconds", FINE_BUCKETS, bar.duration_ms, labels)
