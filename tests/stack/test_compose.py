@@ -34,7 +34,7 @@ DATA: Final = {"prometheus": "/prometheus", "alertmanager": "/alertmanager", "gr
 
 
 def checked(path: Path, **environ: str) -> subprocess.CompletedProcess[str]:
-    """What the reference implementation of the Compose Specification says about a file; only these variables are set."""
+    """What the reference of the Compose Specification says about a file; only these variables are set."""
     checker = str(binary(tools.COMPOSE, "compose"))
     environ["PATH"] = os.environ["PATH"]
     return subprocess.run(
