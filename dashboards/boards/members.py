@@ -1,7 +1,7 @@
 """Members: who calls, how often, with which tools; is a bot calling the right ones, too often, or failing."""
 
 from dashboards.board import board
-from dashboards.boards import drills
+from dashboards.boards import drills, totals
 from dashboards.extension import Json
 from dashboards.fields import FAILURES, FAIR, GOOD, LATENCY
 from dashboards.layout import Section
@@ -52,15 +52,7 @@ def _answer() -> Section:
                 steps=((1, FAIR),),
                 first=GOOD,
             ),
-            stat(
-                "Calls by members",
-                "Tool calls in the time range.",
-                at_once(calls.count(SCOPE)),
-                unit="locale",
-                decimals=0,
-                links=[drills.all_calls()],
-                empty="0",
-            ),
+            totals.count("Calls by members", SCOPE),
             stat(
                 "Calls by bots",
                 "The share of the calls that bots made.",
@@ -69,17 +61,7 @@ def _answer() -> Section:
                 decimals=1,
                 empty="no calls",
             ),
-            stat(
-                "Error rate of members",
-                "The share of the calls that failed.",
-                at_once(calls.failure_ratio(SCOPE)),
-                unit="percentunit",
-                decimals=2,
-                steps=FAILURES,
-                first=GOOD,
-                links=[drills.failed_calls()],
-                empty="no calls",
-            ),
+            totals.error_rate("Error rate of members", SCOPE),
         ],
     )
 

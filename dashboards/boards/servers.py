@@ -1,7 +1,7 @@
 """Servers: is each of them there, what is asked of it, how quick is it and how often does it fail."""
 
 from dashboards.board import board
-from dashboards.boards import drills
+from dashboards.boards import drills, totals
 from dashboards.extension import Json
 from dashboards.fields import BAD, FAILURES, FAIR, GOOD, LATENCY
 from dashboards.layout import Section
@@ -47,35 +47,9 @@ def _answer() -> Section:
                 steps=((1, BAD),),
                 first=GOOD,
             ),
-            stat(
-                "Calls to servers",
-                "Tool calls in the time range.",
-                at_once(calls.count(SCOPE)),
-                unit="locale",
-                decimals=0,
-                links=[drills.all_calls()],
-                empty="0",
-            ),
-            stat(
-                "Error rate of servers",
-                "The share of the calls that failed.",
-                at_once(calls.failure_ratio(SCOPE)),
-                unit="percentunit",
-                decimals=2,
-                steps=FAILURES,
-                first=GOOD,
-                links=[drills.failed_calls()],
-                empty="no calls",
-            ),
-            stat(
-                "Average latency",
-                "What servers took for a call, on average.",
-                at_once(calls.average(SCOPE)),
-                unit="s",
-                steps=LATENCY,
-                first=GOOD,
-                empty="no calls",
-            ),
+            totals.count("Calls to servers", SCOPE),
+            totals.error_rate("Error rate of servers", SCOPE),
+            totals.average("Average latency", SCOPE),
             stat(
                 "Calls in flight",
                 "Calls that have started and not ended.",

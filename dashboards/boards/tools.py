@@ -1,7 +1,7 @@
 """Tools: which are used, which fail, which are slow, and which are worth keeping."""
 
 from dashboards.board import board
-from dashboards.boards import drills
+from dashboards.boards import drills, totals
 from dashboards.extension import Json
 from dashboards.fields import FAILURES, GOOD, LATENCY
 from dashboards.layout import Section
@@ -45,35 +45,9 @@ def _answer() -> Section:
                 at_once(servers.tools(OFFERED)),
                 unit="locale",
             ),
-            stat(
-                "Calls",
-                "Tool calls in the time range.",
-                at_once(calls.count(SCOPE)),
-                unit="locale",
-                decimals=0,
-                links=[drills.all_calls()],
-                empty="0",
-            ),
-            stat(
-                "Error rate",
-                "The share of the calls that failed.",
-                at_once(calls.failure_ratio(SCOPE)),
-                unit="percentunit",
-                decimals=2,
-                steps=FAILURES,
-                first=GOOD,
-                links=[drills.failed_calls()],
-                empty="no calls",
-            ),
-            stat(
-                "Average duration",
-                "What upstreams took for a call, on average.",
-                at_once(calls.average(SCOPE)),
-                unit="s",
-                steps=LATENCY,
-                first=GOOD,
-                empty="no calls",
-            ),
+            totals.count("Calls", SCOPE),
+            totals.error_rate("Error rate", SCOPE),
+            totals.average("Average duration", SCOPE),
             stat(
                 "p95 duration",
                 "What upstreams took at most for 95 of 100 calls.",
