@@ -2,43 +2,143 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from typing import Any, get_args
 
+import click
 import pytest
+import yaml
 from click.testing import CliRunner
 
 from gateway import bundled
 from gateway.bundled import Kind
 from gateway.bundled_commands import dashboards, rules
 from gateway.errors import CallscopeError
+from gateway.manifests import config_map
+from tests.prometheus.programs import PROMTOOLS, Promtool
 
 ROOT = Path(__file__).parent.parent
-SOURCES: dict[Kind, Path] = {"dashboards": ROOT / "dashboards" / "generated", "rules": ROOT / "prometheus" / "rules"}
+PATTERNS: dict[Kind, str] = {
+    "dashboards": "dashboards/generated/*.json",
+    "rules": "prometheus/rules/*.y*ml",
+    "runbook": "docs/runbook.md",
+}
+CONFIG_MAP_BYTES = 2**20
+"""Kubernetes takes no larger one."""
+APPLIED_BYTES = 2**18
+"""`kubectl apply` puts the whole object into an annotation, and annotations may have so much."""
+OBJECT_NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+"""RFC 1123, as Kubernetes has it."""
+RUNBOOK = "https://wiki.example.com/x?page=callscope"
+
+
+def sources(*kinds: Kind) -> dict[str, bytes]:
+    """What was built, by name."""
+    return {path.name: path.read_bytes() for kind in kinds for path in sorted(ROOT.glob(PATTERNS[kind]))}
+
+
+def written_by(command: click.Command, folder: Path, *options: str) -> dict[str, bytes]:
+    """What `export` with these options writes, by name."""
+    result = CliRunner().invoke(command, ["export", *options, str(folder)])
+    assert result.exit_code == 0, result.output
+    assert sorted(result.output.splitlines()) == [str(path) for path in sorted(folder.iterdir())]
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 def test_the_dashboards_are_written_out_as_they_were_generated(tmp_path: Path) -> None:
-    folder = tmp_path / "new" / "dashboards"
+    written = written_by(dashboards, tmp_path / "new" / "dashboards")
 
-    result = CliRunner().invoke(dashboards, ["export", str(folder)])
-
-    assert result.exit_code == 0, result.output
-    assert result.output.splitlines() == [str(path) for path in sorted(folder.iterdir())]
-    written = {path.name: path.read_bytes() for path in folder.iterdir()}
-    assert written == {path.name: path.read_bytes() for path in SOURCES["dashboards"].glob("*.json")}
+    assert written == sources("dashboards")
     assert {json.loads(content)["uid"] for content in written.values()} >= {"callscope-overview", "callscope-call"}
 
 
-def test_the_rules_are_written_out_over_older_ones(tmp_path: Path) -> None:
+def test_the_rules_are_written_out_over_older_ones_with_their_runbook(tmp_path: Path) -> None:
     (tmp_path / "recording.yml").write_text("groups: []")
 
-    result = CliRunner().invoke(rules, ["export", str(tmp_path)])
+    assert written_by(rules, tmp_path) == sources("rules", "runbook")
 
-    assert result.exit_code == 0, result.output
-    written = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    assert written == {path.name: path.read_bytes() for path in SOURCES["rules"].glob("*.y*ml")}
+
+def test_alerts_lead_to_the_runbook_where_it_is_and_nothing_else_of_the_rules_changes(tmp_path: Path) -> None:
+    written = written_by(rules, tmp_path, "--runbook", RUNBOOK)
+
+    plain = sources("rules", "runbook")
+    lengths = {name: len(content) for name, content in written.items()}
+    longer = len(RUNBOOK) - len("docs/runbook.md")
+    assert lengths == {
+        name: len(content) + longer * (0 if name == "runbook.md" else content.count(b"docs/runbook.md"))
+        for name, content in plain.items()
+    }
+    assert {name: content.replace(RUNBOOK.encode(), b"docs/runbook.md") for name, content in written.items()} == plain
+    for name in sources("rules"):
+        before = list(alerts(plain[name]))
+        assert [alert["annotations"].pop("runbook_url") for alert in alerts(written[name])] == [
+            f"{RUNBOOK}#{alert['alert'].lower()}" for alert in before
+        ]
+
+
+def alerts(content: bytes) -> list[dict[str, Any]]:
+    """The alerts of a rules file."""
+    return [rule for group in yaml.safe_load(content)["groups"] for rule in group["rules"] if "alert" in rule]
+
+
+@pytest.mark.parametrize("address", ["docs.example.com/runbook", "https://a b", "https://a#b", "https://a/{{ x }}", ""])
+def test_what_cannot_be_an_address_of_the_runbook_is_refused(tmp_path: Path, address: str) -> None:
+    result = CliRunner().invoke(rules, ["export", str(tmp_path / "rules"), "--runbook", address])
+
+    assert result.exit_code == 2
+    assert result.stderr.startswith(f"--runbook: {address!r} is no address of a page, for instance https://")
+    assert not (tmp_path / "rules").exists()
+
+
+@pytest.mark.parametrize("promtool", PROMTOOLS)
+def test_a_rule_of_kubernetes_has_what_prometheus_takes(tmp_path: Path, promtool: Promtool) -> None:
+    written = written_by(rules, tmp_path / "objects", "--format", "prometheusrule", "--runbook", RUNBOOK)
+
+    assert written.pop("runbook.md") == sources("runbook")["runbook.md"]
+    manifests = {name: yaml.safe_load(content) for name, content in written.items()}
+    assert {(one["apiVersion"], one["kind"]) for one in manifests.values()} == {
+        ("monitoring.coreos.com/v1", "PrometheusRule")
+    }
+    names = {one["metadata"]["name"] for one in manifests.values()}
+    assert len(names) == len(manifests) == len(sources("rules"))
+    assert all(OBJECT_NAME.fullmatch(name) for name in names), names
+    for name, one in manifests.items():
+        content = sources("rules")[name].replace(b"docs/runbook.md", RUNBOOK.encode())
+        assert one["spec"] == yaml.safe_load(content)
+        (tmp_path / name).write_text(yaml.safe_dump(one["spec"]))
+    promtool.run("check", "rules", "--lint=all", "--lint-fatal", *(str(tmp_path / name) for name in manifests))
+
+
+def test_a_config_map_has_its_dashboard_byte_for_byte(tmp_path: Path) -> None:
+    written = written_by(dashboards, tmp_path, "--format", "configmap")
+
+    boards = sources("dashboards")
+    assert written.keys() == {Path(name).with_suffix(".yml").name for name in boards}
+    found: dict[str, bytes] = {}
+    for content in written.values():
+        assert content.isascii()
+        assert len(content) < min(CONFIG_MAP_BYTES, APPLIED_BYTES)
+        manifest = yaml.safe_load(content)
+        assert (manifest["apiVersion"], manifest["kind"]) == ("v1", "ConfigMap")
+        assert manifest["metadata"]["labels"] == {"grafana_dashboard": "1"}
+        [(name, text)] = manifest["data"].items()
+        assert manifest["metadata"]["name"] == json.loads(text)["uid"]
+        assert OBJECT_NAME.fullmatch(manifest["metadata"]["name"])
+        found[name] = text.encode()
+    assert found == boards
+
+
+def test_a_config_map_keeps_what_yaml_would_change() -> None:
+    text = 'é😀\u2028\u0085\t "%" \\n: # {{x}}\r\n  \n\n'
+
+    manifest = yaml.safe_load(config_map("Some_Board.json", text.encode()))
+
+    assert manifest["data"] == {"Some_Board.json": text}
+    assert manifest["metadata"]["name"] == "callscope-some-board"
 
 
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
@@ -64,7 +164,8 @@ def test_the_wheel_has_them_and_finds_them(tmp_path: Path) -> None:
     with zipfile.ZipFile(wheel) as packed:
         packed.extractall(tmp_path / "site")
     program = (
-        "import gateway.bundled as b; print(b.__file__); [print(*b.bundled(kind)) for kind in ('dashboards', 'rules')]"
+        "import gateway.bundled as b, typing; print(b.__file__); "
+        "[print(*b.bundled(kind)) for kind in typing.get_args(b.Kind)]"
     )
 
     done = subprocess.run(
@@ -79,8 +180,5 @@ def test_the_wheel_has_them_and_finds_them(tmp_path: Path) -> None:
 
     where, *found = done.stdout.splitlines()
     assert where == str(tmp_path / "site" / "gateway" / "bundled.py")
-    assert found == [
-        " ".join(sorted(path.name for path in SOURCES["dashboards"].glob("*.json"))),
-        " ".join(sorted(path.name for path in SOURCES["rules"].glob("*.y*ml"))),
-    ]
-    assert not (tmp_path / "site" / "dashboards").exists()
+    assert found == [" ".join(sources(kind)) for kind in get_args(Kind)]
+    assert [path.name for path in (tmp_path / "site").iterdir() if path.suffix != ".dist-info"] == ["gateway"]

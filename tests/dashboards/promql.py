@@ -61,6 +61,15 @@ def groupings(expr: Any) -> Iterator[tuple[list[str], Any]]:
         yield from groupings(part)
 
 
+def matchings(expr: Any) -> Iterator[tuple[list[str], Any]]:
+    """The labels of every `on (…)`, and each of the two sides that are matched by them."""
+    if isinstance(expr, promql.BinaryExpr) and expr.modifier is not None and expr.modifier.matching is not None:
+        for side in (expr.lhs, expr.rhs):
+            yield expr.modifier.matching.labels, side
+    for part in _parts(expr):
+        yield from matchings(part)
+
+
 def _parts(expr: Any) -> list[Any]:
     match expr:
         case promql.AggregateExpr() | promql.ParenExpr() | promql.SubqueryExpr() | promql.UnaryExpr():

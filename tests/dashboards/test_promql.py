@@ -12,41 +12,12 @@ from gateway.observer.signals import METRICS, PROCESS_METRICS
 from tests.dashboards.linter import READ_BY
 from tests.dashboards.promql import groupings, parsed, selectors
 from tests.dashboards.reading import BOARDS, RULES, Query, annotations, queries, variables
+from tests.dashboards.series import labels_of
 
-TARGET: Final = {"job", "instance"}
-"""What Prometheus gives every series."""
-OF_PROMETHEUS: Final = {
-    "up": TARGET,
-    "scrape_duration_seconds": TARGET,
-    "scrape_samples_post_metric_relabeling": TARGET,
-    "ALERTS": {"alertname", "alertstate", "severity", "workspace", "server"} | TARGET,
-    **dict.fromkeys(PROCESS_METRICS, TARGET),
-}
-"""Series that Prometheus itself writes, or of every process, with the labels that may be asked for."""
 NOT_SHOWN: Final = {
     "process_virtual_memory_bytes": "address space says nothing: DuckDB and threads reserve what they never touch",
 }
 """What is exported and deliberately in no dashboard."""
-
-
-def exposed() -> dict[str, set[str]]:
-    """The labels of every sample, by its name."""
-    found: dict[str, set[str]] = {}
-    for metric in METRICS:
-        labels = {*metric.labels, *TARGET}
-        if metric.kind == "histogram":
-            found |= {metric.name + "_bucket": labels | {"le"}, metric.name + "_sum": labels}
-            found[metric.name + "_count"] = labels
-        else:
-            found[metric.name] = labels
-    return found | OF_PROMETHEUS
-
-
-def labels_of(name: str) -> set[str] | None:
-    """The labels of a series; None if there is none of that name. A recording rule's name begins with its labels."""
-    if ":" in name:
-        return {*name.partition(":")[0].split("_"), *TARGET}
-    return exposed().get(name)
 
 
 def recorded() -> set[str]:

@@ -1,0 +1,49 @@
+"""The series that there are, and their labels: of the gateway, of Prometheus itself, and of recording rules."""
+
+from typing import Final
+
+from gateway.observer.signals import METRICS, PROCESS_METRICS
+
+TARGET: Final = {"job", "instance"}
+"""What Prometheus gives every series."""
+OF_PROMETHEUS: Final = {
+    "up": TARGET,
+    "scrape_duration_seconds": TARGET,
+    "scrape_samples_post_metric_relabeling": TARGET,
+    "ALERTS": {"alertname", "alertstate", "severity", "workspace", "server"} | TARGET,
+    **dict.fromkeys(PROCESS_METRICS, TARGET),
+}
+"""Series that Prometheus itself writes, or of every process, with the labels that may be asked for."""
+LABELS: Final = {label for metric in METRICS for label in metric.labels} | TARGET | {"le"}
+"""Of all series together."""
+
+
+def exposed() -> dict[str, set[str]]:
+    """The labels of every sample, by its name."""
+    found: dict[str, set[str]] = {}
+    for metric in METRICS:
+        labels = {*metric.labels, *TARGET}
+        if metric.kind == "histogram":
+            found |= {metric.name + "_bucket": labels | {"le"}, metric.name + "_sum": labels}
+            found[metric.name + "_count"] = labels
+        else:
+            found[metric.name] = labels
+    return found | OF_PROMETHEUS
+
+
+def labels_of(name: str) -> set[str] | None:
+    """The labels of a series; None if there is none of that name. A recording rule's name begins with its labels."""
+    if ":" in name:
+        return {*level(name), "job"}
+    return exposed().get(name)
+
+
+def level(name: str) -> list[str]:
+    """The labels that a recording rule's name says that it keeps: `workspace_error_type:…` has two."""
+    words = name.partition(":")[0].split("_")
+    labels = []
+    while words:
+        length = 2 if "_".join(words[:2]) in LABELS else 1
+        labels.append("_".join(words[:length]))
+        words = words[length:]
+    return labels
