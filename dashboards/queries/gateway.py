@@ -8,6 +8,7 @@ from gateway.observer.signals import (
     BUILD_INFO,
     CLIENT_OPERATION_DURATION,
     CONFIG_RELOADS,
+    CONFIG_VALID,
     EVENT_LOOP_LAG,
     LEDGER_ROWS_DELETED,
     OVERHEAD,
@@ -131,6 +132,11 @@ def upstream_failures(scope: Scope) -> str:
     """MCP requests to upstreams a minute that failed, by method and error type."""
     failed = scope.select(CLIENT_OPERATION_DURATION, 'error_type!=""', suffix="_count")
     return f"60 * {total(rate(failed), 'mcp_method_name', 'error_type')}"
+
+
+def configured(scope: Scope) -> str:
+    """1 while the configuration file is the one that holds, 0 while it is refused."""
+    return aggregate("min", ("instance",), scope.select(CONFIG_VALID))
 
 
 def reloads(scope: Scope) -> str:

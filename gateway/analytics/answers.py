@@ -153,7 +153,7 @@ SCHEMAS: Final[Mapping[str, Schema]] = {
         ),
     ),
     "timeline": _object(
-        "Counts in buckets of equal length.",
+        "Counts in buckets, each up to where the next begins; whole days are days of the zone `tz`.",
         step_s={"type": "integer", "minimum": 1},
         buckets=_list(_TIME),
         series=_list(
@@ -169,7 +169,7 @@ SCHEMAS: Final[Mapping[str, Schema]] = {
     "call": _object("A call as pages and the live stream have it.", **_CALL),
     "exported_call": _exported(),
     "calls_single": _object(
-        "One call with all that is known of it.",
+        "One call with all that is known of it, if the filters let it through, whatever the range is.",
         **_CALL,
         phases=_list(_object(phase={"type": "string", "enum": list(PHASES)}, start_ms=_MS, duration_ms=_MS)),
         upstream_address=_TEXT_OR_NULL,

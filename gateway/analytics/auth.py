@@ -14,8 +14,10 @@ from gateway import config
 from gateway.analytics.issuing import ALL_WORKSPACES, hmac_key
 from gateway.analytics.keys import ALGORITHMS, KeySet, KeySetUnavailableError
 from gateway.analytics.refusals import RefusedError, unauthorized, unavailable
+from gateway.ledger.rows import can_hold
 
-LEEWAY_S: Final = 10.0
+LEEWAY_S: Final = 10
+"""By which the clocks of who signs and who verifies may differ."""
 _NO_TOKEN: Final = (ValueError, TypeError, OverflowError, RecursionError)
 """What PyJWT does not translate: claims of types that no token has, infinite times, a header of brackets alone."""
 
@@ -28,6 +30,8 @@ class Access:
     workspace: config.Workspace
     plan: config.Plan
     member: str | None
+    expires_s: int | None
+    """Seconds since the Unix epoch at which the bearer is good no more, as every path sees it; None if never."""
 
 
 class Authorizer:
@@ -46,13 +50,20 @@ class Authorizer:
         current = self._config()
         claims = await self._verify(current, authorization)
         workspaces, member = _names(claims)
+        expires_s = int(claims["exp"]) + LEEWAY_S if "exp" in claims else None
         may_see_all = ALL_WORKSPACES in workspaces
         workspace = current.workspaces.get(workspace_id)
         if workspace is None and may_see_all:
             raise RefusedError(404, f"there is no workspace {workspace_id!r}")
         if workspace is None or not (may_see_all or workspace_id in workspaces):
             raise RefusedError(403, f"this token does not name the workspace {workspace_id!r}")
-        return Access(workspace_id=workspace_id, workspace=workspace, plan=current.plan_of(workspace), member=member)
+        return Access(
+            workspace_id=workspace_id,
+            workspace=workspace,
+            plan=current.plan_of(workspace),
+            member=member,
+            expires_s=expires_s,
+        )
 
     async def _verify(self, current: config.Config, authorization: str | None) -> dict[str, Any]:
         if current.api is None:
@@ -103,8 +114,12 @@ def _claims(bearer: str, key: Any, algorithms: Sequence[str], settings: config.J
 
 def _names(claims: Mapping[str, Any]) -> tuple[list[str], str | None]:
     workspaces, member = claims.get("workspaces", []), claims.get("token")
-    if not isinstance(workspaces, list) or not all(isinstance(slug, str) for slug in workspaces):
+    if not isinstance(workspaces, list) or not all(map(_is_name, workspaces)):
         raise unauthorized('the token is not valid: its claim "workspaces" must be a list of slugs, or ["*"]')
-    if member is not None and not isinstance(member, str):
+    if member is not None and not _is_name(member):
         raise unauthorized('the token is not valid: its claim "token" must be the id of a member')
     return workspaces, member
+
+
+def _is_name(claim: object) -> bool:
+    return isinstance(claim, str) and can_hold(claim)

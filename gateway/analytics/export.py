@@ -1,9 +1,9 @@
 """The range's calls as a file, oldest first, out of one snapshot and with a bounded part of them in memory."""
 
-from collections.abc import AsyncGenerator, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from typing import Final
+from typing import Final, Self
 
 import anyio
 import anyio.to_thread
@@ -95,8 +95,8 @@ class Exports:
 
     async def begin(
         self, opening: AbstractContextManager[Snapshot], question: Question, file_format: Format
-    ) -> AsyncGenerator[bytes, None]:
-        """The file's bytes; the first ones are there already, so that what fails at once is no file that breaks off.
+    ) -> "Running":
+        """Begin one: the first bytes are there already, so that what fails at once is no file that breaks off.
 
         Raises:
             RefusedError: 429, as many as may run do.
@@ -109,37 +109,66 @@ class Exports:
                 headers={"Retry-After": str(RETRY_AFTER_S)},
             )
         self._running += 1
-        chunks = _chunks(opening, question, file_format)
+        running = Running(_chunks(opening, question, file_format), self._threads, self._ended)
         try:
-            first = await self._next(chunks)
+            await running.begin()
         except BaseException:
-            await self._end(chunks)
+            await running.end()
             raise
-        return self._all(first, chunks)
+        return running
 
-    async def _all(self, first: bytes | None, chunks: Generator[bytes, None, None]) -> AsyncGenerator[bytes, None]:
-        try:
-            chunk = first
-            while chunk is not None:
-                yield chunk
-                chunk = await self._next(chunks)
-        finally:
-            await self._end(chunks)
-
-    async def _next(self, chunks: Generator[bytes, None, None]) -> bytes | None:
-        return await anyio.to_thread.run_sync(next, chunks, None, limiter=self._threads)
-
-    async def _end(self, chunks: Generator[bytes, None, None]) -> None:
-        """Also when the client has gone, which is told by cancelling: the snapshot ends with the generator."""
+    def _ended(self) -> None:
         self._running -= 1
+
+
+class Running:
+    """One export: the file's bytes, a part at a time. It must be ended, also where nobody asks for any of them."""
+
+    def __init__(
+        self, chunks: Generator[bytes, None, None], threads: anyio.CapacityLimiter, ended: Callable[[], None]
+    ) -> None:
+        self._chunks = chunks
+        self._threads = threads
+        self._ended = ended
+        self._first: bytes | None = None
+
+    async def begin(self) -> None:
+        """Have the first part made.
+
+        Raises:
+            LedgerUnavailableError: the ledger is away.
+        """
+        self._first = await self._part()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        """The next part.
+
+        Raises:
+            LedgerUnavailableError: the ledger is away.
+        """
+        part = await self._part() if self._first is None else self._first
+        self._first = None
+        if part is None:
+            raise StopAsyncIteration
+        return part
+
+    async def end(self) -> None:
+        """Let go of the snapshot, also where the client has gone, which is told by cancelling."""
+        self._ended()
         with CancelScope(shield=True):
-            await anyio.to_thread.run_sync(chunks.close, limiter=self._threads)
+            await anyio.to_thread.run_sync(self._chunks.close, limiter=self._threads)
+
+    async def _part(self) -> bytes | None:
+        return await anyio.to_thread.run_sync(next, self._chunks, None, limiter=self._threads)
 
 
 class Download(StreamingResponse):
     """A file that is sent; however that ends, its snapshot does."""
 
-    def __init__(self, content: AsyncGenerator[bytes, None], headers: Mapping[str, str]) -> None:
+    def __init__(self, content: Running, headers: Mapping[str, str]) -> None:
         super().__init__(content, headers=headers)
         self._content = content
 
@@ -148,8 +177,7 @@ class Download(StreamingResponse):
         try:
             await super().__call__(scope, receive, send)
         finally:
-            with CancelScope(shield=True):
-                await self._content.aclose()
+            await self._content.end()
 
 
 def _chunks(

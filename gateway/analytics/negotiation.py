@@ -5,6 +5,7 @@ from typing import Final
 
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from gateway.analytics.refusals import RefusedError
@@ -25,6 +26,17 @@ class Endpoint:
         except RefusedError as refusal:
             response = refusal.response()
         await response(scope, receive, send)
+
+
+def at(path: str, respond: Callable[[Request], Awaitable[Response]]) -> list[Route]:
+    """The routes of a path: a slash at its end changes nothing."""
+    return [Route(path + slash, Endpoint(respond)) for slash in ("", "/")]
+
+
+def without_length(response: Response) -> Response:
+    """The answer to HEAD where only writing the body would tell how long it is (RFC 9110, section 8.6)."""
+    del response.headers["Content-Length"]
+    return response
 
 
 def negotiate(request: Request, media_type: str) -> None:

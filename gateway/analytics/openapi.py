@@ -16,13 +16,13 @@ from gateway.analytics.parameters import (
     PERIODS,
     STATUSES,
 )
+from gateway.analytics.periods import LENGTH
 from gateway.calls import ErrorType
 from gateway.ledger.queries import COLUMN_OF
 
 WORKSPACE: Final = "/api/community/mcp/workspaces/{workspace_id}"
 PATH: Final = "/api/openapi.json"
 
-_LENGTH: Final = "[0-9]{1,9}[smhdw]"
 _MOMENT: Final[Mapping[str, Any]] = {
     "type": "string",
     "anyOf": [{"format": "date-time"}, {"pattern": r"^[0-9]{1,10}(\.[0-9]{1,9})?$"}],
@@ -36,20 +36,26 @@ _QUERY: Final[Mapping[str, tuple[str, Mapping[str, Any]]]] = {
         "A range that ends now: `today`, `week`, `month`, or a length. Excludes `from` and `to`.",
         {
             "type": "string",
-            "pattern": f"^(today|week|month|{_LENGTH})$",
+            "pattern": f"^(today|week|month|{LENGTH})$",
             "default": DEFAULT_PERIOD,
             "examples": list(PERIODS),
         },
     ),
     "from": ("The range's begin, included: RFC 3339, or seconds since the epoch.", _MOMENT),
     "to": ("The range's end, excluded; now if it is not given. Needs `from`.", _MOMENT),
-    "tz": ("An IANA zone: where `today`, `week` and `month` begin.", {"type": "string", "default": "UTC"}),
+    "tz": (
+        "An IANA zone: where `today`, `week` and `month` begin, and the days and weeks of a timeline.",
+        {"type": "string", "default": "UTC", "examples": ["Europe/Berlin"]},
+    ),
     "by": ("What the series are of.", {"type": "string", "enum": ["none", *COLUMN_OF], "default": "none"}),
     "step": (
-        "The length of a bucket; without it there are as many as a chart can show.",
-        {"type": "string", "pattern": f"^([0-9]{{1,9}}|{_LENGTH})$", "examples": ["1h", "1d"]},
+        "A bucket's length, 366 days at most; by default what a chart can show. Whole days are days of `tz`.",
+        {"type": "string", "pattern": f"^{LENGTH}?$", "examples": ["1h", "1d"]},
     ),
-    "cursor": ("`next_cursor` of the page before.", {"type": "string"}),
+    "cursor": (
+        "`next_cursor` of the page before. Its range goes before `period`, `from` and `to`, which may be repeated.",
+        {"type": "string"},
+    ),
     "format": ("The file's.", {"type": "string", "enum": list(FORMATS)}),
     "last": ("Calls of the past to begin with.", {"type": "integer", "minimum": 0, "maximum": MAX_LAST, "default": 0}),
 }
@@ -66,7 +72,7 @@ _REFUSALS: Final[Mapping[str, str]] = {
     "400": "A mistake in a parameter; `allowed` has what would be none.",
     "401": "No bearer, or one that does not verify.",
     "403": "The bearer does not name this workspace.",
-    "404": "There is no such workspace, or no such call.",
+    "404": "There is no such workspace, or no such call that the filters let through.",
     "405": "The method: reading is done by GET, or by HEAD, which answers the same without a body.",
     "406": "The Accept header excludes what the answer is.",
     "429": "Too much at once: see Retry-After, in seconds.",
@@ -81,13 +87,13 @@ _HEADERS: Final[Mapping[str, Mapping[str, Any]]] = {
 }
 _STREAM: Final = (
     "Server-Sent Events. `event: call` has a call in `data:` (the schema `call`), `event: lag` an object whose "
-    "`skipped` says how many calls are missing, null if nobody can count them. `id:` is a place to go on from. A "
-    "comment comes every 15 seconds."
+    "`skipped` says how many calls are missing, null if nobody can count them. `id:` is a place from which the same "
+    "replica goes on. A comment comes every 15 seconds. The stream ends when its bearer is good no more."
 )
 _FILES: Final[Mapping[str, str]] = {
     "csv": "RFC 4180 in UTF-8, with a header: the members of the schema `exported_call`.",
     "jsonl": "In each line an object of the schema `exported_call`.",
-    "parquet": "A column for each member of the schema `exported_call`; `timestamp` is one of Parquet's, in UTC.",
+    "parquet": "A column for each member of the schema `exported_call`; `timestamp` is Parquet's, in UTC.",
 }
 
 
@@ -102,6 +108,10 @@ def document(views: Mapping[str, tuple[tuple[str, ...], int]]) -> dict[str, Any]
             "title": "Callscope analytics",
             "version": __version__,
             "summary": "What tools are called, by whom, how often, how fast, and why one failed.",
+            "description": (
+                "Every path takes HEAD as well, and answers it with the headers of GET; an export and a stream, whose "
+                "length nobody knows, without Content-Length. A slash at the end of a path changes nothing."
+            ),
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "security": [{"bearer": []}],
@@ -194,7 +204,7 @@ def _parameter(name: str, most: int) -> Mapping[str, Any]:
 _LAST_EVENT_ID: Final[Mapping[str, Any]] = {
     "name": "Last-Event-ID",
     "in": "header",
-    "description": "The `id:` after which to go on.",
+    "description": "The `id:` after which to go on. One of another replica begins at the end, with `event: lag`.",
     "schema": {"type": "string"},
 }
 

@@ -7,12 +7,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from gateway.analytics.parameters import parse_by
-from gateway.analytics.periods import oldest_ns, rfc3339, starts
+from gateway.analytics.periods import rfc3339
 from gateway.analytics.question import Question
-from gateway.analytics.usage import usage
+from gateway.analytics.until_now import until_now
+from gateway.analytics.usage import usage_of
 from gateway.ledger import Snapshot, queries
+from gateway.ledger.cuts import Cut, cuts
 from gateway.ledger.names import tools_ever_called
-from gateway.ledger.queries import COLUMN_OF, NO_CALLS, Cut, Dimension, Measures
+from gateway.ledger.queries import COLUMN_OF, NO_CALLS, Dimension, Measures
+from gateway.ledger.totals import Totals
 
 TOP_TOOLS: Final = 5
 """Tools shown with each member."""
@@ -33,23 +36,25 @@ def everything(snapshot: Snapshot, question: Question) -> dict[str, Any]:
     """All views of one range."""
     begin, end, clamped = question.range
     fresh_ns = question.fresh_as_of_ns
+    totals = until_now(snapshot, question)
     found = _cut(snapshot, question, ALL, BY_TOKEN, BY_SERVER, BY_TOOL, COUNTS_BY_ERROR, TOOLS_OF_TOKENS)
     return {
         "workspace_id": question.access.workspace_id,
         "plan": question.access.workspace.plan,
         "range": {"from": rfc3339(begin), "to": rfc3339(end), "tz": question.parameters.tz, "clamped": clamped},
         "fresh_as_of": None if fresh_ns is None else rfc3339(fresh_ns),
-        "overview": _overview(found, snapshot, question),
+        "overview": _overview(found, totals),
         "tools": _tools(found, snapshot, question),
         "members": _members(found, question),
         "servers": _servers(found, question),
-        "usage": usage(snapshot, question),
+        "usage": usage_of(totals.used, snapshot, question),
     }
 
 
 def overview(snapshot: Snapshot, question: Question) -> dict[str, Any]:
     """The range's totals; the calls of today, this week and this month are counted whatever the range is."""
-    return _overview(_cut(snapshot, question, ALL, COUNTS_BY_TOKEN, COUNTS_BY_ERROR), snapshot, question)
+    found = _cut(snapshot, question, ALL, COUNTS_BY_TOKEN, COUNTS_BY_ERROR)
+    return _overview(found, until_now(snapshot, question))
 
 
 def tools(snapshot: Snapshot, question: Question) -> list[dict[str, Any]]:
@@ -69,22 +74,18 @@ def servers(snapshot: Snapshot, question: Question) -> list[dict[str, Any]]:
 
 def _cut(snapshot: Snapshot, question: Question, *wanted: Cut) -> Found:
     found: dict[tuple[Dimension, ...], list[tuple[tuple[Any, ...], Measures]]] = {cut.by: [] for cut in wanted}
-    for place, *row in snapshot.rows(queries.cuts(question.scope(), wanted)):
+    for place, *row in snapshot.rows(cuts(question.scope(), wanted)):
         by = wanted[place].by
         values = dict(zip(COLUMN_OF, row, strict=False))
         found[by].append((tuple(values[dimension] for dimension in by), Measures.of(row)))
     return found
 
 
-def _overview(found: Found, snapshot: Snapshot, question: Question) -> dict[str, Any]:
-    begun = starts(question.now_ns, question.parameters.zone)
-    retained = max(min(begun), oldest_ns(question.now_ns, question.access.plan.retention_days))
-    until_now = question.scope(retained, question.now_ns)
-    [(today, week, month)] = snapshot.rows(queries.counts_since(until_now, begun))
+def _overview(found: Found, totals: Totals) -> dict[str, Any]:
     [(_, measures)] = found[ALL.by]
     errors = [(error_type, counts.calls) for (error_type,), counts in found[COUNTS_BY_ERROR.by] if error_type]
     return {
-        "calls": {"range": measures.calls, "today": today, "week": week, "month": month},
+        "calls": {"range": measures.calls, "today": totals.today, "week": totals.week, "month": totals.month},
         "success_rate": _rate(measures.calls - measures.errors, measures.calls),
         "active_tokens": len(found[BY_TOKEN.by]),
         "errors": measures.errors,

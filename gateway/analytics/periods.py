@@ -1,14 +1,16 @@
 """When: the ranges that a request means, as nanoseconds since the Unix epoch. Pure; the clock is an argument."""
 
 import re
-from datetime import UTC, datetime, timedelta, tzinfo
+from datetime import UTC, date, datetime, timedelta, tzinfo
 from typing import Final, NamedTuple
 
 NS: Final = 10**9
 MAX_NS: Final = 2**63 - 1
 """The year 2262: the last that the ledger's integers can hold."""
 _UNIT_S: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
-_LENGTH: Final = re.compile(r"([0-9]{1,9})([smhdw])")
+LENGTH: Final = "[1-9][0-9]{0,8}[smhdw]"
+"""What a length of time looks like."""
+_LENGTH: Final = re.compile(LENGTH)
 _RFC3339: Final = re.compile(r"(\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 _EPOCH: Final = re.compile(r"(\d{1,10})(?:\.(\d{1,9}))?", re.ASCII)
 
@@ -35,14 +37,24 @@ def epoch_ns(moment: datetime) -> int:
 
 
 def starts(now_ns: int, zone: tzinfo) -> Starts:
-    """The beginnings at `now_ns`.
+    """The beginnings at `now_ns`."""
+    today = local_date(now_ns, zone)
+    days = (today, today - timedelta(days=today.weekday()), today.replace(day=1))
+    return Starts(*(first_instant_ns(day, zone) for day in days))
 
-    A day begins at its first instant: where clocks skip midnight, at the skip; where midnight comes twice, at the
-    first one. Both are what `fold=0` means (PEP 495).
+
+def local_date(ns: int, zone: tzinfo) -> date:
+    """The date in a zone."""
+    return datetime.fromtimestamp(ns // NS, zone).date()
+
+
+def first_instant_ns(day: date, zone: tzinfo) -> int:
+    """When a day begins: where clocks skip midnight, at the skip; where midnight comes twice, at the first one.
+
+    Both are what `fold=0` means (PEP 495).
     """
-    midnight = datetime.fromtimestamp(now_ns // NS, zone).replace(hour=0, minute=0, second=0, microsecond=0, fold=0)
-    days = (midnight, midnight - timedelta(days=midnight.weekday()), midnight.replace(day=1))
-    return Starts(*(epoch_ns(day.astimezone(UTC)) for day in days))
+    midnight = datetime(day.year, day.month, day.day, tzinfo=zone)
+    return epoch_ns(midnight.astimezone(UTC))
 
 
 def clamp(from_ns: int, to_ns: int, *, now_ns: int, retention_days: int | None) -> Range:
@@ -57,9 +69,8 @@ def oldest_ns(now_ns: int, retention_days: int | None) -> int:
 
 
 def length_s(text: str) -> int | None:
-    """The seconds of `90s`, `5m`, `1h`, `7d`, `2w`; None if it is no length, or of 0."""
-    match = _LENGTH.fullmatch(text)
-    return int(match[1]) * _UNIT_S[match[2]] or None if match else None
+    """The seconds of `90s`, `5m`, `1h`, `7d`, `2w`; None if it is no length."""
+    return int(text[:-1]) * _UNIT_S[text[-1]] if _LENGTH.fullmatch(text) else None
 
 
 def period_start(period: str, now_ns: int, zone: tzinfo) -> int | None:

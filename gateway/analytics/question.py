@@ -1,6 +1,6 @@
 """One request, understood: who asks, about which calls, and what the gateway knows beside the ledger."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from gateway.analytics.auth import Access
@@ -8,9 +8,10 @@ from gateway.analytics.parameters import Fields, Parameters
 from gateway.analytics.periods import Range, clamp
 from gateway.analytics.refusals import ParameterError
 from gateway.calls import UNKNOWN
-from gateway.ledger import Snapshot
-from gateway.ledger.names import Named, ever_called
+from gateway.ledger import Ledger
+from gateway.ledger.names import NAMED, Named, ever_called
 from gateway.ledger.queries import Dimension, Scope
+from gateway.ledger.rows import can_hold
 
 Catalogue = Callable[[str], Iterable[tuple[str, str]]]
 """The server and name of each tool that a workspace is known to have."""
@@ -81,27 +82,69 @@ class Question:
         return not wanted or value in wanted
 
 
-def check_names(snapshot: Snapshot, question: Question) -> None:
-    """Refuse filters for servers, tools and tokens that never were: a typing error must not look like silence.
+Strange = Mapping[Named, Sequence[str]]
+"""Names that are neither configured nor in the catalogue, by dimension; only the ledger knows if they ever were."""
 
-    A tool is refused only if the catalogue is known, for without it a tool that nobody called cannot be told from none.
+
+def check_names(ledger: Ledger, question: Question) -> None:
+    """Refuse filters for servers, tools and tokens that never were: a typing error must not look like silence.
 
     Raises:
         ParameterError: with the names that there are.
+        LedgerUnavailableError: the ledger has to be asked, and is away.
     """
+    strange = strange_names(question)
+    if strange:
+        check_called(ledger, question, strange)
+
+
+def strange_names(question: Question) -> Strange:
+    """The filters' names that are not known without asking the ledger.
+
+    Tools are among them only if the catalogue is known: without it, one that nobody called cannot be told from none.
+
+    Raises:
+        ParameterError: for a name that no call can have.
+    """
+    strange: dict[Named, Sequence[str]] = {}
+    for dimension in NAMED:
+        asked = question.parameters.filters[dimension]
+        names = _names(question, dimension) if asked else ()
+        found = [value for value in asked if value not in names and (value != UNKNOWN or dimension == "token")]
+        for value in found:
+            if not can_hold(value):
+                raise _unknown(dimension, value, names)
+        if found and (names or dimension != "tool"):
+            strange[dimension] = found
+    return strange
+
+
+def check_called(ledger: Ledger, question: Question, strange: Strange) -> None:
+    """Refuse what was never called, as far as the bearer may know.
+
+    Raises:
+        ParameterError: with the names that there are.
+        LedgerUnavailableError: the ledger is away.
+    """
+    with ledger.snapshot() as snapshot:
+        for dimension, values in strange.items():
+            seen = snapshot.rows(ever_called(question.unfiltered(0, question.now_ns), dimension, values))
+            for value in values:
+                if (value,) not in seen:
+                    raise _unknown(dimension, value, _names(question, dimension))
+
+
+def _names(question: Question, dimension: Named) -> Collection[str]:
+    """The names that the configuration or the catalogue has, as far as the bearer may know them."""
     access = question.access
-    catalogue = {tool for _, tool in question.catalogue(access.workspace_id)}
-    configured: Mapping[Named, set[str]] = {
-        "server": {*access.workspace.servers, UNKNOWN},
-        "token": {token.id for token in access.workspace.tokens} if access.member is None else {access.member},
-        "tool": {*catalogue, UNKNOWN},
-    }
-    for dimension, names in configured.items():
-        strange = [value for value in question.parameters.filters[dimension] if value not in names]
-        if not strange or (dimension == "tool" and not catalogue):
-            continue
-        query = ever_called(question.unfiltered(0, question.now_ns), dimension, strange)
-        seen = {value for (value,) in snapshot.rows(query)}
-        for value in strange:
-            if value not in seen:
-                raise ParameterError(dimension, f"{value!r} is not known here", sorted(names - {UNKNOWN}))
+    match dimension:
+        case "server":
+            return access.workspace.servers
+        case "token":
+            return {token.id for token in access.workspace.tokens} if access.member is None else {access.member}
+        case "tool":
+            return {tool for _, tool in question.catalogue(access.workspace_id)}
+
+
+def _unknown(dimension: Named, value: str, names: Collection[str]) -> ParameterError:
+    return ParameterError(dimension, f"{value!r} is not known here", sorted(names))

@@ -30,7 +30,7 @@ class RefusedError(CallscopeError):
     def response(self) -> Response:
         """What the client gets."""
         return Response(
-            msgspec.json.encode({"error": str(self), **self.details}),
+            msgspec.json.encode({"error": _encodable(str(self)), **self.details}),
             self.status,
             {**NO_STORE, **self.headers},
             "application/json",
@@ -43,6 +43,11 @@ class ParameterError(RefusedError):
     def __init__(self, parameter: str, problem: str, allowed: Sequence[str] = ()) -> None:
         self.parameter = parameter
         super().__init__(400, f"{parameter}: {problem}", details={"parameter": parameter, "allowed": list(allowed)})
+
+
+def _encodable(message: str) -> str:
+    """Without halves of surrogate pairs, which a JSON Web Token may have brought into it."""
+    return message.encode(errors="replace").decode()
 
 
 def unauthorized(message: str) -> RefusedError:

@@ -16,14 +16,14 @@ from gateway.analytics import openapi, pages, parts
 from gateway.analytics.auth import Access, Authorizer
 from gateway.analytics.export import MAX_ROWS, SECONDS, Download, Exports, file_name, parse_format
 from gateway.analytics.formats import FORMATS
-from gateway.analytics.negotiation import Endpoint, negotiate
+from gateway.analytics.negotiation import Endpoint, at, negotiate, without_length
+from gateway.analytics.outages import outages_told
 from gateway.analytics.parameters import COMMON, MAX_LIMIT, Fields, parse
 from gateway.analytics.question import Catalogue, Question, UpstreamUp, check_names, no_catalogue, unknown_state
-from gateway.analytics.refusals import NO_STORE, RefusedError, unavailable
+from gateway.analytics.refusals import NO_STORE, RefusedError
 from gateway.analytics.timeline import MAX_SERIES, timeline
 from gateway.analytics.usage import usage
 from gateway.config import Config
-from gateway.errors import LedgerUnavailableError
 from gateway.ledger import Ledger, Snapshot
 
 PREFIX: Final = "/api/community/mcp/workspaces/{workspace_id}/analytics"
@@ -55,7 +55,7 @@ VIEWS: Final[Mapping[str, View]] = {
     "/groups": View(answer=parts.groups, parameters=(*COMMON, "by")),
     "/timeline": View(answer=timeline, parameters=(*COMMON, "step", "by"), max_limit=MAX_SERIES),
     "/calls": View(answer=pages.page, parameters=(*COMMON, "cursor"), max_limit=pages.MAX_PAGE),
-    "/calls/{call_id}": View(answer=pages.single, parameters=()),
+    "/calls/{call_id}": View(answer=pages.single),
 }
 
 
@@ -107,11 +107,9 @@ class Api:
         }
         await self._in_turn(partial(self._check, question))
         if request.method == "HEAD":
-            return Response(headers=headers)
-        try:
+            return without_length(Response(headers=headers))
+        with outages_told():
             content = await self._exports.begin(self._ledger.snapshot(seconds=SECONDS), question, file_format)
-        except LedgerUnavailableError as error:
-            raise unavailable(str(error)) from error
         return Download(content, headers)
 
     async def nothing(self, request: Request) -> Response:
@@ -161,19 +159,14 @@ class Api:
             self._asked -= 1
 
     def _check(self, question: Question) -> None:
-        try:
-            with self._ledger.snapshot() as snapshot:
-                check_names(snapshot, question)
-        except LedgerUnavailableError as error:
-            raise unavailable(str(error)) from error
+        with outages_told():
+            check_names(self._ledger, question)
 
     def _ask(self, answer: Callable[[Snapshot, Question], Any], question: Question) -> bytes:
-        try:
+        with outages_told():
+            check_names(self._ledger, question)
             with self._ledger.snapshot() as snapshot:
-                check_names(snapshot, question)
                 return msgspec.json.encode(answer(snapshot, question))
-        except LedgerUnavailableError as error:
-            raise unavailable(str(error)) from error
 
 
 class _Described:
@@ -207,12 +200,8 @@ def routes(
     """
     api = Api(ledger, config, catalogue=catalogue, upstream_up=upstream_up, clock=clock)
     return [
-        *(
-            Route(PREFIX + path + slash, Endpoint(partial(api.respond, view=view)))
-            for path, view in VIEWS.items()
-            for slash in ("", "/")
-        ),
-        Route(PREFIX + "/export", Endpoint(api.export)),
-        Route(openapi.PATH, Endpoint(_Described().respond)),
+        *(route for path, view in VIEWS.items() for route in at(PREFIX + path, partial(api.respond, view=view))),
+        *at(PREFIX + "/export", api.export),
+        *at(openapi.PATH, _Described().respond),
         Route(PREFIX + "/{rest:path}", Endpoint(api.nothing)),
     ]

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from gateway.analytics.periods import rfc3339
 from gateway.analytics.question import Question
+from gateway.analytics.until_now import until_now
 from gateway.ledger import Snapshot, queries
 from gateway.months import DAY_NS, Month, month_of
 
@@ -18,11 +19,15 @@ LEAST_ELAPSED_NS: Final = DAY_NS
 
 def usage(snapshot: Snapshot, question: Question) -> dict[str, Any]:
     """The month's calls, all of them whatever is filtered; those of one member if the bearer is bound to one."""
+    return usage_of(until_now(snapshot, question).used, snapshot, question)
+
+
+def usage_of(used: int, snapshot: Snapshot, question: Question) -> dict[str, Any]:
+    """The same if it is known how many calls count."""
     month = month_of(question.now_ns)
     limit = question.access.plan.calls_per_month
-    scope = question.unfiltered(month.start_ns, question.now_ns)
-    [(used,)] = snapshot.rows(queries.used(scope))
     if limit is not None and used >= limit:
+        scope = question.unfiltered(month.start_ns, question.now_ns)
         exhausted_ns: int | None = reached_on(snapshot.rows(queries.used_by_day(scope)), limit, month)
     else:
         exhausted_ns = reaches(used, limit, month, question.now_ns)

@@ -5,8 +5,8 @@ is there exactly once, whatever is killed when. Of a DuckDB file one process, th
 ledger is shared by the observers of several replicas.
 """
 
-from gateway.ledger.driver import Ledger, Snapshot
+from gateway.ledger.driver import InterruptedQuestionError, Ledger, Snapshot
 from gateway.ledger.opening import open_ledger
 from gateway.ledger.writer import LedgerSink
 
-__all__ = ["Ledger", "LedgerSink", "Snapshot", "open_ledger"]
+__all__ = ["InterruptedQuestionError", "Ledger", "LedgerSink", "Snapshot", "open_ledger"]

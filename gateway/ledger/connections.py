@@ -14,6 +14,7 @@ from psycopg import conninfo, errors
 
 from gateway.database_url import shown
 from gateway.errors import LedgerUnavailableError, StartError
+from gateway.ledger.driver import InterruptedQuestionError
 
 logger = logging.getLogger(__name__)
 
@@ -194,7 +195,5 @@ def unavailable(error: psycopg.Error | StartError) -> LedgerUnavailableError:
     if isinstance(error, StartError):
         return LedgerUnavailableError(str(error))
     if isinstance(error, errors.QueryCanceled):
-        return LedgerUnavailableError(
-            "the ledger took too long for this question and was interrupted: ask for a shorter range"
-        )
+        return InterruptedQuestionError()
     return LedgerUnavailableError(f"the ledger does not answer: {' '.join(str(error).split())}")

@@ -5,7 +5,15 @@ from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 from gateway.calls import ToolCall
+from gateway.errors import LedgerUnavailableError
 from gateway.ledger.queries import Query
+
+
+class InterruptedQuestionError(LedgerUnavailableError):
+    """The ledger took too long for this question and was interrupted: ask for a shorter range."""
+
+    def __init__(self) -> None:
+        super().__init__("the ledger took too long for this question and was interrupted: ask for a shorter range")
 
 
 class Snapshot(Protocol):

@@ -12,6 +12,7 @@ import msgspec
 
 from gateway.calls import PHASES, ToolCall
 from gateway.errors import LedgerUnavailableError, StartError
+from gateway.ledger.driver import InterruptedQuestionError
 from gateway.ledger.names import remember
 from gateway.ledger.queries import Query
 from gateway.ledger.rows import COLUMNS, FIELDS, encode, storable, to_call
@@ -269,7 +270,5 @@ def _try(act: Callable[[], duckdb.DuckDBPyConnection]) -> duckdb.DuckDBPyConnect
 
 def _unavailable(error: duckdb.Error) -> LedgerUnavailableError:
     if isinstance(error, duckdb.InterruptException):
-        return LedgerUnavailableError(
-            "the ledger took too long for this question and was interrupted: ask for a shorter range"
-        )
+        return InterruptedQuestionError()
     return LedgerUnavailableError(f"the ledger does not answer: {error}")

@@ -4,12 +4,13 @@ A name stays when retention has deleted its calls: a tool that nobody calls any 
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Literal
+from typing import Final, Literal, get_args
 
 from gateway.calls import ToolCall
 from gateway.ledger.queries import COLUMN_OF, Query, Scope
 
 Named = Literal["server", "tool", "token"]
+NAMED: Final[tuple[Named, ...]] = get_args(Named)
 
 
 def tools_ever_called(scope: Scope) -> Query:

@@ -36,8 +36,20 @@ def to_call(row: Sequence[Any]) -> ToolCall:
     return msgspec.convert(record, ToolCall)
 
 
+def can_hold(text: str) -> bool:
+    """Whether any ledger could have this text: without U+0000, and without half of a surrogate pair."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return _NUL not in text
+
+
 def storable(call: ToolCall) -> ToolCall:
-    """The call as every ledger can hold it: PostgreSQL has no U+0000 in a text, and no integer beyond 64 bits."""
+    """The call as every ledger can hold it: PostgreSQL has no U+0000 in a text, and no integer beyond 64 bits.
+
+    Relays write no U+0000 into names and messages; a journal that an older one wrote may have it.
+    """
     code = call.jsonrpc_code
     changes: dict[str, Any] = {}
     if code is not None and not MIN_BIGINT <= code <= MAX_BIGINT:

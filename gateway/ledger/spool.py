@@ -31,10 +31,13 @@ class Spool:
         insert(self._connection, [to_call(row) for row in rows])
 
     def write_parquet(self, path: Path) -> None:
-        """All rows in the order in which they came; `timestamp` is the call's begin, of the type that Parquet has."""
+        """All rows in the order in which they came; `timestamp` is the call's begin, to the microsecond.
+
+        Its type says that it is in UTC, as readers know it; nanoseconds are a type that many of them do not.
+        """
         columns = ", ".join(COLUMNS)
         # S608: names of columns, and a path that we have made
         self._connection.execute(
-            f"copy (select make_timestamp_ns(timestamp_ns) as timestamp, {columns} from calls) "  # noqa: S608
+            f"copy (select make_timestamptz(timestamp_ns // 1000) as timestamp, {columns} from calls) "  # noqa: S608
             f"to '{path}' (format parquet, compression zstd)"
         )

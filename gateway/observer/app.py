@@ -70,7 +70,8 @@ class Plane:
         janitor = Janitor(journal, max_bytes=config.journal.max_bytes)
         janitor.recover()
         ledger = open_ledger(config.ledger, config.data_dir)
-        shared = "" if config.ledger is None else journal_id(journal)
+        identity = journal_id(journal)
+        shared = "" if config.ledger is None else identity
         usage = LedgerUsage(ledger)
         metrics = MetricsSink(config.data_dir / "metrics.state", config.metrics, usage=usage)
         pumps = [
@@ -116,7 +117,7 @@ class Plane:
         """What `/metrics` exposes."""
         registry = CollectorRegistry()
         registry.register(self.metrics.collector)
-        registry.register(internals_collector(self.pumps, self.reloading.outcomes, self.loop_lags, version=__version__))
+        registry.register(internals_collector(self.pumps, self.reloading, self.loop_lags, version=__version__))
         ProcessCollector(registry=registry)
         return registry
 
@@ -168,16 +169,19 @@ async def _background(plane: Plane, stop: asyncio.Event, config_path: Path | Non
 
 def _app(plane: Plane, stop: asyncio.Event) -> Starlette:
     current = plane.reloading.current
-    live = LiveStream(plane.journal, Authorizer(current), stop=stop)
-    return Starlette(
+    catalogue = plane.metrics.catalogue
+    live = LiveStream(plane.journal, Authorizer(current), ledger=plane.ledger, stop=stop, catalogue=catalogue)
+    app = Starlette(
         routes=[
             *Health(plane.pumps, plane.ledger).routes(),
             Route("/metrics", Scrape(plane.registry()).answer),
             *live.routes(),
-            *routes(plane.ledger, current, catalogue=plane.metrics.catalogue, upstream_up=plane.metrics.upstream_up),
+            *routes(plane.ledger, current, catalogue=catalogue, upstream_up=plane.metrics.upstream_up),
         ],
         exception_handlers={HTTPException: _http_error, Exception: _server_error},
     )
+    app.router.redirect_slashes = False  # to an address that the request's Host would choose
+    return app
 
 
 class Scrape:

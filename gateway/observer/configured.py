@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 
 from gateway.config import Config
-from gateway.ledger.queries import Totals
+from gateway.ledger.totals import Totals
 from gateway.months import month_of
 from gateway.observer import signals
 from gateway.observer.readings import Family, Reading

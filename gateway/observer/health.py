@@ -1,6 +1,7 @@
 """Whether the observer lives, and whether it is of use: `/healthz` and `/readyz`."""
 
 import asyncio
+import logging
 from collections.abc import Sequence
 from typing import Final
 
@@ -12,6 +13,8 @@ from gateway.errors import LedgerUnavailableError
 from gateway.ledger import Ledger
 from gateway.ledger.queries import Query
 from gateway.observer.sinks import Pump
+
+logger = logging.getLogger(__name__)
 
 PATIENCE_S: Final = 2.0
 """Seconds for an answer that takes the ledger a moment."""
@@ -33,7 +36,7 @@ class Health:
         return JSONResponse({"status": "ok"})
 
     async def ready(self, _request: Request) -> JSONResponse:
-        """200, or 503 with what is missing."""
+        """200, or 503 with what is missing. Why the ledger is away may have addresses in it, and is for the log."""
         problems = [f"the {pump.sink.name} sink does not run" for pump in self._pumps if not pump.is_alive()]
         problems += await asyncio.to_thread(self._ask_ledger)
         return JSONResponse({"ready": not problems, "problems": problems}, 503 if problems else 200)
@@ -43,5 +46,6 @@ class Health:
             with self._ledger.snapshot(seconds=PATIENCE_S) as snapshot:
                 snapshot.rows(Query("select 1", {}))
         except LedgerUnavailableError as error:
-            return [str(error)]
+            logger.warning("not ready: %s", error)
+            return ["the ledger is away"]
         return []

@@ -6,6 +6,7 @@ from typing import Final
 from gateway.observer import signals
 from gateway.observer.exposition import FamiliesCollector
 from gateway.observer.readings import Family, Reading
+from gateway.observer.reloading import Reloading
 from gateway.observer.series import Labels
 from gateway.observer.sinks import Pump
 
@@ -14,6 +15,7 @@ METRICS: Final = (
     signals.SINK_LAG_BYTES,
     signals.EVENT_LOOP_LAG,
     signals.CONFIG_RELOADS,
+    signals.CONFIG_VALID,
     signals.BUILD_INFO,
 )
 
@@ -22,19 +24,18 @@ LoopLags = Callable[[], Mapping[str, float | None]]
 
 
 def internals_collector(
-    pumps: Sequence[Pump], reloads: Mapping[str, int], loop_lags: LoopLags, *, version: str
+    pumps: Sequence[Pump], reloading: Reloading, loop_lags: LoopLags, *, version: str
 ) -> FamiliesCollector:
-    """A collector of the sinks' and the event loops' lag and of `reloads`.
-
-    `reloads` counts `success` and `error` since this process began.
-    """
+    """A collector of the sinks' and the event loops' lag, and of what became of the configuration file's changes."""
 
     def read() -> Iterator[Family]:
         yield Family(signals.SINK_LAG_SECONDS, [Reading((pump.sink.name,), pump.lag_seconds) for pump in pumps])
         yield Family(signals.SINK_LAG_BYTES, [Reading((pump.sink.name,), pump.lag_bytes) for pump in pumps])
         lags = loop_lags().items()
         yield Family(signals.EVENT_LOOP_LAG, [Reading((kind,), lag) for kind, lag in lags if lag is not None])
-        yield Family(signals.CONFIG_RELOADS, [Reading((status,), reloads[status]) for status in ("success", "error")])
+        outcomes = reloading.outcomes
+        yield Family(signals.CONFIG_RELOADS, [Reading((status,), outcomes[status]) for status in ("success", "error")])
+        yield Family(signals.CONFIG_VALID, [Reading((), int(reloading.valid))])
         yield Family(signals.BUILD_INFO, [Reading(("observer", version), 1)])
 
     return FamiliesCollector(METRICS, read)

@@ -1,16 +1,16 @@
 """The live stream: a workspace's calls as they happen, as Server-Sent Events (HTML Living Standard, section 9.2).
 
 Each connection reads the journal itself, from a place of its own, so that a slow client holds up nobody, and the `id:`
-of an event is enough to go on from there, exactly, also with another observer.
+of an event is enough to go on from there, exactly, also after a restart. What other replicas relay is not there.
 """
 
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import anyio
 import anyio.to_thread
@@ -21,17 +21,22 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from gateway.analytics.auth import Access, Authorizer
-from gateway.analytics.negotiation import Endpoint, negotiate
+from gateway.analytics.negotiation import at, negotiate, without_length
+from gateway.analytics.outages import outages_told
 from gateway.analytics.parameters import LIVE_PARAMETERS, MAX_LAST, Fields, parse
-from gateway.analytics.refusals import ParameterError, unavailable
+from gateway.analytics.question import Catalogue, Question, Strange, check_called, no_catalogue, strange_names
+from gateway.analytics.refusals import ParameterError, RefusedError, unavailable
 from gateway.analytics.views import view
 from gateway.calls import ToolCall
+from gateway.ledger import Ledger
 from gateway.ledger.queries import COLUMN_OF
 from gateway.observer.tail import Event, Tail
 
 PATH: Final = "/api/community/mcp/workspaces/{workspace_id}/logs/stream"
 MEDIA_TYPE: Final = "text/event-stream"
 READING_THREADS: Final = 4
+ASKING_THREADS: Final = 4
+"""For questions to the ledger, which may be away: they hold up no stream that is open."""
 RETRY_AFTER_S: Final = 5
 _HEADERS: Final = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 _RETRY: Final = b"retry: 1000\n\n"
@@ -43,11 +48,53 @@ class LiveSettings:
 
     poll: float = 0.1
     keep_alive: float = 15.0
+    """So often, too, the bearer is looked at again: the configuration may have changed."""
     longest: float = 3600.0
     """Then the stream ends, and the client that comes back shows its token again."""
     max_streams: int = 100
     max_behind: int = 8 * 2**20
     """How far a client that had once everything may fall behind before calls are skipped."""
+
+
+class _Beginning(NamedTuple):
+    """Where a stream begins, and what comes before."""
+
+    tail: Tail
+    replayed: Sequence[Event] = ()
+    elsewhere: bool = False
+    """The client's place is one in another journal: what it has missed nobody can count."""
+
+
+class _Bearer:
+    """Whether the one who has opened a stream may still read it."""
+
+    def __init__(self, authorizer: Authorizer, authorization: str | None, workspace_id: str) -> None:
+        self._authorizer = authorizer
+        self._authorization = authorization
+        self._workspace_id = workspace_id
+        self._expires_s: int | None = None
+
+    async def access(self) -> Access:
+        """What the bearer may see now.
+
+        Raises:
+            RefusedError: nothing, or nobody can say.
+        """
+        access = await self._authorizer.authorize(self._authorization, self._workspace_id)
+        self._expires_s = access.expires_s
+        return access
+
+    def expired(self, now_ns: int) -> bool:
+        """Whether the bearer's own time is over; `now_ns` are nanoseconds since the Unix epoch."""
+        return self._expires_s is not None and now_ns >= self._expires_s * 10**9
+
+    async def may_go_on(self) -> bool:
+        """Whether the bearer is still good by the configuration of now."""
+        try:
+            await self.access()
+        except RefusedError:
+            return False
+        return True
 
 
 class LiveStream:
@@ -58,22 +105,30 @@ class LiveStream:
         journal: Path,
         authorizer: Authorizer,
         *,
+        ledger: Ledger,
         stop: asyncio.Event,
+        catalogue: Catalogue = no_catalogue,
         settings: LiveSettings | None = None,
         clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], int] = time.time_ns,
     ) -> None:
+        """`ledger` and `catalogue` know the names that filters may have; `wall_clock` says when a bearer expires."""
         self.streams = 0
         """How many are open now."""
         self._journal = journal
         self._authorizer = authorizer
+        self._ledger = ledger
+        self._catalogue = catalogue
         self._stop = stop
         self._settings = settings or LiveSettings()
         self._clock = clock
+        self._wall_clock = wall_clock
         self._threads = anyio.CapacityLimiter(READING_THREADS)
+        self._asking = anyio.CapacityLimiter(ASKING_THREADS)
 
     def routes(self) -> list[Route]:
         """Where the stream is."""
-        return [Route(PATH, Endpoint(self.respond))]
+        return at(PATH, self.respond)
 
     async def respond(self, request: Request) -> Response:
         """The stream.
@@ -82,19 +137,37 @@ class LiveStream:
             RefusedError: there is none.
         """
         negotiate(request, MEDIA_TYPE)
-        access = await self._authorizer.authorize(
-            request.headers.get("authorization"), request.path_params["workspace_id"]
-        )
-        fields = Fields(request.query_params.multi_items(), LIVE_PARAMETERS)
-        wanted, last = _wanted(access, fields), _last(fields)
-        if request.method == "HEAD":
-            return Response(headers=_HEADERS, media_type=MEDIA_TYPE)
+        authorization, workspace_id = request.headers.get("authorization"), request.path_params["workspace_id"]
+        bearer = _Bearer(self._authorizer, authorization, workspace_id)
+        question = self._question(await bearer.access(), request)
+        last = _last(question.fields)
         with contextlib.ExitStack() as slot:
             slot.callback(self._take_slot())
-            tail, replayed = await anyio.to_thread.run_sync(
-                self._place, wanted, last, request.headers.get("last-event-id"), limiter=self._threads
+            strange = await anyio.to_thread.run_sync(strange_names, question, limiter=self._threads)
+            if strange:
+                await anyio.to_thread.run_sync(self._check_called, question, strange, limiter=self._asking)
+            if request.method == "HEAD":
+                return without_length(Response(headers=_HEADERS, media_type=MEDIA_TYPE))
+            beginning = await anyio.to_thread.run_sync(
+                self._place, _wanted(question), last, request.headers.get("last-event-id"), limiter=self._threads
             )
-            return _Stream(self._events(tail, replayed), slot.pop_all())
+            return _Stream(self._events(beginning, bearer), slot.pop_all())
+
+    def _question(self, access: Access, request: Request) -> Question:
+        now_ns = self._wall_clock()
+        fields = Fields(request.query_params.multi_items(), LIVE_PARAMETERS)
+        return Question(
+            access=access,
+            fields=fields,
+            parameters=parse(fields, now_ns=now_ns),
+            now_ns=now_ns,
+            fresh_as_of_ns=None,
+            catalogue=self._catalogue,
+        )
+
+    def _check_called(self, question: Question, strange: Strange) -> None:
+        with outages_told():
+            check_called(self._ledger, question, strange)
 
     def _take_slot(self) -> Callable[[], None]:
         """Count one stream more; what is returned counts it off."""
@@ -107,23 +180,33 @@ class LiveStream:
 
         return give_back
 
-    def _place(
-        self, wanted: Callable[[ToolCall], bool], last: int, last_event_id: str | None
-    ) -> tuple[Tail, Sequence[Event]]:
-        """Where the stream begins, and what comes before. The client's own place goes before `last`."""
+    def _place(self, wanted: Callable[[ToolCall], bool], last: int, last_event_id: str | None) -> _Beginning:
+        """Where the stream begins. The client's own place goes before `last`."""
         if last_event_id:
             try:
-                return Tail.after(self._journal, wanted, last_event_id), ()
+                tail = Tail.after(self._journal, wanted, last_event_id)
             except ValueError as error:
                 raise ParameterError("Last-Event-ID", str(error)) from error
+            if tail is None:
+                return _Beginning(Tail.at_end(self._journal, wanted), elsewhere=True)
+            return _Beginning(tail)
         tail = Tail.at_end(self._journal, wanted)
-        return tail, tail.newest(last) if last else ()
+        return _Beginning(tail, tail.newest(last) if last else ())
 
-    async def _events(self, tail: Tail, replayed: Sequence[Event]) -> AsyncIterator[bytes]:
-        began = sent = self._clock()
+    async def _events(self, beginning: _Beginning, bearer: _Bearer) -> AsyncIterator[bytes]:
+        tail = beginning.tail
+        began = sent = looked_at = self._clock()
         caught_up = False
-        yield _RETRY + b"".join(map(_call, replayed)) + _place(tail)
+        yield b"".join(
+            [_RETRY, _lag(None) if beginning.elsewhere else b"", *map(_call, beginning.replayed), _place(tail)]
+        )
         while not self._stop.is_set() and self._clock() - began < self._settings.longest:
+            if bearer.expired(self._wall_clock()):
+                return
+            if self._clock() - looked_at >= self._settings.keep_alive:
+                if not await bearer.may_go_on():
+                    return
+                looked_at = self._clock()
             found = await anyio.to_thread.run_sync(tail.poll, limiter=self._threads)
             blocks = [_lag(None)] if found.lost else []
             blocks += map(_call, found.events)
@@ -153,13 +236,10 @@ class _Stream(StreamingResponse):
             await super().__call__(scope, receive, send)
 
 
-def _wanted(access: Access, fields: Fields) -> Callable[[ToolCall], bool]:
+def _wanted(question: Question) -> Callable[[ToolCall], bool]:
     """Whether a call belongs to the stream: the workspace's, the bearer's if it is one member's, the filters'."""
-    filters: Mapping[str, tuple[str, ...]] = {
-        COLUMN_OF[dimension]: values
-        for dimension, values in parse(fields, now_ns=time.time_ns()).filters.items()
-        if values
-    }
+    access = question.access
+    filters = {COLUMN_OF[dimension]: values for dimension, values in question.parameters.filters.items() if values}
 
     def wanted(call: ToolCall) -> bool:
         return (

@@ -22,6 +22,8 @@ class Reloading:
         self.config = config
         self._at_start = config
         self.outcomes: Counter[str] = Counter({"success": 0, "error": 0})
+        self.valid = True
+        """Whether the file, as it was last read, is a configuration; while it is none, the one before holds."""
         self._subscribers = subscribers
         for subscriber in subscribers:
             subscriber(config)
@@ -39,6 +41,7 @@ class Reloading:
             self._consider(change)
 
     def _consider(self, change: Config | ConfigError) -> None:
+        self.valid = isinstance(change, Config)
         match change:
             case Config() if change != self.config:
                 self._take(change)

@@ -252,6 +252,11 @@ CONFIG_RELOADS: Final = Metric(
     labels=("status",),
     help="Changes of the configuration file that were taken over (success) or refused (error) since the start.",
 )
+CONFIG_VALID: Final = Metric(
+    name="mcp_gateway_config_last_reload_successful",
+    kind="gauge",
+    help="Whether the configuration file is the one that holds: 0 while it is refused, as when it was last read.",
+)
 BUILD_INFO: Final = Metric(
     name="mcp_gateway_build_info",
     kind="gauge",

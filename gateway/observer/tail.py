@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final, NamedTuple, Self
 
 from gateway.calls import ToolCall
-from gateway.journal import Entry, Reader
+from gateway.journal import Entry, Reader, journal_id
 from gateway.journal.reader import Positions, end_positions
 from gateway.journal.segments import CLOSED, list_segments, list_writers
 from gateway.observer import cursor
@@ -41,6 +41,7 @@ class Tail:
 
     def __init__(self, root: Path, wanted: Callable[[ToolCall], bool], positions: Positions) -> None:
         self._root = root
+        self._journal = _short_id(root)
         self._reader = Reader(root, ToolCall)
         self._wanted = wanted
         self._positions = positions
@@ -51,18 +52,19 @@ class Tail:
         return cls(root, wanted, end_positions(root))
 
     @classmethod
-    def after(cls, root: Path, wanted: Callable[[ToolCall], bool], position: str) -> Self:
-        """What comes after the cursor.
+    def after(cls, root: Path, wanted: Callable[[ToolCall], bool], position: str) -> Self | None:
+        """What comes after the cursor; None if that is a place in another journal.
 
         Raises:
             ValueError: it is no cursor.
         """
-        return cls(root, wanted, cursor.decode(position, (folder.name for folder in list_writers(root))))
+        positions = cursor.decode(position, _short_id(root), (folder.name for folder in list_writers(root)))
+        return None if positions is None else cls(root, wanted, positions)
 
     @property
     def cursor(self) -> str:
         """The place up to which everything has been read."""
-        return cursor.encode(self._positions)
+        return cursor.encode(self._positions, self._journal)
 
     def poll(self) -> Found:
         """Read what is there, about `READ_BYTES` at most."""
@@ -73,7 +75,7 @@ class Tail:
         for entry, call in _by_time(batch.entries):
             vector[entry.writer] = entry.offset
             if self._wanted(call):
-                events.append(Event(cursor.encode(vector), call))
+                events.append(Event(cursor.encode(vector, self._journal), call))
         progress = batch.positions != self._positions
         self._move(batch.positions, ends)
         return Found(events, lost, batch.lag_bytes if progress else 0)
@@ -106,7 +108,7 @@ class Tail:
         for i, (entry, call) in enumerate(_by_time(entries)):
             vector[entry.writer] = entry.offset
             if i >= len(entries) - count:
-                events.append(Event(cursor.encode(vector), call))
+                events.append(Event(cursor.encode(vector, self._journal), call))
         return events
 
     def _read_from(self, positions: Positions) -> list[Entry]:
@@ -143,6 +145,11 @@ class Tail:
             writer: cursor.PASSED if writer in ends and offset >= ends[writer] else offset
             for writer, offset in positions.items()
         }
+
+
+def _short_id(root: Path) -> str:
+    """Enough of the journal's id to tell it from the other replicas', in each event."""
+    return journal_id(root)[:8]
 
 
 def _calls(entries: Iterable[Entry]) -> Iterator[tuple[Entry, ToolCall]]:

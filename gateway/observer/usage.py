@@ -10,8 +10,8 @@ from typing import Final
 from gateway.analytics.periods import oldest_ns, starts
 from gateway.config import Config
 from gateway.errors import LedgerUnavailableError
-from gateway.ledger import Ledger, queries
-from gateway.ledger.queries import Totals
+from gateway.ledger import Ledger
+from gateway.ledger.totals import Totals, totals
 from gateway.months import month_of
 
 WAIT_S: Final = 3.0
@@ -62,14 +62,21 @@ class LedgerUsage:
 
     def _count(self) -> Mapping[str, Totals]:
         now_ns, config = self._clock(), self._config
-        retained = {
-            slug: oldest_ns(now_ns, config.plan_of(workspace).retention_days)
-            for slug, workspace in config.workspaces.items()
-        }
-        query = queries.totals(retained, month_ns=month_of(now_ns).start_ns, since_ns=starts(now_ns, UTC), to_ns=now_ns)
+        by_retention: dict[int | None, list[str]] = {}
+        for slug, workspace in config.workspaces.items():
+            by_retention.setdefault(config.plan_of(workspace).retention_days, []).append(slug)
+        found: dict[str, Totals] = dict.fromkeys(config.workspaces, Totals())
         try:
             with self._ledger.snapshot() as snapshot:
-                found = {workspace_id: Totals(*counts) for workspace_id, *counts in snapshot.rows(query)}
+                for retention_days, slugs in by_retention.items():
+                    oldest = oldest_ns(now_ns, retention_days)
+                    query = totals(
+                        slugs,
+                        month_ns=month_of(now_ns).start_ns,
+                        since_ns=[max(begin, oldest) for begin in starts(now_ns, UTC)],
+                        to_ns=now_ns,
+                    )
+                    found.update((slug, Totals(*counts)) for slug, *counts in snapshot.rows(query))
         except LedgerUnavailableError:  # a scrape must tell of it, not fail with it; the ledger's sink logs it
             return {}
-        return {slug: found.get(slug, Totals()) for slug in retained}
+        return found

@@ -13,6 +13,7 @@ from gateway.journal import lines
 from gateway.mcp import trace_context
 from gateway.mcp.inbound import ClientInfo, Request
 from gateway.relay.quota import Quota
+from gateway.relay.redaction import without_nul
 from gateway.relay.sessions import Session
 from gateway.relay.upstream.seam import Exchange
 from gateway.relay.workspaces import Principal, Route, Server, WorkspaceView, route_members
@@ -153,7 +154,13 @@ def server_timing(phases: lines.Phases) -> bytes:
 
 @lru_cache(maxsize=1024)
 def _client_members(version: str, client: ClientInfo) -> str:
-    return lines.members(protocol_version=version, client_name=client.name, client_version=client.version)
+    return lines.members(
+        protocol_version=version, client_name=_shown(client.name), client_version=_shown(client.version)
+    )
+
+
+def _shown(text: str | None) -> str | None:
+    return None if text is None else without_nul(text)
 
 
 def _quoted(text: str) -> str:

@@ -63,9 +63,10 @@ class Redactor:
         self._tail = max([_TAIL, *map(len, literal)])
 
     def text(self, value: str | bytes) -> str:
-        """The text without secrets, at most `max_bytes` of UTF-8; what was cut off is marked."""
+        """The text without secrets and U+0000, at most `max_bytes` of UTF-8; what was cut off is marked."""
         scanned = self._max_bytes * 4
         text = value[:scanned].decode("utf-8", "replace") if isinstance(value, bytes) else value[:scanned]
+        text = without_nul(text)
         cut = len(value) > scanned
         text = self._keyed.sub(rf"\g<1>\g<2>{REDACTED}", self._whole.sub(REDACTED, text))
         text = self._cookie.sub(rf"\g<1>{REDACTED}", text)
@@ -77,6 +78,11 @@ class Redactor:
         if len(encoded) <= self._max_bytes and not cut:
             return text
         return encoded[: self._max_bytes - len(_CUT.encode())].decode("utf-8", "ignore") + _CUT
+
+
+def without_nul(text: str) -> str:
+    """The text as every signal can have it: a ledger in PostgreSQL has no U+0000."""
+    return text.replace("\0", "\N{REPLACEMENT CHARACTER}")
 
 
 def secrets_of(config: Config) -> set[str]:

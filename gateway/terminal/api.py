@@ -10,7 +10,7 @@ import httpx
 
 from gateway.errors import CallscopeError
 from gateway.terminal.answers import Answer, Refusal, read
-from gateway.terminal.connection import Connection
+from gateway.terminal.connection import TTL_S, Connection
 from gateway.terminal.texts import one_line
 
 Parameters = Sequence[tuple[str, str]]
@@ -68,8 +68,11 @@ class Api:
         headers: Mapping[str, str] | None = None,
         *,
         silence_s: float | None = None,
+        ttl_s: float = TTL_S,
     ) -> Iterator[httpx.Response]:
         """A response whose body is still to be read; what breaks meanwhile is an `UnansweredError`.
+
+        A bearer that is made for it is good for `ttl_s` seconds.
 
         Raises:
             UnansweredError: there is no answer now, or nothing more of it came for `silence_s` seconds,
@@ -77,7 +80,7 @@ class Api:
             CallscopeError: the request is refused.
         """
         url = f"{self._at.url}/api/community/mcp/workspaces/{quote(workspace, safe='')}{path}"
-        authorization = {"Authorization": f"Bearer {self._at.bearer(workspace)}"}
+        authorization = {"Authorization": f"Bearer {self._at.bearer(workspace, ttl_s)}"}
         timeout = httpx.Timeout(self._answer_s if silence_s is None else silence_s, connect=CONNECT_S)
         request = self._http.build_request(
             "GET", url, params=list(parameters), headers={**authorization, **(headers or {})}, timeout=timeout

@@ -14,7 +14,7 @@ from gateway.config import Address, Config, Url, load
 from gateway.errors import CallscopeError
 
 TTL_S: Final = 60.0
-"""Seconds for which a token is valid that is made for one request: the observer looks at it when the request begins."""
+"""Seconds for which a token is valid that is made for one answer: the observer looks at it when the request begins."""
 _EVERYWHERE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 """Who listens everywhere is here as well."""
 
@@ -27,8 +27,8 @@ class Connection:
     """`http://host:port`, or with the path under which a proxy has it; no slash at the end."""
     address_of: str
     """Where the address was found, for people."""
-    bearer: Callable[[str], str]
-    """The JWT for a workspace."""
+    bearer: Callable[[str, float], str]
+    """The JWT for a workspace; one that is made here is good for so many seconds."""
     advice: str
     """What to do when that is refused."""
     workspaces: tuple[str, ...]
@@ -95,19 +95,19 @@ def connect(config_path: Path | None, url: str | None, jwt: str | None) -> Conne
     )
 
 
-def _given(jwt: str) -> tuple[Callable[[str], str], str]:
+def _given(jwt: str) -> tuple[Callable[[str, float], str], str]:
     jwt = jwt.strip()
     _claims(jwt)
-    return lambda _workspace: jwt, "give another --jwt: `callscope jwt` prints one, where the configuration is"
+    return lambda _workspace, _ttl_s: jwt, "give another --jwt: `callscope jwt` prints one, where the configuration is"
 
 
-def _signed(path: Path | None, config: Config | None) -> tuple[Callable[[str], str], str]:
+def _signed(path: Path | None, config: Config | None) -> tuple[Callable[[str, float], str], str]:
     settings = None if config is None or config.api is None else config.api.jwt
     if settings is None or settings.secret is None:
         raise CallscopeError(f"{path}: api.jwt.secret: is missing: only a shared secret can sign here, so give --jwt")
 
-    def sign(workspace: str) -> str:
-        return issuing.issue(settings, [workspace], ttl_s=TTL_S, now=time.time())
+    def sign(workspace: str, ttl_s: float) -> str:
+        return issuing.issue(settings, [workspace], ttl_s=ttl_s, now=time.time())
 
     return sign, f"is api.jwt of {path} what the observer was started with?"
 

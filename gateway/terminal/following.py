@@ -11,6 +11,8 @@ from gateway.terminal.api import Api, Parameters, UnansweredError
 PATH: Final = "/logs/stream"
 SILENCE_S: Final = 45.0
 """Three times the interval of the comments that keep a stream alive: after this it is broken."""
+TTL_S: Final = 3600.0
+"""A stream ends with its bearer, and the observer itself lets none run for longer than this."""
 PAUSE_S: Final = 1.0
 LONGEST_PAUSE_S: Final = 10.0
 
@@ -38,7 +40,7 @@ def follow(
     while True:
         place = {} if parser.last_id is None else {"Last-Event-ID": parser.last_id}
         try:
-            with api.stream(workspace, PATH, [*filters, *replay], place, silence_s=SILENCE_S) as response:
+            with api.stream(workspace, PATH, [*filters, *replay], place, silence_s=SILENCE_S, ttl_s=TTL_S) as response:
                 if failures:
                     say(f"{_now()} the stream is back")
                 begun, failures = True, 0

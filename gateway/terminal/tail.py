@@ -46,7 +46,7 @@ def tail(
     was: nothing is repeated, nothing is lost. What it has to say itself is on stderr.
     """
     if errors:
-        filters = [*(pair for pair in filters if pair[0] != "status"), ("status", "error")]
+        filters = [*filters, ("status", "error")]
     zone, out = zone_of(tz), terminal()
     with Api(connection) as api:
         for event in follow(api, connection.one(workspace), filters, last=last, say=_say):
@@ -69,7 +69,7 @@ def _say(text: str) -> None:
 
 def _missing(skipped: int | None) -> str:
     if skipped is None:
-        return "calls are missing here: that part of the journal is gone"
+        return "calls are missing here: that part of the journal is gone, or another replica answers now"
     return f"{plural(skipped, 'call')} left out: they came faster than they were read here"
 
 

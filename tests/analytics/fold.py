@@ -1,7 +1,8 @@
 """What the API must answer, as a plain fold over a list of calls: the slow, obvious twin of the ledger's SQL."""
 
+import functools
 from collections.abc import Callable, Iterable, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -175,6 +176,37 @@ def groups(chosen: Sequence[ToolCall], by: Sequence[str]) -> list[dict[str, Any]
         del measured["error_rate"]
         listed.append({**{COLUMN[name]: value for name, value in zip(by, key, strict=True)}, **measured})
     return sorted(listed, key=lambda g: (-g["calls"], [g[COLUMN[name]] or "" for name in by]))
+
+
+@functools.cache
+def first_instant(day: date, tz: str) -> int:
+    """When a date is first read off a clock of the zone: clocks are changed at quarters of an hour."""
+    ns = int(datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp()) * 10**9 - 16 * 3600 * 10**9
+    while local(ns, tz).date() < day:
+        ns += 900 * 10**9
+    return ns
+
+
+def bucket(ns: int, step_s: int, tz: str, begin_ns: int) -> int:
+    """When the bucket of a time begins.
+
+    Of whole days it is told by the calendar: days are numbered from a Monday, and a bucket is as many as the step has.
+    Of other lengths it is told by the clock as it was at the range's begin.
+    """
+    days, rest = divmod(step_s, 86_400)
+    monday = date(1970, 1, 5)
+    if rest == 0:
+        number = (local(ns, tz).date() - monday).days
+        return first_instant(monday + timedelta(days=number - number % days), tz)
+    offset = local(begin_ns, tz).utcoffset() or timedelta()
+    begun = (monday - date(1970, 1, 1)).days * 86_400 - int(offset.total_seconds())
+    return ns - (ns - begun * 10**9) % (step_s * 10**9)
+
+
+def buckets(begin_ns: int, end_ns: int, step_s: int, tz: str) -> list[int]:
+    """Where the buckets of a range begin: each that a time in it is in. Steps are of an hour at least, or divide it."""
+    times = [*range(begin_ns, end_ns, min(step_s, 3600) * 10**9), end_ns - 1]
+    return sorted({bucket(ns, step_s, tz, begin_ns) for ns in times})
 
 
 def used(calls: Sequence[ToolCall], now_ns: int) -> int:

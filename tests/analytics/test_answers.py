@@ -43,6 +43,7 @@ def drawn_calls(draw: st.DrawFn, now_ns: int) -> list[ToolCall]:
         st.integers(-2 * S, 2 * S),
         st.integers(0, 60 * 86_400 * S),
         st.sampled_from([s * S for s in (0, 1800, 3600, 86_400, 604_800, 2_592_000)]),
+        st.builds(lambda d, q: (d * 86_400 + q * 900) * S, st.sampled_from([0, 1, 12, 40]), st.integers(-8, 104)),
     )
     drawn: list[ToolCall] = []
     for _ in range(draw(st.integers(0, 14))):
@@ -161,29 +162,37 @@ def test_every_view_is_the_fold_of_the_calls_that_it_covers(data: st.DataObject)
         assert [json.loads(line)["call_id"] for line in exported] == [c.call_id for c in reversed(newest_first)]
 
 
+TIMELINES = [
+    ("1h", 60), ("24h", 3600), ("7d", 900), ("2w", 7000), ("30d", 86_400), ("30d", 43_200), ("9w", 172_800),
+    ("9w", 604_800), ("30d", 3 * 604_800),
+]  # fmt: skip
+CLOCK_CHANGES = [(NOW_NS, tz) for tz in ZONES] + [
+    (moment + days * 86_400 * S, tz)
+    for tz, moments in {
+        "Europe/Berlin": (DST_ENDS_IN_BERLIN, DST_BEGINS_IN_BERLIN),
+        "America/Havana": (1_793_509_200 * S, 1_772_946_000 * S),  # midnight comes twice; midnight is skipped
+        "Asia/Beirut": (1_792_875_600 * S, 1_774_735_200 * S),  # the 25th hour is before midnight; midnight is skipped
+    }.items()
+    for moment in moments
+    for days in (0, 1, 12, 40)
+]
+
+
 @given(st.data())
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_timeline_counts_each_call_of_the_range_in_its_bucket(data: st.DataObject) -> None:
-    now_ns, tz = data.draw(st.sampled_from(MOMENTS)), data.draw(st.sampled_from(ZONES))
+    now_ns, tz = data.draw(st.sampled_from(CLOCK_CHANGES))
     calls = data.draw(drawn_calls(now_ns))
     by = data.draw(st.none() | st.sampled_from(list(NAMES)))
-    period, step_s = data.draw(st.sampled_from([("1h", 60), ("24h", 3600), ("7d", 900), ("30d", 86_400), ("2w", 7000)]))
+    period, step_s = data.draw(st.sampled_from(TIMELINES))
     asked = query({}, period=period, step=f"{step_s}s", tz=tz, **({"by": by} if by else {}))
     with Service(calls, now_ns=now_ns) as service:
         answer = service.get("/timeline", asked)
     chosen = [c for c in calls if c.workspace_id == "engineering" and fold.within(period, tz, now_ns)(c)]
-
-    begin = now_ns - int(period[:-1]) * fold.UNIT[period[-1]] * S
-    offset = fold.local(begin, tz).utcoffset()
-    assert offset is not None
-    monday = 4 * 86_400 * S - int(offset.total_seconds()) * S  # 1970-01-05, by the clock at the range's begin
-
-    def bucket(ns: int) -> str:
-        return fold.text(ns - (ns - monday) % (step_s * S))
+    begin_ns = now_ns - int(period[:-1]) * fold.UNIT[period[-1]] * S
 
     assert answer["step_s"] == step_s
-    first = begin - (begin - monday) % (step_s * S)
-    assert answer["buckets"] == [fold.text(ns) for ns in range(first, now_ns, step_s * S)]
+    assert answer["buckets"] == list(map(fold.text, fold.buckets(begin_ns, now_ns, step_s, tz)))
     column = fold.COLUMN[by] if by else None
     values = {None} if column is None else {getattr(c, column) for c in chosen}
     assert len(answer["series"]) == len(values)
@@ -191,11 +200,25 @@ def test_a_timeline_counts_each_call_of_the_range_in_its_bucket(data: st.DataObj
         of_series = [c for c in chosen if column is None or getattr(c, column) == series[column]]
         counted = [0] * len(answer["buckets"]), [0] * len(answer["buckets"])
         for c in of_series:
-            at = answer["buckets"].index(bucket(c.timestamp_ns))
+            at = answer["buckets"].index(fold.text(fold.bucket(c.timestamp_ns, step_s, tz, begin_ns)))
             counted[0][at] += 1
             counted[1][at] += c.status == "error"
         assert (series["calls"], series["errors"]) == counted
         assert of_series or by is None
+
+
+@pytest.mark.parametrize("period", ["today", "7d", "30d", "90d"])
+def test_the_last_day_of_a_timeline_is_today_whether_clocks_have_changed_since_it_began_or_not(period: str) -> None:
+    evening = 1_795_732_200 * S  # 2026-11-26 22:30 UTC, half an hour before midnight in Berlin
+    calls = [call(timestamp_ns=evening + hours * 3600 * S) for hours in (-1, 0, 1, 1, 2)]
+    now_ns = evening + 3 * 3600 * S
+    asked = {"period": period, "tz": "Europe/Berlin"}
+    with Service(calls, now_ns=now_ns) as service:
+        timeline = service.get("/timeline", {**asked, "step": "1d"})
+        today = service.get("/overview", asked)["calls"]["today"]
+    assert today == 3
+    assert timeline["buckets"][-1] == "2026-11-26T23:00:00.000Z"
+    assert timeline["series"][0]["calls"][-1] == today
 
 
 @given(st.lists(st.floats(0, 1e6), min_size=1, max_size=50))

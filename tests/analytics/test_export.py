@@ -5,12 +5,16 @@ import contextlib
 import csv
 import io
 import json
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
 from typing import Any
 
 import duckdb
+import msgspec
 import pytest
 
 from gateway.analytics import export, formats
@@ -63,7 +67,8 @@ def read(kind: str, body: bytes, folder: Path) -> list[dict[str, Any]]:
     path = folder / "read.parquet"
     path.write_bytes(body)
     with duckdb.connect() as reader:
-        found = reader.execute(f"select *, epoch_ns(timestamp) as ns from '{path}'")  # noqa: S608 - our own file
+        # without the timestamp itself: Python has no time zones for DuckDB to make it of
+        found = reader.execute(f"select epoch_ns(timestamp) as ns, * exclude (timestamp) from '{path}'")  # noqa: S608 - our own file
         names = [column[0] for column in found.description or ()]
         table = [dict(zip(names, row, strict=True)) for row in found.fetchall()]
     return [{"timestamp": fold.text(row.pop("ns"))} | {name: row[name] for name in COLUMNS} for row in table]
@@ -98,6 +103,48 @@ def test_a_file_has_every_call_of_the_range_in_its_order_with_every_field(
             }
         del row["timestamp"], wanted["trace_flags"], row["trace_flags"]
         assert row == wanted
+
+
+def test_the_timestamps_of_parquet_are_in_utc_by_their_type(service: Service, tmp_path: Path) -> None:
+    path = tmp_path / "calls.parquet"
+    path.write_bytes(service.request("/export", {"format": "parquet", "period": "30d"}).content)
+    with duckdb.connect() as reader:
+        [(kind,)] = reader.execute(
+            "select logical_type from parquet_schema($path) where name = 'timestamp'", {"path": str(path)}
+        ).fetchall()
+        rows = reader.execute(f"select typeof(timestamp), epoch_us(timestamp), timestamp_ns from '{path}'").fetchall()  # noqa: S608 - our own file
+    assert "isAdjustedToUTC=1" in kind
+    assert rows
+    for type_, microseconds, nanoseconds in rows:
+        assert (type_, microseconds) == ("TIMESTAMP WITH TIME ZONE", nanoseconds // 1000)
+
+
+PARQUET_OF_ONE = """
+import sys
+from pathlib import Path
+from msgspec import json
+from gateway.calls import ToolCall
+from gateway.ledger.rows import to_row
+from gateway.ledger.spool import Spool
+folder = Path(sys.argv[1])
+with Spool(folder / "calls.duckdb") as spool:
+    spool.add([to_row(json.decode(sys.stdin.buffer.read(), type=ToolCall))])
+    spool.write_parquet(folder / "calls.parquet")
+"""
+
+
+def test_the_zone_of_the_machine_moves_no_timestamp(tmp_path: Path) -> None:
+    record = call(timestamp_ns=1_795_443_000_123_456_789)
+    subprocess.run(
+        [sys.executable, "-c", PARQUET_OF_ONE, str(tmp_path)],
+        input=msgspec.json.encode(record),
+        env={**os.environ, "TZ": "America/New_York"},
+        check=True,
+        timeout=60,
+    )
+    with duckdb.connect() as reader:
+        rows = reader.execute("select epoch_us(timestamp) from read_parquet($path)", {"path": f"{tmp_path}/*.parquet"})
+        assert rows.fetchall() == [(1_795_443_000_123_456,)]
 
 
 @pytest.mark.parametrize("kind", FORMATS)
@@ -144,6 +191,7 @@ def test_the_answer_says_what_it_is_and_how_it_is_called(service: Service) -> No
         name = f"engineering-20261101T000000Z-20261102T000000Z.{kind}"
         assert response.headers["content-disposition"] == f'attachment; filename="{name}"'
         assert response.content == b""
+        assert "content-length" not in response.headers  # nobody knows it before the file is made
         assert service.request("/export", asked, headers={"Accept": media_type}).status_code == 200
         assert service.request("/export", asked, headers={"Accept": "image/png"}).status_code == 406
 

@@ -112,6 +112,35 @@ async def test_an_export_whose_client_has_gone_reads_no_further_and_leaves_nothi
     assert list(tmp_path.iterdir()) == []
 
 
+async def test_exports_whose_clients_go_before_the_first_byte_is_asked_for_hold_up_no_other(service: Service) -> None:
+    """The server has no room for the answer's head while it still sends the one before it to a slow client."""
+    ledger = SlowLedger(service)
+
+    async def receive() -> dict[str, str]:
+        return {"type": "http.disconnect"}
+
+    async def send(_message: Any) -> None:
+        await asyncio.Event().wait()
+
+    scope = {
+        "type": "http",
+        "asgi": {"version": "3.0", "spec_version": "2.3"},
+        "method": "GET",
+        "path": EXPORT,
+        "query_string": b"format=jsonl&period=30d",
+        "headers": [(b"authorization", f"Bearer {bearer_of_all()}".encode())],
+    }
+    async with asyncio.timeout(20):
+        for _ in range(export.AT_ONCE):
+            await ledger.app(scope, receive, send)
+    assert ledger.asked > 0
+    assert ledger.open == 0
+    async with served(ledger.app) as client:
+        asked = {"format": "jsonl", "period": "30d"}
+        response = await client.get(EXPORT, params=asked, headers={"Authorization": f"Bearer {bearer_of_all()}"})
+    assert (response.status_code, response.text.count("\n")) == (200, len(CALLS))
+
+
 @contextlib.asynccontextmanager
 async def served(app: Starlette) -> AsyncIterator[httpx.AsyncClient]:
     """The application behind the observer's own server."""

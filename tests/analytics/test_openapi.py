@@ -3,13 +3,16 @@
 import asyncio
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator
+from datetime import UTC
 from typing import Any
 
 import jsonschema_rs
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import (
     allow_header_conformance,
@@ -24,13 +27,17 @@ from schemathesis.specs.openapi.definitions import OPENAPI_31_VALIDATOR
 
 from gateway.analytics import openapi
 from gateway.analytics.auth import Authorizer
-from gateway.analytics.parameters import COMMON
+from gateway.analytics.pages import encode_cursor
+from gateway.analytics.parameters import COMMON, MAX_STEP_S, Fields, parse_step
+from gateway.analytics.periods import period_start
+from gateway.analytics.refusals import ParameterError
 from gateway.analytics.routes import PREFIX, VIEWS
 from gateway.calls import ErrorType
 from gateway.journal import Writer
-from gateway.ledger.queries import COLUMN_OF
+from gateway.ledger.queries import COLUMN_OF, Place
 from gateway.observer import live
 from gateway.observer.live import LiveStream
+from tests.analytics import fold
 from tests.analytics.service import CONFIG, NOW_NS, Service, bearer
 from tests.ledger.records import call
 
@@ -58,17 +65,18 @@ CALLS = [
 ]
 
 
-@pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+@pytest.fixture(scope="module", params=["duckdb", "postgresql"])
+def service(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """With a live stream that has something to replay, and ends with that."""
+    url = None if request.param == "duckdb" else request.getfixturevalue("postgresql").database()
     journal = tmp_path_factory.mktemp("journal")
     writer = Writer(journal, "relay-0")
     for each in CALLS:
         writer.append(each)
     stop = asyncio.Event()
     stop.set()
-    with Service(CALLS) as running:
-        stream = LiveStream(journal, Authorizer(lambda: CONFIG), stop=stop)
+    with Service(CALLS, ledger_url=url) as running:
+        stream = LiveStream(journal, Authorizer(lambda: CONFIG), ledger=running.ledger, stop=stop)
         running.app.router.routes = [*stream.routes(), *running.app.router.routes]
         yield running
     writer.close()
@@ -84,6 +92,11 @@ def described(service: Service) -> Any:
     return schemathesis.openapi.from_asgi(openapi.PATH, service.app)
 
 
+CURSOR = encode_cursor(NOW_NS - 10**18, NOW_NS, Place(CALLS[9].timestamp_ns, CALLS[9].call_id))
+KNOWN: dict[str, Any] = {
+    "tz": "Europe/Berlin", "server": ["github"], "tool": ["create_issue"], "token": ["alice"], "cursor": CURSOR,
+}  # fmt: skip
+"""What may stand where the description allows any text, and nearly no text that is made up is one."""
 CLAIMS: list[dict[str, Any] | None] = [
     {"workspaces": ["*"]},
     {"workspaces": ["engineering"], "token": "alice"},
@@ -96,17 +109,28 @@ CLAIMS: list[dict[str, Any] | None] = [
 def test_whatever_is_asked_the_answer_is_as_it_is_described(
     described: Any, path: str, claims: dict[str, Any] | None
 ) -> None:
-    """Two of three requests name the workspace that has the calls, so that not all answers are refusals."""
+    """Requests are as the description makes them up, but for names: of those, most are some that there are.
 
-    @given(case=described[path]["GET"].as_strategy())
+    With others every answer would be that there is no such workspace, zone or member, and nothing would be tested.
+    """
+    statuses: Counter[int] = Counter()
+
+    @given(case=described[path]["GET"].as_strategy(), made_up=st.sampled_from(["no name", "no name", "names", "all"]))
     @settings(max_examples=25, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
-    def ask(case: Any) -> None:
-        if len(case.path_parameters.get("workspace_id", "")) % 3:
+    def ask(case: Any, made_up: str) -> None:
+        if made_up != "all" and path != openapi.PATH:
             case.path_parameters["workspace_id"] = "engineering"
+        if made_up == "no name":
+            case.path_parameters |= {"call_id": "call-8"} if "{call_id}" in path else {}
+            case.query |= {name: value for name, value in KNOWN.items() if name in case.query}
         headers = {} if claims is None else {"Authorization": f"Bearer {bearer(**claims)}"}
-        case.call_and_validate(headers=headers, checks=CHECKS)
+        statuses[case.call_and_validate(headers=headers, checks=CHECKS).status_code] += 1
 
     ask()
+    if claims is None:
+        assert set(statuses) == {200 if path == openapi.PATH else 401}
+    else:
+        assert statuses[200] >= 3, statuses
 
 
 @pytest.mark.parametrize(
@@ -161,6 +185,30 @@ def test_every_path_and_every_parameter_is_described(document: Any) -> None:
         described = document["paths"][path]["get"].get("parameters", ())
         assert [one["name"] for one in described if one["in"] == "query"] == list(parameters)
         assert [one["name"] for one in described if one["in"] == "path"] == re.findall(r"{(\w+)}", path)
+
+
+def is_step(text: str) -> bool:
+    """Whether it is taken as one, or is refused for being longer than a year."""
+    seconds = {"": 1, "s": 1, **fold.UNIT}
+    try:
+        parse_step(Fields([("step", text)], ["step"]))
+    except ParameterError:
+        number = text.rstrip("smhdw")
+        return number.isdecimal() and number[0] != "0" and int(number) * seconds[text.removeprefix(number)] > MAX_STEP_S
+    return True
+
+
+@given(st.data())
+@settings(max_examples=200)
+def test_a_length_of_time_is_taken_if_and_only_if_the_description_lets_it_through(data: st.DataObject) -> None:
+    paths = openapi.document({"/timeline": (VIEWS["/timeline"].parameters, 1)})["paths"]
+    schemas = {one["name"]: one["schema"] for one in paths[f"{PREFIX}/timeline"]["get"]["parameters"]}
+    texts = st.from_regex(r"[0-9]{0,9}[smhdw]?", fullmatch=True) | st.text(max_size=5)
+    for name, is_taken in (("period", lambda text: period_start(text, NOW_NS, UTC) is not None), ("step", is_step)):
+        pattern = schemas[name]["pattern"]
+        assert is_taken(data.draw(st.from_regex(pattern, fullmatch=True)))
+        text = data.draw(texts)
+        assert is_taken(text) == bool(re.fullmatch(pattern, text)), (name, text)
 
 
 def test_the_description_is_one_that_openapi_allows(document: Any) -> None:

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from gateway.analytics.pages import decode_cursor, encode_cursor
 from gateway.calls import ErrorType, Phases
 from gateway.ledger.queries import Place
+from gateway.relay.call import call_id
 from tests.analytics.service import NOW_NS, Service
 from tests.ledger.records import call
 
@@ -67,10 +68,32 @@ def test_a_cursor_keeps_to_its_workspace_whoever_uses_it() -> None:
         assert service.get("/calls", {"cursor": cursor}, workspace="sales")["calls"] == []
 
 
+def test_the_range_of_a_cursor_goes_before_the_requests() -> None:
+    calls = [call(timestamp_ns=NOW_NS - age * S, call_id=str(age)) for age in (1, 3, 5)]
+    with Service(calls) as service:
+        cursor = service.get("/calls", {"limit": "1"})["next_cursor"]
+        rest = service.get("/calls", {"period": "1s", "cursor": cursor})
+        refused = service.request("/calls", {"period": "0s", "cursor": cursor})
+    assert [c["call_id"] for c in rest["calls"]] == ["3", "5"]
+    assert refused.status_code == 400
+
+
+def test_a_call_that_was_running_when_its_page_was_read_is_not_in_the_walk() -> None:
+    """What was there when the walk began is neither skipped nor repeated."""
+    calls = [call(timestamp_ns=NOW_NS - age * S, call_id=str(age)) for age in (1, 3, 5)]
+    with Service(calls) as service:
+        page = service.get("/calls", {"limit": "2"})
+        service.add([call(timestamp_ns=NOW_NS - 2 * S, call_id="slow")])
+        rest = service.get("/calls", {"cursor": page["next_cursor"]})
+        again = service.get("/calls")
+    assert [c["call_id"] for c in page["calls"] + rest["calls"]] == ["1", "3", "5"]
+    assert [c["call_id"] for c in again["calls"]] == ["1", "slow", "3", "5"]
+
+
 def test_a_cursor_opens_nothing_that_the_plan_does_not_retain() -> None:
     sold = {"workspace_id": "sales", "server_slug": "crm", "token_id": "carol"}
     calls = [call(timestamp_ns=NOW_NS - days * 86_400 * S, call_id=f"day-{days}", **sold) for days in (6, 8)]
-    made_up = encode_cursor(0, NOW_NS, Place(NOW_NS, ""))
+    made_up = encode_cursor(0, NOW_NS, Place(NOW_NS - 1, ""))
     with Service(calls) as service:
         page = service.get("/calls", {"cursor": made_up}, workspace="sales")
     assert [row["call_id"] for row in page["calls"]] == ["day-6"]
@@ -87,6 +110,12 @@ def test_a_cursor_opens_nothing_that_the_plan_does_not_retain() -> None:
         base64.urlsafe_b64encode(b'[1,2,99999999999999999999999,"a"]').decode(),
         base64.urlsafe_b64encode(b'[1,2,-3,"a"]').decode(),
         base64.urlsafe_b64encode(b"\xff").decode(),
+        base64.urlsafe_b64encode(b'[1,9,5,"a\\u0000b"]').decode(),
+        base64.urlsafe_b64encode(b'[1,9,5,"\\ud800"]').decode(),
+        encode_cursor(9, 1, Place(5, "a")),
+        encode_cursor(5, 5, Place(5, "a")),
+        encode_cursor(1, 9, Place(0, "a")),
+        encode_cursor(1, 9, Place(9, "a")),
     ],
 )
 def test_a_cursor_that_no_page_gave_is_400(cursor: str) -> None:
@@ -97,13 +126,12 @@ def test_a_cursor_that_no_page_gave_is_400(cursor: str) -> None:
 
 
 @given(
-    st.integers(0, 2**63 - 1),
-    st.integers(0, 2**63 - 1),
-    st.integers(0, 2**63 - 1),
-    st.text(st.characters(codec="utf-8")),
+    st.lists(st.integers(0, 2**63 - 2), min_size=3, max_size=3).map(sorted),
+    st.text(st.characters(codec="utf-8", exclude_characters="\0")),
 )
-def test_a_cursor_says_what_was_put_into_it(from_ns: int, to_ns: int, at_ns: int, call_id: str) -> None:
-    place = Place(at_ns, call_id)
+def test_a_cursor_says_what_was_put_into_it(times: list[int], call_id: str) -> None:
+    from_ns, at_ns, last_ns = times
+    to_ns, place = last_ns + 1, Place(at_ns, call_id)
     assert decode_cursor(encode_cursor(from_ns, to_ns, place)) == (from_ns, to_ns, place)
 
 
@@ -179,6 +207,17 @@ def test_a_single_call_shows_all_that_is_known_of_it() -> None:
     }
 
 
+def test_a_single_call_takes_the_parameters_that_every_read_takes_and_only_filters_exclude_it() -> None:
+    known = call(server_slug="jira", token_id="bob", timestamp_ns=1)
+    with Service([call(call_id="a", timestamp_ns=NOW_NS - 3600 * S), known]) as service:
+        for asked in ({}, {"period": "1s"}, {"from": "1", "to": "2"}, {"tz": "Europe/Berlin"}, {"limit": "1"}):
+            assert service.get("/calls/a", asked)["call_id"] == "a"
+        asked = {"server": "github", "token": "alice", "tool": "create_issue", "status": "success"}
+        assert service.get("/calls/a", asked)["call_id"] == "a"
+        for other in ({"server": "jira"}, {"token": "bob"}, {"status": "error"}, {"error_type": "tool_error"}):
+            assert service.request("/calls/a", {**asked, **other}).status_code == 404
+
+
 def test_a_call_of_another_workspace_or_none_is_404() -> None:
     with Service([call(call_id="a", timestamp_ns=NOW_NS - 1)]) as service:
         assert service.request("/calls/a").status_code == 200
@@ -186,3 +225,23 @@ def test_a_call_of_another_workspace_or_none_is_404() -> None:
         missing = service.request("/calls/b")
     assert missing.status_code == 404
     assert "'b'" in missing.json()["error"]
+
+
+def of(moment_ns: int) -> str:
+    return call_id(moment_ns, "0123456789abcdef012")
+
+
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        pytest.param(of(NOW_NS - 60 * S), id="a version 7 of its own millisecond"),
+        pytest.param(of(NOW_NS - 3600 * S), id="a version 7 of another time"),
+        pytest.param(of(2**48 * 10**6 - 1), id="a version 7 of a time that no ledger holds"),
+        pytest.param("7d444840-9dc0-41d1-b245-5ffdce74fad2", id="a version 4"),
+        pytest.param("call-1", id="no UUID"),
+    ],
+)
+def test_a_call_is_found_by_its_id_whatever_the_id_says_of_its_time(chosen: str) -> None:
+    with Service([call(call_id=chosen, timestamp_ns=NOW_NS - 60 * S)]) as service:
+        assert service.get(f"/calls/{chosen}")["call_id"] == chosen
+        assert service.request(f"/calls/{of(NOW_NS - 30 * S)}").status_code == 404

@@ -61,7 +61,9 @@ def test_a_period_longer_than_the_epoch_begins_with_it() -> None:
     assert period_start("999999999w", 10**18, ZoneInfo("UTC")) == 0
 
 
-@pytest.mark.parametrize("period", ["", "0h", "h", "1", "1y", "-1h", "1.5h", "yesterday", "1h ", "٣h", "1" * 40 + "h"])
+@pytest.mark.parametrize(
+    "period", ["", "0h", "01h", "h", "1", "1y", "-1h", "1.5h", "yesterday", "1h ", "٣h", "1" * 40 + "h"]
+)
 def test_what_is_no_period_is_none(period: str) -> None:
     assert period_start(period, 10**18, ZoneInfo("UTC")) is None
 

@@ -1,6 +1,8 @@
 import asyncio
+import contextlib
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 import pytest
 from starlette.applications import Starlette
@@ -8,6 +10,9 @@ from starlette.routing import Match
 
 from gateway.analytics.negotiation import accepts
 from gateway.analytics.routes import JSON, VIEWS, routes
+from gateway.errors import LedgerUnavailableError
+from gateway.ledger import InterruptedQuestionError
+from gateway.ledger.duck import DuckLedger, Snapshot
 from gateway.ledger.queries import Query
 from tests.analytics.service import CONFIG, NOW_NS, PATH, Service
 from tests.ledger.records import call
@@ -88,6 +93,10 @@ def test_a_slash_at_the_end_changes_nothing() -> None:
     with Service([call(timestamp_ns=NOW_NS - 1)]) as service:
         for path in ("", "/tools", "/calls"):
             assert service.get(path + "/") == service.get(path)
+        exported = [service.request(f"/export{slash}", {"format": "csv"}) for slash in ("", "/")]
+        described = [service.request("", prefix=f"/api/openapi.json{slash}") for slash in ("", "/")]
+    for without, with_slash in (exported, described):
+        assert (with_slash.status_code, with_slash.text) == (200, without.text)
 
 
 def test_the_neighbours_of_analytics_are_left_to_others() -> None:
@@ -105,6 +114,46 @@ def test_a_ledger_that_is_away_is_503_and_says_when_to_come_again() -> None:
             assert response.status_code == 503
             assert int(response.headers["retry-after"]) > 0
             assert set(response.json()) == {"error"}
+
+
+class Away(DuckLedger):
+    """A ledger whose questions all fail in one way."""
+
+    error: LedgerUnavailableError | None = None
+
+    @contextlib.contextmanager
+    def snapshot(self, *, seconds: float | None = None) -> Iterator[Snapshot]:
+        with super().snapshot(seconds=seconds) as snapshot:
+            if self.error is not None:
+                raise self.error
+            yield snapshot
+
+
+@contextlib.contextmanager
+def away(error: LedgerUnavailableError) -> Iterator[Service]:
+    with Service() as service, contextlib.closing(Away.open(Path(":memory:"))) as ledger:
+        assert isinstance(ledger, Away)
+        ledger.error = error
+        service.app = Starlette(routes=routes(ledger, lambda: CONFIG, clock=lambda: NOW_NS))
+        yield service
+
+
+def test_why_the_ledger_is_away_is_for_the_log_and_not_for_bearers(caplog: pytest.LogCaptureFixture) -> None:
+    reason = 'connection to server at "10.1.2.3", port 5432 failed: no password for user "callscope"'
+    with away(LedgerUnavailableError(reason)) as service:
+        for path, asked in (("", {}), ("/calls/a", {}), ("/export", {"format": "csv"}), ("/tools", {"server": "x"})):
+            caplog.clear()
+            response = service.request(path, asked)
+            assert (response.status_code, response.headers["retry-after"]) == (503, "2")
+            assert response.json() == {"error": "the ledger is away: try again later; the observer's log says why"}
+            assert reason in caplog.text
+
+
+def test_a_question_that_takes_too_long_is_told_so() -> None:
+    with away(InterruptedQuestionError()) as service:
+        response = service.request("/tools")
+    assert (response.status_code, response.headers["retry-after"]) == (503, "2")
+    assert response.json()["error"].endswith("was interrupted: ask for a shorter range")
 
 
 def test_a_mistake_of_ours_is_not_called_an_outage() -> None:

@@ -208,7 +208,7 @@ async def test_the_plane_is_ready_while_it_runs_and_says_what_is_missing_after(c
     assert ready.status_code == 503
     assert ready.json() == {
         "ready": False,
-        "problems": ["the ledger sink does not run", "the metrics sink does not run", "the ledger is closed"],
+        "problems": ["the ledger sink does not run", "the metrics sink does not run", "the ledger is away"],
     }
 
 

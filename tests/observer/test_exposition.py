@@ -12,13 +12,14 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 
 from gateway import __version__
 from gateway.calls import ErrorType
-from gateway.config import Metrics
+from gateway.config import Config, Metrics
 from gateway.journal import Reader
-from gateway.ledger.queries import Totals
+from gateway.ledger.totals import Totals
 from gateway.observer import signals
 from gateway.observer.exposition import exposition
 from gateway.observer.internals import internals_collector
 from gateway.observer.metrics import MetricsSink
+from gateway.observer.reloading import Reloading
 from gateway.observer.sinks import Pump
 from tests.observer.counting import NOW, Clock, batch, beat, call, configuration, operation, sink_at
 
@@ -56,9 +57,7 @@ def full_registry(folder: Path) -> CollectorRegistry:
     registry = CollectorRegistry()
     registry.register(sink.collector)
     pumps = [Pump(sink, Reader(folder / "journal"), interval=1.0)]
-    registry.register(
-        internals_collector(pumps, {"success": 1, "error": 0}, lambda: {"relay": 0.0}, version=__version__)
-    )
+    registry.register(internals_collector(pumps, Reloading(Config(), []), lambda: {"relay": 0.0}, version=__version__))
     ProcessCollector(registry=registry)
     return registry
 

@@ -1,19 +1,20 @@
 """What the observer tells of itself."""
 
-from collections import Counter
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 
 from gateway.calls import ToolCall
+from gateway.config import Config
 from gateway.journal import Reader, Writer
 from gateway.observer import signals
 from gateway.observer.internals import internals_collector, losses
+from gateway.observer.reloading import Reloading
 from gateway.observer.series import Labels
 from gateway.observer.sinks import Pump
 from tests.observer.counting import AT_ONCE, Clock, batch, call, sink_at, value
 
-NO_RELOADS = {"success": 0, "error": 0}
+UNCHANGED = Reloading(Config(), [])
 
 
 def test_the_lag_of_each_sink_is_exposed(tmp_path: Path) -> None:
@@ -22,7 +23,7 @@ def test_the_lag_of_each_sink_is_exposed(tmp_path: Path) -> None:
     pump = Pump(sink_at(tmp_path, Clock()), Reader(tmp_path / "journal", ToolCall), interval=0.01)
     pump.lag_bytes = 512
     registry = CollectorRegistry()
-    registry.register(internals_collector([pump], NO_RELOADS, dict, version="1.2.3"))
+    registry.register(internals_collector([pump], UNCHANGED, dict, version="1.2.3"))
 
     assert registry.get_sample_value("mcp_gateway_sink_lag_bytes", {"sink": "metrics"}) == 512
     behind = registry.get_sample_value("mcp_gateway_sink_lag_seconds", {"sink": "metrics"})
@@ -36,20 +37,22 @@ def test_the_lag_of_each_sink_is_exposed(tmp_path: Path) -> None:
 
 
 def test_reloads_and_the_version_are_exposed() -> None:
-    outcomes = Counter({"success": 0, "error": 0})
+    reloading = Reloading(Config(), [])
     registry = CollectorRegistry()
-    registry.register(internals_collector([], outcomes, dict, version="1.2.3"))
-    outcomes["error"] += 2
+    registry.register(internals_collector([], reloading, dict, version="1.2.3"))
+    reloading.outcomes["error"] += 2
+    reloading.valid = False
 
     assert registry.get_sample_value("mcp_gateway_config_reloads_total", {"status": "success"}) == 0
     assert registry.get_sample_value("mcp_gateway_config_reloads_total", {"status": "error"}) == 2
+    assert registry.get_sample_value("mcp_gateway_config_last_reload_successful") == 0
     assert registry.get_sample_value("mcp_gateway_build_info", {"process": "observer", "version": "1.2.3"}) == 1
 
 
 def test_the_event_loops_lag_is_exposed_of_each_kind_of_process_that_runs() -> None:
     registry = CollectorRegistry()
     lags = {"relay": None, "observer": 0.25}
-    registry.register(internals_collector([], NO_RELOADS, lambda: lags, version="1.2.3"))
+    registry.register(internals_collector([], UNCHANGED, lambda: lags, version="1.2.3"))
     name = "mcp_gateway_event_loop_lag_seconds"
 
     assert registry.get_sample_value(name, {"process": "relay"}) is None

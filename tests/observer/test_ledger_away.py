@@ -15,7 +15,7 @@ from gateway.errors import LedgerUnavailableError
 from gateway.journal import Writer
 from gateway.ledger import open_ledger
 from gateway.ledger.duck import DuckLedger, Snapshot
-from gateway.ledger.queries import Totals
+from gateway.ledger.totals import Totals
 from gateway.observer.usage import LedgerUsage
 from tests.databases import Cluster, cluster
 from tests.observer.counting import Clock, configuration
@@ -60,7 +60,8 @@ async def assert_only_the_ledger_is_away(http: httpx.AsyncClient, calls: int) ->
     assert int(answer.headers["retry-after"]) > 0
     assert (await http.get("/healthz")).status_code == 200
     ready = await http.get("/readyz")
-    assert (ready.status_code, len(ready.json()["problems"])) == (503, 1)
+    assert (ready.status_code, ready.json()["problems"]) == (503, ["the ledger is away"])
+    assert "127.0.0.1" not in answer.text
 
 
 async def test_it_starts_without_the_server_and_takes_everything_when_it_comes(mortal: Cluster, tmp_path: Path) -> None:
@@ -80,8 +81,8 @@ async def test_it_starts_without_the_server_and_takes_everything_when_it_comes(m
         assert sample(await scrape(http), "mcp_gateway_usage_calls", workspace="engineering") == 4
 
 
-async def test_a_newer_schema_that_shows_after_the_start_is_an_outage_and_says_why(
-    mortal: Cluster, tmp_path: Path
+async def test_a_newer_schema_that_shows_after_the_start_is_an_outage_whose_log_says_why(
+    mortal: Cluster, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     url = mortal.database()
     open_ledger(url, tmp_path).close()
@@ -92,7 +93,8 @@ async def test_a_newer_schema_that_shows_after_the_start_is_an_outage_and_says_w
         mortal.start()
 
         async def it_says_so() -> bool:
-            return "schema version 99" in (await http.get("/readyz")).text
+            assert "schema version 99" not in (await http.get("/readyz")).text
+            return "schema version 99" in caplog.text
 
         await until(it_says_so)
         await assert_only_the_ledger_is_away(http, 2)

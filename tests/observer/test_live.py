@@ -1,157 +1,21 @@
-"""The live stream over real HTTP: uvicorn on a free port, httpx as the client, a real journal behind it."""
+"""The live stream over real HTTP: what comes, in which order, and from where it goes on."""
 
 import asyncio
-import contextlib
 import json
-import socket
-import time
-from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import httpx
 import pytest
 from starlette.applications import Starlette
 from starlette.types import Message
 
 from gateway.analytics.auth import Authorizer
-from gateway.analytics.issuing import issue
-from gateway.calls import ErrorType, ToolCall
-from gateway.config import Api, Config, Jwt, Workspace
+from gateway.calls import ErrorType
 from gateway.journal import Janitor, Writer
-from gateway.observer import cursor
+from gateway.journal.segments import list_writers
+from gateway.ledger import open_ledger
 from gateway.observer.live import LiveSettings, LiveStream
-from gateway.process import serve
-
-JWT = Jwt(secret="a secret of the tests that is long enough")
-CONFIG = Config(api=Api(jwt=JWT), workspaces={"engineering": Workspace(), "sales": Workspace()})
-PATH = "/api/community/mcp/workspaces/engineering/logs/stream"
-QUICK = LiveSettings(poll=0.01)
-BEGIN = 1_700_000_000_000_000_000
-
-
-def call(number: int, **changes: Any) -> ToolCall:
-    fields: dict[str, Any] = {
-        "call_id": f"c{number}",
-        "timestamp_ns": BEGIN + number * 1_000_000_000,
-        "workspace_id": "engineering",
-        "token_id": "alice",
-        "server_slug": "github",
-        "tool_name": "create_issue",
-        "trace_id": "0af7651916cd43dd8448eb211c80319c",
-        "span_id": "00f067aa0ba902b7",
-        "upstream_span_id": "b7ad6b7169203331",
-        "status": "success",
-        "duration_ms": 33.5,
-        "total_ms": 34.2,
-        **changes,
-    }
-    return ToolCall(**fields)
-
-
-FAILED = {"status": "error", "error_type": ErrorType.TOOL_ERROR, "error_message": "no such repository"}
-
-
-class Block(NamedTuple):
-    """One block of the stream."""
-
-    event: str
-    data: Any
-    id: str | None
-    comment: str | None
-
-
-class Client:
-    """Reads a stream block by block."""
-
-    def __init__(self, response: httpx.Response) -> None:
-        self.last_event_id: str | None = None
-        self._lines = response.aiter_lines()
-
-    async def block(self) -> Block | None:
-        """The next one; None at the end of the stream."""
-        fields: dict[str, str] = {}
-        async with asyncio.timeout(10):
-            async for line in self._lines:
-                if line:
-                    name, _, value = line.partition(": ")
-                    fields[name or ":"] = value if name else line.removeprefix(": ")
-                elif "id" in fields or "event" in fields or ":" in fields:
-                    self.last_event_id = fields.get("id", self.last_event_id)
-                    data = json.loads(fields["data"]) if "data" in fields else None
-                    return Block(fields.get("event", ""), data, fields.get("id"), fields.get(":"))
-                else:
-                    fields = {}
-        return None
-
-    async def event(self) -> Block:
-        """The next block with an event in it."""
-        while (block := await self.block()) is not None:
-            if block.event:
-                return block
-        raise AssertionError("the stream ended")
-
-    async def calls(self, count: int) -> list[str]:
-        """The ids of the next calls."""
-        found = []
-        for _ in range(count):
-            event = await self.event()
-            assert event.event == "call"
-            found.append(event.data["call_id"])
-        return found
-
-    def place(self) -> dict[str, int]:
-        """Up to where the client has been told that it knows everything."""
-        return cursor.decode(self.last_event_id or "", [])
-
-    async def ready(self) -> None:
-        """Wait until the stream has told its place: what is written after this comes."""
-        assert await self.block() is not None
-
-
-class Server:
-    """One life of an observer's live stream."""
-
-    def __init__(self, root: Path, settings: LiveSettings) -> None:
-        self.stop = asyncio.Event()
-        self.live = LiveStream(root, Authorizer(lambda: CONFIG), stop=self.stop, settings=settings)
-        self.socket = socket.create_server(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self.socket.getsockname()[1]}"
-        self.http = httpx.AsyncClient(base_url=self.url, headers=authorization())
-
-    @contextlib.asynccontextmanager
-    async def connect(
-        self, query: str = "", *, last_event_id: str | None = None, token: str | None = None
-    ) -> AsyncIterator[Client]:
-        headers = authorization(token)
-        if last_event_id is not None:
-            headers["last-event-id"] = last_event_id
-        async with self.http.stream("GET", f"{PATH}?{query}", headers=headers) as response:
-            assert response.status_code == 200, await response.aread()
-            assert response.headers["content-type"].startswith("text/event-stream")
-            yield Client(response)
-
-
-def authorization(token: str | None = None) -> dict[str, str]:
-    return {"authorization": f"Bearer {issue(JWT, ['engineering'], 600, time.time(), token=token)}"}
-
-
-@contextlib.asynccontextmanager
-async def serving(root: Path, settings: LiveSettings = QUICK) -> AsyncIterator[Server]:
-    server = Server(root, settings)
-    async with asyncio.TaskGroup() as tasks, server.http:
-        app = Starlette(routes=server.live.routes())
-        tasks.create_task(serve(app, server.socket, stop=server.stop, grace_seconds=5))
-        try:
-            yield server
-        finally:
-            server.stop.set()
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not condition():  # noqa: ASYNC110 - the condition is another process's or thread's
-            await asyncio.sleep(0.005)
+from tests.observer.streaming import CONFIG, FAILED, PATH, authorization, call, serving, until
 
 
 @pytest.fixture
@@ -216,7 +80,7 @@ async def test_filters_choose_calls(root: Path, writer: Writer, query: str, expe
         writer.append(call(4, server_slug="x", status="error", error_type=ErrorType.RATE_LIMITED))
 
         found = []
-        while client.place() != {writer.writer_id: writer.offset}:
+        while client.place(root) != {writer.writer_id: writer.offset}:
             block = await client.block()
             assert block is not None
             if block.event:
@@ -377,7 +241,7 @@ async def test_the_folder_of_a_writer_that_was_read_to_its_end_is_not_missed(roo
             await client.ready()
             place = client.last_event_id
         Janitor(root, retain_seconds=0).collect({})
-        assert [folder.name for folder in root.iterdir()] == [writer.writer_id]
+        assert [folder.name for folder in list_writers(root)] == [writer.writer_id]
 
         async with server.connect(last_event_id=place) as client:
             await client.ready()
@@ -385,7 +249,7 @@ async def test_the_folder_of_a_writer_that_was_read_to_its_end_is_not_missed(roo
             assert await client.calls(1) == ["c2"]
 
 
-@pytest.mark.parametrize("place", ["nonsense!", "e30=e30", "eyJhIjoieCJ9", "x" * 9000])
+@pytest.mark.parametrize("place", ["nonsense!", "e30=e30", "eyJhIjoieCJ9", "e30", "x" * 9000])
 async def test_a_place_that_is_none_is_400(root: Path, place: str) -> None:
     async with serving(root) as server:
         response = await server.http.get(PATH, headers={"last-event-id": place})
@@ -400,7 +264,7 @@ async def test_a_quiet_stream_says_that_it_lives_and_where_it_is(root: Path, wri
         await client.ready()
         writer.append(call(1))
         comments = []
-        while client.place() != {writer.writer_id: writer.offset}:
+        while client.place(root) != {writer.writer_id: writer.offset}:
             block = await client.block()
             assert block is not None
             comments.append(block.comment)
@@ -445,7 +309,8 @@ async def test_one_stream_too_many_is_503_until_another_client_has_gone(root: Pa
 async def test_a_client_that_reads_too_slowly_is_told_how_many_calls_it_missed(root: Path, writer: Writer) -> None:
     stop = asyncio.Event()
     settings = LiveSettings(poll=0.01, max_behind=300_000)
-    live = LiveStream(root, Authorizer(lambda: CONFIG), stop=stop, settings=settings)
+    ledger = open_ledger(None, root.parent)
+    live = LiveStream(root, Authorizer(lambda: CONFIG), ledger=ledger, stop=stop, settings=settings)
     app = Starlette(routes=live.routes())
     sent: list[bytes] = []
     blocked, go_on = asyncio.Event(), asyncio.Event()
@@ -481,6 +346,7 @@ async def test_a_client_that_reads_too_slowly_is_told_how_many_calls_it_missed(r
         writer.append(call(1001))
         await until(lambda: b'"c1001"' in sent[-1] or b'"c1001"' in sent[-2])
         stop.set()
+    ledger.close()
 
     text = b"".join(sent).decode()
     shown = [f'"c{number}"' in text for number in range(1002)]

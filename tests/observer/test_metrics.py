@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from gateway.calls import PHASES, UNKNOWN, ErrorType, Phases, ToolCall
 from gateway.config import Metrics
-from gateway.ledger.queries import Totals
+from gateway.ledger.totals import Totals
 from gateway.observer import fold
 from gateway.observer.signals import DURATION_BUCKETS, FINE_BUCKETS
 from tests.observer.counting import (

@@ -60,6 +60,7 @@ async def test_a_file_that_vanishes_is_logged_and_counted_and_applies_when_it_is
         assert "is refused" in caplog.text
         assert f"{path}: (top level): cannot be read: No such file or directory" in caplog.text
         assert it.current() == taken[0]
+        assert not it.valid
 
         write(path, "workspaces: {engineering: {}}")
         await until(lambda: it.outcomes["success"])
@@ -67,6 +68,7 @@ async def test_a_file_that_vanishes_is_logged_and_counted_and_applies_when_it_is
     assert "engineering" in it.current().workspaces
     assert it.current() == taken[-1]
     assert it.outcomes == {"error": 1, "success": 1}
+    assert it.valid
 
 
 async def test_a_change_that_is_taken_back_needs_no_restart(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -101,4 +103,5 @@ async def test_a_file_that_is_back_as_it_was_is_told(tmp_path: Path, caplog: pyt
         write(path, BEFORE)
         await until(lambda: "the configuration is again the one that holds" in caplog.messages)
 
+    assert it.valid
     assert it.outcomes == {"error": 1, "success": 0}

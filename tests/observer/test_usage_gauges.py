@@ -10,7 +10,7 @@ from gateway.calls import ErrorType
 from gateway.config import Config
 from gateway.ledger import Ledger
 from gateway.ledger.duck import DuckLedger
-from gateway.ledger.queries import Totals
+from gateway.ledger.totals import Totals
 from gateway.observer.usage import LedgerUsage
 from tests.observer.counting import Clock, batch, call, configuration, named, sink_at, value
 

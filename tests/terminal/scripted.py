@@ -26,6 +26,7 @@ class Requested:
 
     path: str
     last_event_id: str | None
+    bearer: str
 
 
 class Server(http.server.ThreadingHTTPServer):
@@ -47,7 +48,8 @@ def scripted(*answers: Answer, requests: list[Requested] | None = None) -> Itera
 
         def do_GET(self) -> None:
             if requests is not None:
-                requests.append(Requested(self.path, self.headers.get("Last-Event-ID")))
+                bearer = self.headers.get("Authorization", "").removeprefix("Bearer ")
+                requests.append(Requested(self.path, self.headers.get("Last-Event-ID"), bearer))
             answer = left.pop(0) if len(left) > 1 else left[0]
             self.send_response(answer.status)
             self.send_header("Transfer-Encoding", "chunked")

@@ -7,11 +7,12 @@ from datetime import UTC
 from pathlib import Path
 
 import httpx
+import jwt
 import pytest
 
 from gateway.terminal.answers import Call
 from gateway.terminal.tail import fitting_line, whole_line
-from tests.terminal.observers import FAILED, Observer, call, run
+from tests.terminal.observers import FAILED, SECRET, WORKSPACES, Observer, call, run
 from tests.terminal.scripted import Answer, Requested, scripted
 from tests.terminal.test_connection import bearer
 from tests.terminal.typed import Piped, Terminal
@@ -102,7 +103,8 @@ def test_as_json_a_call_is_what_the_api_has(mortal: Observer) -> None:
     ("options", "tools"),
     [
         (["--errors"], ["b", "d"]),
-        (["--errors", "--status", "success"], ["b", "d"]),
+        (["--errors", "--status", "success"], ["a", "b", "c", "d"]),
+        (["--errors", "--status", "error"], ["b", "d"]),
         (["--tool", "a", "--tool", "b"], ["a", "b"]),
         (["--error-type", "tool_error", "--server", "jira"], ["d"]),
     ],
@@ -122,6 +124,25 @@ def test_a_mistake_is_told_before_anything_is_printed(observer: Observer) -> Non
 
     assert (refused.exit_code, refused.stdout) == (2, "")
     assert refused.stderr == "--last: '1001' is no whole number from 0 to 1000 (there is 0..1000)\n"
+
+
+def test_a_server_that_never_was_is_said_at_once_and_not_waited_for(observer: Observer) -> None:
+    refused = run("tail", "--config", str(observer.config), "--server", "nope")
+
+    assert (refused.exit_code, refused.stdout) == (2, "")
+    assert refused.stderr == "--server: 'nope' is not known here (there is github, jira)\n"
+
+
+def test_a_bearer_that_is_signed_here_lasts_as_long_as_a_stream_may(tmp_path: Path) -> None:
+    requests: list[Requested] = []
+    with scripted(Answer(b"retry: 10\n\n" + event(1)), Answer(b"", status=403), requests=requests) as url:
+        config = tmp_path / "callscope.yaml"
+        config.write_text(json.dumps({"api": {"jwt": {"secret": SECRET}}, "workspaces": WORKSPACES}))
+        run("tail", "--config", str(config), "--url", url)
+        run("usage", "--config", str(config), "--url", url)
+
+    claims = [jwt.decode(each.bearer, options={"verify_signature": False}) for each in requests]
+    assert [claim["exp"] - claim["iat"] for claim in claims] == [3600, 3600, 60]
 
 
 # -- interruptions
@@ -182,7 +203,7 @@ def test_calls_that_were_left_out_are_told_on_stderr() -> None:
     assert ended.stdout.count("\n") == 1
     assert ended.stderr.splitlines()[:2] == [
         "1 call left out: they came faster than they were read here",
-        "calls are missing here: that part of the journal is gone",
+        "calls are missing here: that part of the journal is gone, or another replica answers now",
     ]
 
 

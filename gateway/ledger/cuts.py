@@ -1,0 +1,85 @@
+"""Several groupings of one scope in one statement, in the dialect that DuckDB and PostgreSQL share.
+
+The calls are read once, into `chosen`, and counted once, in the finest grouping asked for (`counted`): counts of
+a cut are sums of those. Percentiles alone go through all calls again, for each cut that has them.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from gateway.ledger.queries import COLUMN_OF, PERCENTILES, Dimension, Query, Scope, where
+
+_NO_PERCENTILES: Final = "cast(null as double precision[])"
+_COUNTS: Final = """
+    cast(coalesce(sum(calls), 0) as bigint) as calls,
+    cast(coalesce(sum(errors), 0) as bigint) as errors,
+    max(last_ns) as last_ns,
+    sum(sum_ms) / sum(calls) as avg_ms
+    """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cut:
+    """One way to group the calls of a scope."""
+
+    by: tuple[Dimension, ...] = ()
+    percentiles: bool = True
+    """They cost many times what the rest does: without them they are None. Not with `error_type`, which may be null."""
+    top: int | None = None
+    """Only so many groups, the most called ones, for each value of the first of `by`; without percentiles."""
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns of `by`."""
+        return [COLUMN_OF[dimension] for dimension in self.by]
+
+
+def cuts(scope: Scope, wanted: Sequence[Cut]) -> Query:
+    """A row for each cut and group: the cut's place in `wanted`, a value for each of `COLUMN_OF`, then `Measures`."""
+    condition, parameters = where(scope)
+    grouped = {column for cut in wanted for column in cut.columns}
+    keys = [column for column in COLUMN_OF.values() if column in grouped]
+    read = [*keys, *(column for column in ("status", "timestamp_ns", "duration_ms") if column not in grouped)]
+    branches = " union all ".join(f"({_branch(place, cut)})" for place, cut in enumerate(wanted))
+    return Query(
+        f"""
+        with chosen as materialized (select {", ".join(read)} from calls where {condition}),
+        counted as materialized (
+            select {"".join(f"{key}, " for key in keys)} count(*) as calls,
+                count(*) filter (where status = 'error') as errors,
+                max(timestamp_ns) as last_ns, sum(duration_ms) as sum_ms
+            from chosen {_group_by(keys)}
+        )
+        {branches}
+        """,  # noqa: S608 - constants
+        {**parameters, **{f"top_{place}": cut.top for place, cut in enumerate(wanted) if cut.top}},
+    )
+
+
+def _branch(place: int, cut: Cut) -> str:
+    keys = cut.columns
+    padded = ", ".join(f"counts.{name}" if name in keys else "cast(null as text)" for name in COLUMN_OF.values())
+    source, percentiles, condition = f"({_counts(cut)}) as counts", _NO_PERCENTILES, ""
+    if cut.top is not None:
+        condition = f"where place <= $top_{place}"
+    elif cut.percentiles:
+        each = "".join(f"{key}, " for key in keys)
+        of_each = f"select {each} {PERCENTILES} as found from chosen {_group_by(keys)}"  # noqa: S608 - constants
+        same = " and ".join(f"counts.{key} = spread.{key}" for key in keys) or "true"
+        source, percentiles = f"{source} join ({of_each}) as spread on {same}", "spread.found"
+    return f"select {place}, {padded}, calls, errors, last_ns, avg_ms, {percentiles} from {source} {condition}"  # noqa: S608 - constants
+
+
+def _counts(cut: Cut) -> str:
+    keys = cut.columns
+    ranked = ""
+    if cut.top is not None:
+        first, *others = keys
+        order = ", ".join(["sum(calls) desc", *others])
+        ranked = f", row_number() over (partition by {first} order by {order}) as place"
+    return f"select {''.join(f'{key}, ' for key in keys)} {_COUNTS} {ranked} from counted {_group_by(keys)}"  # noqa: S608 - constants
+
+
+def _group_by(keys: Sequence[str]) -> str:
+    return f"group by {', '.join(keys)}" if keys else ""
