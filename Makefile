@@ -68,7 +68,7 @@ stack-tools: setup ## build them from source, outside the checkout, and TraceQL'
 	$(BIN)/python -m stack tools
 
 test-stack: setup ## the dashboards, alerts and configurations against the running stack
-	$(BIN)/python -m pytest tests/stack
+	$(BIN)/python -m pytest tests/stack -o faulthandler_timeout=600  # one waits five minutes for an alert
 
 clean: ## remove what setup and the tests made
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -66,8 +66,9 @@ class Fold:
         self._values(signals.LEDGER_ROWS_DELETED, most)
         self._usage_unknown = self._values(signals.USAGE_UNKNOWN, most)
         self._duration = self._histograms(signals.TOOL_CALL_DURATION, settings.max_duration_label_sets, exemplars=True)
-        self._phase = self._histograms(signals.PHASE_DURATION, _label_sets(signals.PHASE_DURATION, most))
-        self._overhead = self._histograms(signals.OVERHEAD, _label_sets(signals.OVERHEAD, most))
+        phase, overhead = signals.PHASE_DURATION, signals.OVERHEAD
+        self._phase = self._histograms(phase, _label_sets(phase, most), exemplars=True)
+        self._overhead = self._histograms(overhead, _label_sets(overhead, most), exemplars=True)
         server, client = signals.SERVER_OPERATION_DURATION, signals.CLIENT_OPERATION_DURATION
         self._operations = {
             "server": self._histograms(server, _label_sets(server, most)),
@@ -111,21 +112,19 @@ class Fold:
         timestamp_ns = call.timestamp_ns
         route.last_used.value = max(route.last_used.value, timestamp_ns)
         bounds = self._duration.bounds_ms
-        duration = route.duration
-        bucket = duration.observe(bounds, duration_ms)
-        ended_ns = timestamp_ns + int(total_ms * 1e6)
-        exemplar = duration.exemplars[bucket]
-        if exemplar is None or ended_ns >= exemplar[2]:
-            duration.exemplars[bucket] = (call.trace_id, duration_ms, ended_ns)
+        trace_id, ended_ns = call.trace_id, timestamp_ns + int(total_ms * 1e6)
+        route.duration.observe_of(bounds, duration_ms, trace_id, ended_ns)
         route.server.observe(bounds, total_ms)
         if route.client is not None:
             route.client.observe(bounds, duration_ms)
         bounds = self._overhead.bounds_ms
-        route.overhead.observe(bounds, total_ms - duration_ms if total_ms > duration_ms else 0.0)
+        overhead_ms = total_ms - duration_ms if total_ms > duration_ms else 0.0
+        route.overhead.observe_of(bounds, overhead_ms, trace_id, ended_ns)
         by_phase = route.phases
         for i, ms in enumerate(phases):
             if ms > 0:
-                (by_phase.histograms[i] or self._make_phase(by_phase, i, now)).observe(bounds, ms)
+                phase = by_phase.histograms[i] or self._make_phase(by_phase, i, now)
+                phase.observe_of(bounds, ms, trace_id, ended_ns)
         if route.spilled or by_phase.spilled:
             self._count_spilled(route, phases)
 

@@ -40,12 +40,19 @@ class Histogram(Struct, array_like=True):
     exemplars: list[Exemplar | None] = []
     """The newest of each bucket; empty if the metric has none."""
 
-    def observe(self, bounds_ms: Sequence[float], ms: float) -> int:
-        """Count one duration; the bucket's index."""
+    def observe(self, bounds_ms: Sequence[float], ms: float) -> None:
+        """Count one duration."""
+        self.counts[bisect_left(bounds_ms, ms)] += 1
+        self.sum_ms += ms
+
+    def observe_of(self, bounds_ms: Sequence[float], ms: float, trace_id: str, at_ns: int) -> None:
+        """Count one duration of a trace, at a time in nanoseconds since the epoch; the newest is the exemplar."""
         bucket = bisect_left(bounds_ms, ms)
         self.counts[bucket] += 1
         self.sum_ms += ms
-        return bucket
+        exemplar = self.exemplars[bucket]
+        if exemplar is None or at_ns >= exemplar[2]:
+            self.exemplars[bucket] = (trace_id, ms, at_ns)
 
 
 S = TypeVar("S", bound=Value | Histogram)
@@ -103,6 +110,14 @@ class Histograms(_Budgeted[Histogram]):
         self.bounds_ms = tuple(round(bound * 1e3, 6) for bound in metric.buckets)
         self._exemplars = exemplars
 
+    def restore(self, series: Sequence[Histogram]) -> None:
+        """Take over what was saved, perhaps by a version that kept no exemplars of this metric."""
+        super().restore(series)
+        for one in series:
+            one.exemplars = one.exemplars or self._no_exemplars()
+
     def _make(self, labels: Labels, now: float) -> Histogram:
-        buckets = len(self.bounds_ms) + 1
-        return Histogram(labels, now, [0] * buckets, 0.0, [None] * buckets if self._exemplars else [])
+        return Histogram(labels, now, [0] * (len(self.bounds_ms) + 1), 0.0, self._no_exemplars())
+
+    def _no_exemplars(self) -> list[Exemplar | None]:
+        return [None] * (len(self.bounds_ms) + 1) if self._exemplars else []

@@ -1,6 +1,7 @@
 """What the metrics sink keeps over a restart: everything, whenever it is killed."""
 
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -10,6 +11,7 @@ from gateway.config import Metrics
 from gateway.errors import StartError
 from gateway.journal import Reader, Writer
 from gateway.observer import metrics_state
+from gateway.observer.metrics import MetricsSink
 from tests.observer.counting import (
     Clock,
     batch,
@@ -225,13 +227,30 @@ def test_exemplars_are_kept(tmp_path: Path) -> None:
     second = sink_at(tmp_path, Clock())
     second.absorb(batch(start=100))
 
-    found = [
-        sample.exemplar
-        for metric in second.collector.collect()
-        for sample in metric.samples
-        if sample.exemplar is not None
-    ]
-    assert [exemplar.labels for exemplar in found] == [{"trace_id": f"{42:032x}"}]
+    assert exemplars(second)
+    assert exemplars(second) == exemplars(first)
+    assert {exemplar.labels["trace_id"] for exemplar in exemplars(second)} == {f"{42:032x}"}
+
+
+def test_a_state_of_a_version_without_these_exemplars_is_taken_over(tmp_path: Path) -> None:
+    first = sink_at(tmp_path, Clock())
+    first.absorb(batch(call(41)))
+    for histograms in first._fold.histograms.values():
+        for series in histograms.series.values():
+            series.exemplars = []
+    first.close()
+
+    second = sink_at(tmp_path, Clock())
+    second.absorb(batch(call(42), start=100))
+
+    assert value(second, "mcp_gateway_overhead_seconds_count") == 2
+    assert {exemplar.labels["trace_id"] for exemplar in exemplars(second)} == {f"{43:032x}"}
+
+
+def exemplars(sink: MetricsSink) -> list[Any]:
+    """All that the sink exposes."""
+    samples = (sample for metric in sink.collector.collect() for sample in metric.samples)
+    return [sample.exemplar for sample in samples if sample.exemplar is not None]
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff\x00 no state", b"\x85\xa7version\x01"])
