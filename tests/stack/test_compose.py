@@ -13,6 +13,7 @@ import yaml
 
 from gateway import __version__
 from gateway.config import load
+from gateway.demo.cast import WORKSPACES
 from stack import tools
 from tests.stack import addresses
 from tests.stack.addresses import listening, named, tree
@@ -206,7 +207,9 @@ def test_the_demo_tells_prometheus_where_it_is() -> None:
 
     [pattern] = [name for name in _target_files(tree("prometheus/prometheus.yml")) if name.startswith("demo")]
     assert Path(path).match(f"/etc/prometheus/{pattern}"), path
-    assert yaml.safe_load(written[1]) == [{"targets": [f"demo:{next(iter(listening()['demo']))}"]}]
+    [target] = yaml.safe_load(written[1])
+    assert target["targets"] == [f"demo:{next(iter(listening()['demo']))}"]
+    assert target["labels"]["job"] != "callscope"
     assert script.rstrip().endswith(f"rm -f {written[2]}")
 
 
@@ -285,3 +288,7 @@ def test_prometheus_looks_after_each_service() -> None:
 def test_it_starts_whole_without_the_demo(service: Service) -> None:
     assert (service.tree.get("profiles") == ["demo"]) == (service.name == "demo")
     assert set(service.tree.get("depends_on", [])) <= set(SERVICES) - {"demo"}
+
+
+def test_the_demo_has_no_workspace_of_the_gateway_beside_it() -> None:
+    assert not set(WORKSPACES) & set(load(ROOT / "stack" / "gateway" / "callscope.yaml", GIVEN).workspaces)

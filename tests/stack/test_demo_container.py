@@ -16,6 +16,8 @@ from tests.system.running import eventually
 
 DEMO: Final = services()["demo"]
 PORT: Final = "9464"
+TARGET: Final = {"targets": [f"demo:{PORT}"], "labels": {"job": "callscope-demo"}}
+"""A job of its own: what it counts is not added to what the gateway beside it counts."""
 OBSERVER: Final = re.compile(r"^Metrics: +(http://\S+)/metrics$", re.MULTILINE)
 
 
@@ -80,7 +82,7 @@ def container(tmp_path: Path, collector: Collector) -> Iterator[Container]:
 
 def test_it_makes_traffic_for_all_signals_and_leaves_nothing_behind(container: Container, collector: Collector) -> None:
     observer = container.observer()
-    assert yaml.safe_load((container.targets / "demo.yml").read_text()) == [{"targets": [f"demo:{PORT}"]}]
+    assert yaml.safe_load((container.targets / "demo.yml").read_text()) == [TARGET]
     eventually(lambda: collector.traces and collector.logs, within_s=60)
     assert container.is_well(observer)
 

@@ -256,7 +256,7 @@ def serving(image: Image, config: Path) -> Iterator[Serving]:
 def test_it_serves_and_its_health_check_knows_whether_it_does(serving: Serving) -> None:
     assert serving.is_well()
     assert "mcp_gateway_build_info" in httpx.get(f"{serving.observer}/metrics", verify=TLS).text
-    assert httpx.post(f"{serving.relay}/ws/engineering", json={}, verify=TLS).status_code == 401
+    assert httpx.post(f"{serving.relay}/ws/platform", json={}, verify=TLS).status_code == 401
 
     assert serving.stop() == 0
     assert not serving.is_well()
