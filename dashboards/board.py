@@ -9,7 +9,7 @@ from dashboards import variables
 from dashboards.annotations import annotations
 from dashboards.extension import Json, Variable, dashboard_json
 from dashboards.layout import Section, lay_out
-from dashboards.links import TAG, TITLES, Uid, navigation
+from dashboards.links import TAG, TITLES, Uid, navigation, opened
 
 REFRESH: Final = ["5s", "10s", "30s", "1m", "5m", "15m", "1h"]
 
@@ -56,4 +56,4 @@ def board(
         refresh=refresh,
         graphTooltip=core.GRAPH_TOOLTIP_MODE_SHARED_CROSSHAIR,
     )
-    return dashboard_json(dashboard)
+    return opened(dashboard_json(dashboard), filters)

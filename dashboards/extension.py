@@ -97,13 +97,13 @@ class TempoTarget:
     kind = "tempo"
 
     def to_json_data(self) -> Json:
-        """The query as Tempo's data source takes it; a row of its answer is a trace."""
+        """The query as Tempo's data source takes it; a row of its answer is a span and what is selected of it."""
         return {
             "datasource": data_source(self.kind),
             "filters": [],
             "query": self.query,
             "queryType": "traceql",
-            "tableType": "traces",
+            "tableType": "spans",
             "limit": self.limit,
         }
 

@@ -1,8 +1,8 @@
 """Panels, each of one kind of question: a number, a course of time, a ranking, a distribution, states, log lines."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from dashboards.extension import LokiTarget, Panel, Target, TempoTarget
+from dashboards.extension import Json, LokiTarget, Panel, Target, TempoTarget
 from dashboards.fields import (
     CALM,
     COLOURS,
@@ -105,7 +105,37 @@ def chart(
     interval: str | None = None,
 ) -> Panel:
     """A course of time. Steps are drawn as lines."""
-    custom = {
+    options = {
+        "legend": {**LEGEND, "displayMode": "table", "calcs": ["mean", "max", "lastNotNull"]},
+        "tooltip": {"mode": "multi", "sort": "desc"},
+    }
+    defaults = defaults_of(
+        unit,
+        links,
+        steps,
+        GOOD,
+        color={"mode": "palette-classic"},
+        min=0,
+        custom=_drawn(steps, stacked=stacked, bars=bars),
+    )
+    return Panel(
+        type="timeseries",
+        title=title,
+        description=description,
+        targets=targets,
+        options=options,
+        defaults=defaults,
+        overrides=_coloured(targets),
+        since=since,
+        interval=interval,
+        width=width,
+        height=height,
+    )
+
+
+def _drawn(steps: Steps, *, stacked: bool, bars: bool) -> Json:
+    """How a chart's series are drawn."""
+    return {
         "axisPlacement": "auto",
         "axisLabel": "",
         "axisColorMode": "text",
@@ -126,32 +156,18 @@ def chart(
         "stacking": {"group": "A", "mode": "normal" if stacked else "none"},
         "thresholdsStyle": {"mode": "dashed" if steps else "off"},
     }
-    options = {
-        "legend": {**LEGEND, "displayMode": "table", "calcs": ["mean", "max", "lastNotNull"]},
-        "tooltip": {"mode": "multi", "sort": "desc"},
-    }
-    defaults = defaults_of(unit, links, steps, GOOD, color={"mode": "palette-classic"}, min=0, custom=custom)
+
+
+def _coloured(targets: Sequence[Target]) -> list[Json]:
+    """The colours of series that mean the same in every panel."""
     named = {target.legend for target in targets if not isinstance(target, TempoTarget)}
     if "{{status}}" in named:
         named |= {"success", "error"}
-    overrides = [
+    return [
         override(name, color={"mode": "fixed", "fixedColor": colour})
         for name, colour in COLOURS.items()
         if name in named
     ]
-    return Panel(
-        type="timeseries",
-        title=title,
-        description=description,
-        targets=targets,
-        options=options,
-        defaults=defaults,
-        overrides=overrides,
-        since=since,
-        interval=interval,
-        width=width,
-        height=height,
-    )
 
 
 def ranking(

@@ -35,10 +35,10 @@ class Scope:
                 raise ValueError(f"{metric.name}: has no label for {matcher}")
         return self._selector(metric.name + suffix, frozenset(metric.labels), matchers)
 
-    def recorded(self, rule: str) -> str:
+    def recorded(self, rule: str, *matchers: str) -> str:
         """A selector of a recording rule, whose name begins with its labels: `workspace_token:…`."""
         labels = frozenset(rule.partition(":")[0].split("_"))
-        return self._selector(rule, labels)
+        return self._selector(rule, labels, matchers)
 
     def of_target(self, name: str) -> str:
         """A selector of a series that Prometheus itself writes about a target, as `up`."""
@@ -83,7 +83,8 @@ def increase(selector: str, window: str = RANGE) -> str:
 def gained(selector: str, window: str = RANGE) -> str:
     """A counter's increase between the first and the last sample of the window: whole calls, none made up at its edges.
 
-    A counter goes back only when a gateway has lost its data; what it has gained then is left to `increase`.
+    A counter goes back only when a gateway has lost its data; what it has gained then is left to `increase`. It reads
+    each sample four times: for few series.
     """
     exact = f"max_over_time({selector}[{window}]) - min_over_time({selector}[{window}])"
     return f"{exact} unless resets({selector}[{window}]) > 0 or {increase(selector, window)}"

@@ -1,9 +1,13 @@
-"""Tables: the same labels' values side by side."""
+"""Tables: the same labels' values side by side.
+
+Grafana finds a field by its display name where it renames and orders (`organize`), and by that or its own name where it
+chooses (`filterFieldsByName`, `byName`). A data source may give a field another display name: that is `also`.
+"""
 
 from collections.abc import Sequence
 from typing import Any
 
-from dashboards.extension import Json, Panel, Target
+from dashboards.extension import Json, Panel, Target, TempoTarget
 from dashboards.fields import GOOD, Links, Steps, defaults_of, override, thresholds
 
 
@@ -50,22 +54,12 @@ def table(
     before: Sequence[Json] = (),
     since: str | None = None,
 ) -> Panel:
-    """Rows with the same labels become one; only `columns` are shown, in their order, the highest `sort` first."""
-    titles = {field: column.title for column in columns for field in column.fields}
-    shown: Sequence[Json] = [
-        *before,
-        {"id": "merge", "options": {}},
-        {"id": "filterFieldsByName", "options": {"include": {"names": list(titles)}}},
-        {
-            "id": "organize",
-            "options": {
-                "excludeByName": {},
-                "includeByName": {},
-                "indexByName": {field: place for place, field in enumerate(titles)},
-                "renameByName": titles,
-            },
-        },
-    ]
+    """Rows with the same labels become one; only `columns` are shown, in their order, the highest `sort` first.
+
+    Spans stay as they are: Tempo sends how far a search is beside them, which would become a row, or part of one.
+    """
+    spans = all(isinstance(target, TempoTarget) for target in targets)
+    merged = [] if spans else [{"id": "merge", "options": {}}]
     options = {
         "showHeader": True,
         "cellHeight": "sm",
@@ -81,11 +75,28 @@ def table(
         options=options,
         defaults=defaults_of("short", (), (), "text", noValue="", color={"mode": "thresholds"}, custom=custom),
         overrides=[found for column in columns if (found := column.override()) is not None],
-        transformations=shown,
+        transformations=[*before, *merged, *_chosen(columns)],
         since=since,
         width=width,
         height=height,
     )
+
+
+def _chosen(columns: Sequence[Column]) -> list[Json]:
+    """The columns' fields alone, by their titles and in their order."""
+    titles = {field: column.title for column in columns for field in column.fields}
+    return [
+        {"id": "filterFieldsByName", "options": {"include": {"names": list(titles)}}},
+        {
+            "id": "organize",
+            "options": {
+                "excludeByName": {},
+                "includeByName": {},
+                "indexByName": {field: place for place, field in enumerate(titles)},
+                "renameByName": titles,
+            },
+        },
+    ]
 
 
 def from_labels(numbers: Sequence[str]) -> list[Json]:

@@ -39,5 +39,5 @@ def log_count(expr: str, legend: str = "") -> LokiTarget:
 
 
 def traces(query: str, most: int | None = 20) -> TempoTarget:
-    """A TraceQL query; a row of its answer is a trace."""
+    """A TraceQL query; a row of its answer is a span that it finds."""
     return TempoTarget(query=query, limit=most)

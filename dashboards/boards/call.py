@@ -4,6 +4,7 @@ from dashboards import variables
 from dashboards.board import board
 from dashboards.boards import drills
 from dashboards.extension import Json
+from dashboards.fields import VISIBLE
 from dashboards.layout import Section
 from dashboards.links import Uid, drill
 from dashboards.panels import chart, logs, stat, waterfall
@@ -13,8 +14,11 @@ from dashboards.queries import logs as log
 from dashboards.queries import traces as trace
 from dashboards.tables import Column, from_labels, table
 from dashboards.targets import lines, log_counts, over_time, traces
+from gateway.observer import signals
 
 SLOW_S = 1.0
+HIDDEN = "traceIdHidden"
+"""The field of the trace's id, where a row is a span. Grafana shows it only if it is told to."""
 
 
 def call() -> Json:
@@ -111,38 +115,35 @@ def _said() -> Section:
 
 def _worth_a_look() -> Section:
     columns = [
-        Column("traceID", "Trace", links=[drills.call("Trace")]),
-        Column("startTime", "Start"),
-        Column("traceName", "Call"),
-        Column("traceDuration", "Duration", "ms"),
+        Column("time", "Start", "dateTimeAsSystem", also="Start time"),
+        Column(HIDDEN, "Trace", links=[drills.call("Trace")], custom__hidden=False, custom__hideFrom=VISIBLE),
+        Column(signals.MCP_WORKSPACE_ID, "Workspace"),
+        Column(signals.GEN_AI_TOOL_NAME, "Call", links=[drills.call("Trace")]),
+        Column(signals.MCP_SERVER_SLUG, "Server"),
+        Column(signals.MCP_TOKEN_ID, "Token"),
+        Column(signals.ERROR_TYPE, "Error type"),
+        Column("duration", "Duration", "ns", also="Duration"),
     ]
+    slow = (
+        f"Calls of the time range that took longer than {SLOW_S:g} s; a click on the trace or the call opens it above."
+    )
     return Section(
         "Calls that are worth a look",
+        [table("Slow calls", slow, [traces(trace.slow(SLOW_S))], columns, sort="Duration")],
         [
             table(
-                "Slow calls",
-                f"Calls of the time range that took longer than {SLOW_S:g} s; the trace id opens one above.",
-                [traces(trace.slow(SLOW_S))],
-                columns,
-                sort="Duration",
-                width=12,
-                height=9,
-            ),
-            table(
                 "Failed calls",
-                "Calls of the time range that failed; the trace id opens one above.",
+                "Calls of the time range that failed; a click on the trace or the call opens it above.",
                 [traces(trace.failed())],
                 columns,
                 sort="Start",
-                width=12,
-                height=9,
-            ),
+            )
         ],
         [
             chart(
                 "Usual phases",
-                "p95 of each phase, of all calls to the chosen servers: to hold one call against.",
-                over_time(gateway.phases(Scope("server"), 0.95), "{{phase}}"),
+                "p95 of each phase, of the calls of all workspaces to the chosen servers: to hold one call against.",
+                over_time(gateway.phases(Scope("server"), 0.95), "{{phase}}", exemplar=True),
                 unit="s",
                 width=24,
                 links=[drill(Uid.GATEWAY, "The gateway itself")],

@@ -83,5 +83,5 @@ def workspace(uid: Uid, title: str, where: Where = SERIES) -> DataLink:
 
 
 def call(column: str) -> DataLink:
-    """From a trace's id to the call."""
-    return drill(Uid.CALL, "This call", trace_id=of_row(column))
+    """From a trace's id in a table's row to the call, in its workspace."""
+    return drill(Uid.CALL, "This call", trace_id=of_row(column), workspace=row("workspace"))

@@ -2,8 +2,8 @@
 
 from dashboards import variables
 from dashboards.board import board
-from dashboards.boards import drills
-from dashboards.extension import Json
+from dashboards.boards import drills, pipeline
+from dashboards.extension import Json, Panel
 from dashboards.fields import BAD, FAIR, GOOD, Steps
 from dashboards.layout import Section
 from dashboards.links import Uid, drill
@@ -27,7 +27,7 @@ def gateway() -> Json:
     return board(
         Uid.GATEWAY,
         "Telemetry's lag and loss, event loops, what the gateway adds to a call, and what scraping it costs.",
-        [_answer(), _telemetry(), _overhead(), _requests(), _processes()],
+        [_answer(), _telemetry(), pipeline.on_their_way(), _overhead(), _requests(), _processes()],
         more=[variables.instance()],
         since="now-3h",
     )
@@ -122,35 +122,40 @@ def _telemetry() -> Section:
                 width=8,
             ),
         ],
-        [
-            chart(
-                "Series over budget",
-                "Records that were counted under __other__, because a metric's series budget is used up.",
-                over_time(query.overflow(SCOPE), "{{metric}}"),
-                unit="short",
-                bars=True,
-                stacked=True,
-                width=8,
-            ),
-            chart(
-                "Calls with unknown usage",
-                "Calls a minute while it was not known what is used of the plan's limit, and what became of them.",
-                over_time(query.usage_unknown(SCOPE), "{{workspace}}: {{decision}}"),
-                unit="cpm",
-                stacked=True,
-                width=8,
-            ),
-            chart(
-                "Deleted from the ledger",
-                "Calls that the ledger deleted because they were older than the plan's retention.",
-                over_time(query.rows_deleted(SCOPE), "{{workspace}}"),
-                unit="short",
-                bars=True,
-                stacked=True,
-                width=8,
-            ),
-        ],
+        _left_out(),
     )
+
+
+def _left_out() -> list[Panel]:
+    """What was not counted by its own name, or was deleted."""
+    return [
+        chart(
+            "Series over budget",
+            "Records that were counted under __other__, because a metric's series budget is used up.",
+            over_time(query.overflow(SCOPE), "{{metric}}"),
+            unit="short",
+            bars=True,
+            stacked=True,
+            width=8,
+        ),
+        chart(
+            "Calls with unknown usage",
+            "Calls a minute while it was not known what is used of the plan's limit, and what became of them.",
+            over_time(query.usage_unknown(SCOPE), "{{workspace}}: {{decision}}"),
+            unit="cpm",
+            stacked=True,
+            width=8,
+        ),
+        chart(
+            "Deleted from the ledger",
+            "Calls that the ledger deleted because they were older than the plan's retention.",
+            over_time(query.rows_deleted(SCOPE), "{{workspace}}"),
+            unit="short",
+            bars=True,
+            stacked=True,
+            width=8,
+        ),
+    ]
 
 
 def _overhead() -> Section:
@@ -162,7 +167,10 @@ def _overhead() -> Section:
             chart(
                 "Overhead",
                 "The time that the gateway itself takes for a call: the total less the upstream's part.",
-                *(over_time(query.overhead_over_time(SCOPE, share), name) for name, share in shares.items()),
+                *(
+                    over_time(query.overhead_over_time(SCOPE, share), name, exemplar=True)
+                    for name, share in shares.items()
+                ),
                 unit="s",
                 steps=OVERHEADS,
                 width=8,
@@ -171,7 +179,7 @@ def _overhead() -> Section:
             chart(
                 "Phases, p95",
                 "Each phase of a call; acquire, send, wait and receive are the upstream's part.",
-                over_time(query.phases(SCOPE, 0.95), "{{phase}}"),
+                over_time(query.phases(SCOPE, 0.95), "{{phase}}", exemplar=True),
                 unit="s",
                 width=8,
                 links=links,
@@ -277,59 +285,70 @@ def _processes() -> Section:
                 height=8,
             ),
         ],
-        [
-            chart(
-                "Scrape duration",
-                "How long Prometheus takes for a scrape of an observer.",
-                over_time(query.scrape_duration(SCOPE), name),
-                unit="s",
-                steps=((2, FAIR), (5, BAD)),
-                width=8,
-            ),
-            chart(
-                "Samples of a scrape",
-                "How many series an observer exposes.",
-                over_time(query.scrape_samples(SCOPE), name),
-                unit="short",
-                width=8,
-            ),
-            states(
-                "Scraped",
-                "Whether Prometheus reached the observer.",
-                over_time(query.scraped(SCOPE), name),
-                names={1: ("up", GOOD), 0: ("down", BAD)},
-                width=8,
-            ),
-        ],
-        [
-            table(
-                "Versions",
-                "How many observers run which version.",
-                [rows(query.versions(SCOPE))],
-                [Column("version", "Version"), Column("Value", "Observers", "locale")],
-                sort="Observers",
-                width=12,
-                height=6,
-            ),
-            table(
-                "Configuration reloads",
-                "Changes of the configuration file in the time range that were taken over, and that were refused.",
-                [rows(query.reloads(SCOPE))],
-                [Column("status", "Outcome"), Column("Value", "Reloads", "locale", decimals=0)],
-                sort="Reloads",
-                width=6,
-                height=6,
-            ),
-            stat(
-                "Configuration file",
-                "Whether the file is the one that holds; a refused one is as if it had not been written.",
-                at_once(query.configured(SCOPE), "{{instance}}"),
-                unit="none",
-                steps=((1, GOOD),),
-                first=BAD,
-                width=6,
-                height=6,
-                names={1: "holds", 0: "refused"},
-            ),
-        ],
+        _scrapes(),
+        _configuration(),
     )
+
+
+def _scrapes() -> list[Panel]:
+    """What scraping an observer costs, and whether it works."""
+    name = "{{instance}}"
+    return [
+        chart(
+            "Scrape duration",
+            "How long Prometheus takes for a scrape of an observer.",
+            over_time(query.scrape_duration(SCOPE), name),
+            unit="s",
+            steps=((2, FAIR), (5, BAD)),
+            width=8,
+        ),
+        chart(
+            "Samples of a scrape",
+            "How many series an observer exposes.",
+            over_time(query.scrape_samples(SCOPE), name),
+            unit="short",
+            width=8,
+        ),
+        states(
+            "Scraped",
+            "Whether Prometheus reached the observer.",
+            over_time(query.scraped(SCOPE), name),
+            names={1: ("up", GOOD), 0: ("down", BAD)},
+            width=8,
+        ),
+    ]
+
+
+def _configuration() -> list[Panel]:
+    """Which version and which configuration hold."""
+    return [
+        table(
+            "Versions",
+            "How many observers run which version.",
+            [rows(query.versions(SCOPE))],
+            [Column("version", "Version"), Column("Value", "Observers", "locale")],
+            sort="Observers",
+            width=12,
+            height=6,
+        ),
+        table(
+            "Configuration reloads",
+            "Changes of the configuration file in the time range that were taken over, and that were refused.",
+            [rows(query.reloads(SCOPE))],
+            [Column("status", "Outcome"), Column("Value", "Reloads", "locale", decimals=0)],
+            sort="Reloads",
+            width=6,
+            height=6,
+        ),
+        stat(
+            "Configuration file",
+            "Whether the file is the one that holds; a refused one is as if it had not been written.",
+            at_once(query.configured(SCOPE), "{{instance}}"),
+            unit="none",
+            steps=((1, GOOD),),
+            first=BAD,
+            width=6,
+            height=6,
+            names={1: "holds", 0: "refused"},
+        ),
+    ]

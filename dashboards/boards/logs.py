@@ -3,7 +3,7 @@
 from dashboards import variables
 from dashboards.board import board
 from dashboards.boards import drills
-from dashboards.extension import Json
+from dashboards.extension import Json, Panel
 from dashboards.fields import BAD, GOOD
 from dashboards.layout import Section
 from dashboards.links import Uid, drill, of_row, of_series
@@ -22,7 +22,7 @@ def logs_dashboard() -> Json:
         "Every call as it happens; of a failed one the whole error message and what the upstream answered.",
         [_answer(), _calls(), _lines()],
         filters=("workspace", "server", "tool", "member"),
-        more=[variables.status(), variables.error_type(), variables.text("search", "Search")],
+        more=[variables.status(), variables.error_type(), variables.text("search", "Search (regular expression)")],
         first="loki",
         sources=("loki", "prometheus"),
         since="now-1h",
@@ -121,47 +121,52 @@ def _lines() -> Section:
                 width=12,
             ),
         ],
-        [
-            table(
-                "What fails most",
-                "The ten most frequent failures that the filters leave.",
-                [_instant_rows(query.top_failures(10))],
-                [
-                    Column("server_slug", "Server"),
-                    Column("tool_name", "Tool"),
-                    Column(
-                        "error_type",
-                        "Error type",
-                        links=[
-                            drill(
-                                Uid.LOGS,
-                                "These calls",
-                                server=of_row("Server"),
-                                tool=of_row("Tool"),
-                                error_type=of_row("Error type"),
-                                status="error",
-                            )
-                        ],
-                    ),
-                    Column("Value #A", "Calls", "locale"),
-                ],
-                sort="Calls",
-                width=12,
-                height=9,
-            ),
-            chart(
-                "Failures over time",
-                "How many calls failed, by kind.",
-                log_counts(query.count_failed("error_type"), "{{error_type}}"),
-                unit="short",
-                stacked=True,
-                bars=True,
-                width=12,
-                height=9,
-                links=[drill(Uid.LOGS, "These calls", status="error", error_type=of_series("error_type"))],
-            ),
-        ],
+        _what_fails(),
     )
+
+
+def _what_fails() -> list[Panel]:
+    """What fails most, and when."""
+    return [
+        table(
+            "What fails most",
+            "The ten most frequent failures that the filters leave.",
+            [_instant_rows(query.top_failures(10))],
+            [
+                Column("server_slug", "Server"),
+                Column("tool_name", "Tool"),
+                Column(
+                    "error_type",
+                    "Error type",
+                    links=[
+                        drill(
+                            Uid.LOGS,
+                            "These calls",
+                            server=of_row("Server"),
+                            tool=of_row("Tool"),
+                            error_type=of_row("Error type"),
+                            status="error",
+                        )
+                    ],
+                ),
+                Column("Value #A", "Calls", "locale"),
+            ],
+            sort="Calls",
+            width=12,
+            height=9,
+        ),
+        chart(
+            "Failures over time",
+            "How many calls failed, by kind.",
+            log_counts(query.count_failed("error_type"), "{{error_type}}"),
+            unit="short",
+            stacked=True,
+            bars=True,
+            width=12,
+            height=9,
+            links=[drill(Uid.LOGS, "These calls", status="error", error_type=of_series("error_type"))],
+        ),
+    ]
 
 
 _instant_rows = log_count

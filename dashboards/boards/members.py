@@ -2,7 +2,7 @@
 
 from dashboards.board import board
 from dashboards.boards import drills, totals
-from dashboards.extension import Json
+from dashboards.extension import Json, Panel
 from dashboards.fields import FAILURES, FAIR, GOOD, LATENCY
 from dashboards.layout import Section
 from dashboards.links import Uid
@@ -15,7 +15,7 @@ from dashboards.targets import at_once, over_time, rows
 
 SCOPE = Scope("workspace", "server", "tool", "token")
 CONFIGURED = Scope("workspace", "token")
-NAME = "{{name}}"
+NAME = "{{workspace}} / {{name}}"
 
 
 def members() -> Json:
@@ -90,33 +90,38 @@ def _who() -> Section:
                 height=12,
                 width=6,
             ),
-            table(
-                "All members",
-                "Who called a tool in the time range; counts are approximate. Who is gone is shown by the token's id.",
-                [
-                    rows(f"{query.count(SCOPE)} > 0"),
-                    rows(query.failure_ratio(SCOPE)),
-                    rows(query.average(SCOPE)),
-                    rows(query.duration(SCOPE, 0.95)),
-                    rows(query.tools_used(SCOPE)),
-                    rows(query.last_used(CONFIGURED)),
-                ],
-                [
-                    Column("name", "Member", links=drills.member(drills.row)),
-                    Column("workspace", "Workspace"),
-                    Column("token", "Token"),
-                    Column("Value #A", "Calls", "locale", decimals=0),
-                    Column("Value #B", "Failed", "percentunit", steps=FAILURES, decimals=2),
-                    Column("Value #C", "Average", "s", steps=LATENCY),
-                    Column("Value #D", "p95", "s", steps=LATENCY),
-                    Column("Value #E", "Tools", "locale"),
-                    Column("Value #F", "Last request", "dateTimeFromNow"),
-                ],
-                sort="Calls",
-                width=12,
-                height=12,
-            ),
+            _everybody(),
         ],
+    )
+
+
+def _everybody() -> Panel:
+    """Every member's numbers, side by side."""
+    return table(
+        "All members",
+        "Who called a tool in the time range; counts are approximate. Who is gone is shown by the token's id.",
+        [
+            rows(f"{query.count(SCOPE)} > 0"),
+            rows(query.failure_ratio(SCOPE)),
+            rows(query.average(SCOPE)),
+            rows(query.duration(SCOPE, 0.95)),
+            rows(query.tools_used(SCOPE)),
+            rows(query.last_used(CONFIGURED)),
+        ],
+        [
+            Column("name", "Member", links=drills.member(drills.row)),
+            Column("workspace", "Workspace"),
+            Column("token", "Token"),
+            Column("Value #A", "Calls", "locale", decimals=0),
+            Column("Value #B", "Failed", "percentunit", steps=FAILURES, decimals=2),
+            Column("Value #C", "Average", "s", steps=LATENCY),
+            Column("Value #D", "p95", "s", steps=LATENCY),
+            Column("Value #E", "Tools", "locale"),
+            Column("Value #F", "Last request", "dateTimeFromNow"),
+        ],
+        sort="Calls",
+        width=12,
+        height=12,
     )
 
 
@@ -148,7 +153,7 @@ def _timeline() -> Section:
             ),
             chart(
                 "p95 by member",
-                "What upstreams took at most for 95 of 100 calls. A point is a single call: it leads to its trace.",
+                "What upstreams took at most for 95 of 100 calls. A point is a single call, and leads to it.",
                 over_time(query.duration_over_time(SCOPE, 0.95), NAME, exemplar=True),
                 unit="s",
                 steps=LATENCY,

@@ -63,7 +63,7 @@ def _answer() -> Section:
             stat(
                 "Success rate",
                 "The share of the calls in the time range that succeeded, refused ones counted as failed.",
-                at_once(calls.success_ratio(SCOPE)),
+                at_once(calls.success_ratio_of_all(SCOPE)),
                 unit="percentunit",
                 decimals=2,
                 steps=((0.95, FAIR), (0.99, GOOD)),
@@ -74,7 +74,7 @@ def _answer() -> Section:
             stat(
                 "Average response time",
                 "What upstreams took for a call of the time range, on average; a call that was not sent took none.",
-                at_once(calls.average(SCOPE)),
+                at_once(calls.average_of_all(SCOPE)),
                 unit="s",
                 steps=LATENCY,
                 first=GOOD,
@@ -113,7 +113,7 @@ def _health() -> Section:
             ),
             chart(
                 "Response time",
-                "What upstreams took for a call. A point is a single call: it leads to its trace.",
+                "What upstreams took for a call. A point is a single call, and leads to it.",
                 *durations,
                 unit="s",
                 steps=LATENCY,
@@ -131,7 +131,7 @@ def _health() -> Section:
             ),
             chart(
                 "Gateway against upstream",
-                "Where a call's time goes on average, phase by phase: wait is the upstream at work.",
+                "Where a call's time goes on average, phase by phase, of all workspaces: wait is the upstream at work.",
                 over_time(calls.phase_average_over_time(Scope()), "{{phase}}"),
                 unit="s",
                 stacked=True,
@@ -167,14 +167,14 @@ def _who_and_what() -> Section:
             ranking(
                 "Most called tools",
                 "The ten tools with the most calls in the time range, approximately.",
-                at_once(calls.most_called(SCOPE, 10), "{{server}} / {{tool}}"),
+                at_once(calls.most_called(SCOPE, 10), "{{workspace}} / {{server}} / {{tool}}"),
                 unit="locale",
                 links=drills.tool(),
             ),
             ranking(
                 "Most failing tools",
                 "The ten tools of which the highest share of calls failed in the time range.",
-                at_once(calls.most_failing(SCOPE, 10), "{{server}} / {{tool}}"),
+                at_once(calls.most_failing(SCOPE, 10), "{{workspace}} / {{server}} / {{tool}}"),
                 unit="percentunit",
                 steps=FAILURES,
                 links=drills.tool(),
@@ -182,7 +182,7 @@ def _who_and_what() -> Section:
             ranking(
                 "Most active members",
                 "The ten members and bots with the most calls in the time range, approximately.",
-                at_once(members.most_active(SCOPE, 10), "{{name}}"),
+                at_once(members.most_active(SCOPE, 10), "{{workspace}} / {{name}}"),
                 unit="locale",
                 links=drills.member(),
             ),

@@ -2,20 +2,21 @@
 
 from dashboards.board import board
 from dashboards.boards import drills, totals
-from dashboards.extension import Json
+from dashboards.extension import Json, Panel
 from dashboards.fields import BAD, FAILURES, FAIR, GOOD, LATENCY
 from dashboards.layout import Section
 from dashboards.links import Uid, drill, of_series
-from dashboards.panels import chart, stat, states
+from dashboards.panels import chart, heatmap, stat, states
 from dashboards.promql import Scope
 from dashboards.queries import calls
 from dashboards.queries import servers as query
 from dashboards.tables import Column, table
-from dashboards.targets import at_once, over_time, rows
+from dashboards.targets import at_once, buckets, over_time, rows
 
 SCOPE = Scope("workspace", "server")
 BY = calls.SERVER
 NAME = "{{workspace}} / {{server}}"
+SENT = "Without calls that the gateway refused. Reads recording rules."
 
 
 def servers() -> Json:
@@ -110,29 +111,12 @@ def _now() -> Section:
 def _load() -> Section:
     return Section(
         "Are they quick",
-        [
-            chart(
-                "Average latency by server",
-                "What a server took for a call, on average.",
-                over_time(calls.average_over_time(SCOPE, *BY), NAME),
-                unit="s",
-                steps=LATENCY,
-                links=drills.server(),
-            ),
-            chart(
-                "p95 latency by server",
-                "What a server took at most for 95 of 100 calls. A point is a single call: it leads to its trace.",
-                over_time(calls.duration_over_time(SCOPE, 0.95, *BY), NAME, exemplar=True),
-                unit="s",
-                steps=LATENCY,
-                links=drills.server(),
-            ),
-        ],
+        _latencies(),
         [
             chart(
                 "Time to the first byte",
-                "p95 of the time in which the server works: without connecting, and without receiving all of it.",
-                over_time(query.waiting(Scope("server"), 0.95), "{{server}}"),
+                "p95 of the time in which the server works, without connecting and receiving; of all workspaces.",
+                over_time(query.waiting(Scope("server"), 0.95), "{{server}}", exemplar=True),
                 unit="s",
                 steps=LATENCY,
                 width=8,
@@ -158,6 +142,40 @@ def _load() -> Section:
             ),
         ],
     )
+
+
+def _latencies() -> list[Panel]:
+    """How long servers take, on average, at most and each call."""
+    return [
+        chart(
+            "Average latency by server",
+            f"What a server took for a call, on average. {SENT}",
+            over_time(query.average_latency(SCOPE), NAME),
+            unit="s",
+            steps=LATENCY,
+            width=8,
+            links=drills.server(),
+            interval=query.RECORDED_EVERY,
+        ),
+        chart(
+            "p95 latency by server",
+            f"What a server took at most for 95 of 100 calls. {SENT}",
+            over_time(query.latency(SCOPE, 0.95), NAME),
+            unit="s",
+            steps=LATENCY,
+            width=8,
+            links=drills.server(),
+            interval=query.RECORDED_EVERY,
+        ),
+        heatmap(
+            "Spread of latencies",
+            "How many calls took how long, refused ones (0 s) too. A point is a single call, and leads to it.",
+            buckets(calls.distribution(SCOPE)),
+            unit="s",
+            width=8,
+            links=[drills.all_calls()],
+        ),
+    ]
 
 
 def _failures() -> Section:

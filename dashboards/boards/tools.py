@@ -2,7 +2,7 @@
 
 from dashboards.board import board
 from dashboards.boards import drills, totals
-from dashboards.extension import Json
+from dashboards.extension import Json, Panel
 from dashboards.fields import FAILURES, GOOD, LATENCY
 from dashboards.layout import Section
 from dashboards.links import Uid, drill
@@ -15,7 +15,7 @@ from dashboards.targets import at_once, buckets, over_time, rows
 SCOPE = Scope("workspace", "server", "tool", "token")
 OFFERED = Scope("workspace", "server")
 BY = calls.TOOL
-NAME = "{{server}} / {{tool}}"
+NAME = "{{workspace}} / {{server}} / {{tool}}"
 
 
 def tools() -> Json:
@@ -149,23 +149,7 @@ def _over_time() -> Section:
                 links=drills.tool(),
             ),
         ],
-        [
-            chart(
-                "p95 by tool",
-                "What upstreams took at most for 95 of 100 calls. A point is a single call: it leads to its trace.",
-                over_time(calls.duration_over_time(SCOPE, 0.95, *BY), NAME, exemplar=True),
-                unit="s",
-                steps=LATENCY,
-                links=drills.tool(),
-            ),
-            heatmap(
-                "Spread of durations",
-                "How many calls took how long: two bands are two kinds of calls. A point is a single call.",
-                buckets(calls.distribution(SCOPE)),
-                unit="s",
-                links=[drills.all_calls()],
-            ),
-        ],
+        _durations(),
         [
             chart(
                 "Failures by tool and kind",
@@ -185,6 +169,27 @@ def _over_time() -> Section:
             )
         ],
     )
+
+
+def _durations() -> list[Panel]:
+    """How long tools take."""
+    return [
+        chart(
+            "p95 by tool",
+            "What upstreams took at most for 95 of 100 calls. A point is a single call, and leads to it.",
+            over_time(calls.duration_over_time(SCOPE, 0.95, *BY), NAME, exemplar=True),
+            unit="s",
+            steps=LATENCY,
+            links=drills.tool(),
+        ),
+        heatmap(
+            "Spread of durations",
+            "How many calls took how long: two bands are two kinds of calls. A point is a single call.",
+            buckets(calls.distribution(SCOPE)),
+            unit="s",
+            links=[drills.all_calls()],
+        ),
+    ]
 
 
 def _catalogues() -> Section:

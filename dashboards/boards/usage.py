@@ -2,7 +2,7 @@
 
 from dashboards.board import board
 from dashboards.boards import drills
-from dashboards.extension import Json
+from dashboards.extension import Json, Panel
 from dashboards.fields import CALM, FAIR, GOOD, SHARE_OF_LIMIT, texts
 from dashboards.layout import Section
 from dashboards.links import Uid
@@ -108,49 +108,53 @@ def _forecast() -> Section:
                 interval="1d",
             ),
         ],
+        [_plans()],
+    )
+
+
+def _plans() -> Panel:
+    """Every workspace's plan and pace, side by side."""
+    return table(
+        "All workspaces",
+        "Each workspace's plan and pace. Without a limit, the columns that need one are empty.",
         [
-            table(
-                "All workspaces",
-                "Each workspace's plan and pace. Without a limit, the columns that need one are empty.",
-                [
-                    rows(query.used(SCOPE)),
-                    rows(query.plan(SCOPE)),
-                    rows(query.share(SCOPE)),
-                    rows(query.projected_share(SCOPE)),
-                    rows(query.reached(SCOPE)),
-                    rows(query.calls_a_day(SCOPE)),
-                    rows(query.calls_a_day_left(SCOPE)),
-                    rows(query.period_end_ms(SCOPE)),
-                ],
-                [
-                    Column("workspace", "Workspace", links=[drills.workspace(Uid.MEMBERS, "Who calls", drills.row)]),
-                    Column("plan", "Plan"),
-                    Column("Value #A", "Used", "locale"),
-                    Column("Value #B", "Limit", "locale"),
-                    Column("Value #C", "Used of it", "percentunit", steps=SHARE_OF_LIMIT),
-                    Column("Value #D", "At the month's end", "percentunit", steps=SHARE_OF_LIMIT),
-                    Column("Value #E", "Reached", "dateTimeAsLocal", mappings=texts(NOT_THIS_MONTH)),
-                    Column("Value #F", "Calls a day", "locale", decimals=0),
-                    Column("Value #G", "Left a day", "locale", decimals=0),
-                    Column("Value #H", "Month ends", "dateTimeAsLocal"),
-                ],
-                sort="Used of it",
-                height=8,
-            )
+            rows(query.used(SCOPE)),
+            rows(query.plan(SCOPE)),
+            rows(query.share(SCOPE)),
+            rows(query.projected_share(SCOPE)),
+            rows(query.reached(SCOPE)),
+            rows(query.calls_a_day(SCOPE)),
+            rows(query.calls_a_day_left(SCOPE)),
+            rows(query.period_end_ms(SCOPE)),
         ],
+        [
+            Column("workspace", "Workspace", links=[drills.workspace(Uid.MEMBERS, "Who calls", drills.row)]),
+            Column("plan", "Plan"),
+            Column("Value #A", "Used", "locale"),
+            Column("Value #B", "Limit", "locale"),
+            Column("Value #C", "Used of it", "percentunit", steps=SHARE_OF_LIMIT),
+            Column("Value #D", "At the month's end", "percentunit", steps=SHARE_OF_LIMIT),
+            Column("Value #E", "Reached", "dateTimeAsLocal", mappings=texts(NOT_THIS_MONTH)),
+            Column("Value #F", "Calls a day", "locale", decimals=0),
+            Column("Value #G", "Left a day", "locale", decimals=0),
+            Column("Value #H", "Month ends", "dateTimeAsLocal"),
+        ],
+        sort="Used of it",
+        height=8,
     )
 
 
 def _what_for() -> Section:
     month = "in this month of the dashboard's time zone, approximately. Reads a recording rule."
+    dates = "If the dashboard shows chosen dates instead of the time up to now, it is those."
     by_member = with_names(SCOPE, f"{calls.count_over_weeks(SCOPE, *calls.MEMBER)} > 0")
     return Section(
         "What for",
         [
             ranking(
                 "Members of this month",
-                f"Members and bots with the most calls {month}",
-                at_once(top(15, by_member), "{{name}}"),
+                f"Members and bots with the most calls {month} {dates}",
+                at_once(top(15, by_member), f"{NAME} / {{{{name}}}}"),
                 unit="locale",
                 links=drills.member(),
                 width=12,
@@ -159,8 +163,11 @@ def _what_for() -> Section:
             ),
             ranking(
                 "Tools of this month",
-                f"Tools with the most calls {month}",
-                at_once(top(15, f"{calls.count_over_weeks(SCOPE, *calls.TOOL)} > 0"), "{{server}} / {{tool}}"),
+                f"Tools with the most calls {month} {dates}",
+                at_once(
+                    top(15, f"{calls.count_over_weeks(SCOPE, *calls.TOOL)} > 0"),
+                    f"{NAME} / {{{{server}}}} / {{{{tool}}}}",
+                ),
                 unit="locale",
                 links=drills.tool(),
                 width=12,

@@ -1,7 +1,7 @@
 """How many calls, how many of them failed and why, and how long upstreams took.
 
-What is said of all calls together over `$__range` is exact. What is grouped is `increase`, which reads each sample once
-and extrapolates: right to a percent or two, not to the call. The ledger's own counts are `count_in_ledger` and `usage`.
+Counts over `$__range` are `increase`, which extrapolates: right to a percent or two, not to the call. Exact are those
+of whole workspaces (`success_ratio_of_all`, `average_of_all`, `active_members`), and the ledger's own.
 """
 
 from typing import Final, Literal
@@ -20,7 +20,7 @@ from dashboards.promql import (
     top,
     total,
 )
-from dashboards.recorded import CALLS, counted
+from dashboards.recorded import CALLS, CALLS_BY_STATUS, CALLS_BY_TOKEN, DURATION_COUNT, DURATION_SUM, counted
 from gateway.observer.signals import LEDGER_CALLS, PHASE_DURATION, TOOL_CALL_DURATION, TOOL_CALLS, Metric
 
 FAILED: Final = 'status="error"'
@@ -31,12 +31,12 @@ MEMBER: Final = ("workspace", "token")
 
 def count(scope: Scope, *by: str) -> str:
     """Calls."""
-    return _grown(scope.select(TOOL_CALLS), by)
+    return total(increase(scope.select(TOOL_CALLS)), *by)
 
 
 def count_in_ledger(scope: Scope, period: Literal["today", "week", "month"]) -> str:
     """Calls since midnight, Monday or the first in UTC. Every replica says the same: the highest is the newest."""
-    return total(highest(scope.select(LEDGER_CALLS, f'period="{period}"'), "workspace"))
+    return total(highest(scope.select(LEDGER_CALLS, f'period="{period}"'), "job", "workspace"))
 
 
 def count_over_weeks(scope: Scope, *by: str) -> str:
@@ -51,7 +51,7 @@ def count_each_day(scope: Scope, *by: str) -> str:
 
 def failures(scope: Scope, *by: str) -> str:
     """Calls that failed."""
-    return _grown(scope.select(TOOL_CALLS, FAILED), by)
+    return total(increase(scope.select(TOOL_CALLS, FAILED)), *by)
 
 
 def per_minute(scope: Scope, *by: str) -> str:
@@ -75,15 +75,21 @@ def failure_ratio_over_time(scope: Scope, *by: str) -> str:
     return ratio(failed, total(rate(scope.select(TOOL_CALLS)), *by))
 
 
-def success_ratio(scope: Scope) -> str:
-    """The share of calls that succeeded."""
-    return f"1 - {failure_ratio(scope)}"
+def success_ratio_of_all(scope: Scope) -> str:
+    """The share of a workspace's calls that succeeded."""
+    failed = total(gained(scope.recorded(CALLS_BY_STATUS, FAILED)))
+    return f"1 - {ratio(failed, total(gained(scope.recorded(CALLS_BY_STATUS))))}"
 
 
 def average(scope: Scope, *by: str) -> str:
     """Seconds that an upstream took, on average."""
-    took = _grown(scope.select(TOOL_CALL_DURATION, suffix="_sum"), by)
-    return f"{took} / ({_grown(scope.select(TOOL_CALL_DURATION, suffix='_count'), by)} > 0)"
+    took = total(increase(scope.select(TOOL_CALL_DURATION, suffix="_sum")), *by)
+    return f"{took} / ({total(increase(scope.select(TOOL_CALL_DURATION, suffix='_count')), *by)} > 0)"
+
+
+def average_of_all(scope: Scope) -> str:
+    """The same of all of a workspace's calls."""
+    return f"{total(gained(scope.recorded(DURATION_SUM)))} / ({total(gained(scope.recorded(DURATION_COUNT)))} > 0)"
 
 
 def average_over_time(scope: Scope, *by: str) -> str:
@@ -135,8 +141,4 @@ def tools_called(scope: Scope, *by: str) -> str:
 
 def active_members(scope: Scope) -> str:
     """How many tokens called a tool."""
-    return or_zero(f"count({total(gained(scope.select(TOOL_CALLS)), *MEMBER)} > 0)")
-
-
-def _grown(selector: str, by: tuple[str, ...]) -> str:
-    return total(increase(selector) if by else gained(selector), *by)
+    return or_zero(f"count({total(f'changes({scope.recorded(CALLS_BY_TOKEN)}[{RANGE}])', *MEMBER)} > 0)")

@@ -19,7 +19,6 @@ def label(attribute: str) -> str:
 
 
 _CALLS: Final = f'{{service_name="{SCOPE}", {label(MCP_EVENT)}="{EVENT}", {label(MCP_WORKSPACE_ID)}=~"$workspace"}}'
-_OF_ANYBODY: Final = f'{{service_name="{SCOPE}", {label(MCP_EVENT)}="{EVENT}"}}'
 _CHOSEN: Final = (
     '| server_slug=~"$server" | tool_name=~"$tool" | token_id=~"$member" '
     '| status=~"$status" | error_type=~"$error_type"'
@@ -60,8 +59,8 @@ def longest() -> str:
 
 
 def of_trace() -> str:
-    """The calls of one trace."""
-    return f'{_OF_ANYBODY} | trace_id="${{trace_id}}"'
+    """The calls of one trace, in the chosen workspaces: their streams alone are read."""
+    return f'{_CALLS} | trace_id="${{trace_id}}"'
 
 
 def measure_of_trace(field: str) -> str:

@@ -1,6 +1,8 @@
 """Are the upstream servers there, how much is asked of them, and what their catalogues cost."""
 
-from dashboards.promql import Scope, aggregate, highest, increase, or_zero, quantile, rate, total
+from typing import Final
+
+from dashboards.promql import RATE, Scope, aggregate, highest, increase, or_zero, quantile, rate, total
 from dashboards.queries import calls
 from dashboards.queries.calls import SERVER
 from gateway.observer.signals import (
@@ -12,6 +14,12 @@ from gateway.observer.signals import (
     UPSTREAM_LAST_SUCCESS,
     UPSTREAM_UP,
 )
+
+UPSTREAM_BUCKET: Final = "workspace_server_le:mcp_gateway_upstream_duration_seconds_bucket:increase5m"
+UPSTREAM_SUM: Final = "workspace_server:mcp_gateway_upstream_duration_seconds_sum:increase5m"
+"""Recording rules of the calls that were sent upstream: without those that the gateway refused, which took no time."""
+RECORDED_EVERY: Final = "1m"
+"""How often those rules are evaluated: a chart of them has no points that are closer."""
 
 
 def up(scope: Scope) -> str:
@@ -60,6 +68,22 @@ def tools_never_called(scope: Scope) -> str:
     called = aggregate("count", SERVER, f"{total(known, *calls.TOOL)} > 0")
     offered = tools(scope, *SERVER)
     return f"clamp_min({offered} - ({called} or 0 * {offered}), 0)"
+
+
+def average_latency(scope: Scope) -> str:
+    """Seconds that a server took for a call that was sent to it, on average, over time."""
+    sent = total(_over_time(scope.recorded(UPSTREAM_BUCKET, 'le="+Inf"')), *SERVER)
+    return f"{total(_over_time(scope.recorded(UPSTREAM_SUM)), *SERVER)} / ({sent} > 0)"
+
+
+def latency(scope: Scope, share: float) -> str:
+    """A quantile of what a server took for a call that was sent to it, in seconds, over time."""
+    return quantile(share, _over_time(scope.recorded(UPSTREAM_BUCKET)), *SERVER)
+
+
+def _over_time(selector: str) -> str:
+    """What the rules recorded since the point before. Windows overlap, which neither quotient nor quantile minds."""
+    return f"sum_over_time({selector}[{RATE}])"
 
 
 def waiting(scope: Scope, share: float) -> str:

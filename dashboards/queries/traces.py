@@ -20,9 +20,9 @@ _CALL: Final = (
     f' && span.{MCP_WORKSPACE_ID} =~ "$workspace" && span.{MCP_SERVER_SLUG} =~ "$server"'
     f' && span.{GEN_AI_TOOL_NAME} =~ "(.+__)?($tool)" && span.{MCP_TOKEN_ID} =~ "$member"'
 )
-_SELECT: Final = (
-    f"select(span.{GEN_AI_TOOL_NAME}, span.{MCP_SERVER_SLUG}, span.{MCP_TOKEN_ID}, span.{ERROR_TYPE}, status)"
-)
+SHOWN: Final = (MCP_WORKSPACE_ID, GEN_AI_TOOL_NAME, MCP_SERVER_SLUG, MCP_TOKEN_ID, ERROR_TYPE)
+"""The attributes that a row of an answer has, besides when the span began and how long it took."""
+_SELECT: Final = f"select({', '.join(f'span.{name}' for name in SHOWN)})"
 
 
 def slow(seconds: float) -> str:

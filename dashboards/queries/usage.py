@@ -10,29 +10,30 @@ from gateway.observer.signals import PLAN_LIMIT_CALLS, USAGE_CALLS, USAGE_PERIOD
 
 NOT_REACHED: Final = -1
 """A moment that there is not: before there were any."""
-_WORKSPACE: Final = "workspace"
+_WORKSPACE: Final = ("job", "workspace")
+"""Gateways that have nothing to do with each other have jobs of their own, and perhaps workspaces of one name."""
 _MONTH: Final = "86400 * scalar(days_in_month(vector(time())))"
 """The length of this month in UTC, in seconds."""
 
 
 def used(scope: Scope) -> str:
     """This month's calls that count against the limit. Every replica says the same: the highest is the newest."""
-    return highest(scope.select(USAGE_CALLS), _WORKSPACE)
+    return highest(scope.select(USAGE_CALLS), *_WORKSPACE)
 
 
 def limit(scope: Scope) -> str:
     """What the plan allows; nothing if it is unlimited."""
-    return highest(scope.select(PLAN_LIMIT_CALLS), _WORKSPACE)
+    return highest(scope.select(PLAN_LIMIT_CALLS), *_WORKSPACE)
 
 
 def plan(scope: Scope) -> str:
     """The limit, with the plan's name."""
-    return highest(scope.select(PLAN_LIMIT_CALLS), _WORKSPACE, "plan")
+    return highest(scope.select(PLAN_LIMIT_CALLS), *_WORKSPACE, "plan")
 
 
 def period_end(scope: Scope) -> str:
     """When the month ends, in seconds since the Unix epoch."""
-    return highest(scope.select(USAGE_PERIOD_END), _WORKSPACE)
+    return highest(scope.select(USAGE_PERIOD_END), *_WORKSPACE)
 
 
 def period_end_ms(scope: Scope) -> str:

@@ -90,6 +90,17 @@ _STREAM: Final = (
     "`skipped` says how many calls are missing, null if nobody can count them. `id:` is a place from which the same "
     "replica goes on. A comment comes every 15 seconds. The stream ends when its bearer is good no more."
 )
+_EVENT: Final[Mapping[str, Any]] = {
+    "type": "object",
+    "description": _STREAM,
+    "properties": {
+        "event": {"type": "string", "enum": ["call", "lag"]},
+        "data": {"type": "string", "contentMediaType": "application/json"},
+        "id": {"type": "string"},
+    },
+    "required": ["event", "data"],
+}
+"""One event of the stream, by the names of its fields."""
 _FILES: Final[Mapping[str, str]] = {
     "csv": "RFC 4180 in UTF-8, with a header: the members of the schema `exported_call`.",
     "jsonl": "In each line an object of the schema `exported_call`.",
@@ -128,7 +139,7 @@ def document(views: Mapping[str, tuple[tuple[str, ...], int]]) -> dict[str, Any]
                 "stream",
                 "The workspace's calls as they happen.",
                 [*_parameters(LIVE_PARAMETERS, MAX_LAST), _LAST_EVENT_ID],
-                {"text/event-stream": _text(_STREAM)},
+                {"text/event-stream": {"schema": _EVENT}},
                 refusals=[status for status in _REFUSALS if status != "429"],
             ),
             PATH: {"get": _DESCRIPTION},

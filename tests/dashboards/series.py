@@ -1,4 +1,4 @@
-"""The series that there are, and their labels: of the gateway, of Prometheus itself, and of recording rules."""
+"""The series that there are, and their labels: of the gateway, Prometheus, the Collector, and recording rules."""
 
 from typing import Final
 
@@ -14,6 +14,20 @@ OF_PROMETHEUS: Final = {
     **dict.fromkeys(PROCESS_METRICS, TARGET),
 }
 """Series that Prometheus itself writes, or of every process, with the labels that may be asked for."""
+_SENT: Final = {"exporter", "server_address", "server_port", "url_path"} | TARGET
+_QUEUED: Final = {"data_type", "exporter"} | TARGET
+_RECEIVED: Final = {"receiver", "transport"} | TARGET
+OF_COLLECTOR: Final = {
+    "otelcol_exporter_queue_size": _QUEUED,
+    "otelcol_exporter_queue_capacity": _QUEUED,
+    "otelcol_exporter_sent_log_records": _SENT,
+    "otelcol_exporter_sent_spans": _SENT,
+    "otelcol_exporter_send_failed_log_records": _SENT,
+    "otelcol_exporter_send_failed_spans": _SENT,
+    "otelcol_receiver_refused_log_records": _RECEIVED,
+    "otelcol_receiver_refused_spans": _RECEIVED,
+}
+"""Series of the OpenTelemetry Collector 0.159, configured as ours; tests/stack/test_collector_metrics.py sees each."""
 LABELS: Final = {label for metric in METRICS for label in metric.labels} | TARGET | {"le"}
 """Of all series together."""
 
@@ -28,7 +42,7 @@ def exposed() -> dict[str, set[str]]:
             found[metric.name + "_count"] = labels
         else:
             found[metric.name] = labels
-    return found | OF_PROMETHEUS
+    return found | OF_PROMETHEUS | OF_COLLECTOR
 
 
 def labels_of(name: str) -> set[str] | None:

@@ -1,13 +1,15 @@
 """What panels of weeks and months read from recording rules is what the raw counters say."""
 
+import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from dashboards.promql import Scope, total
 from dashboards.queries import calls
 from tests.dashboards.promtool import holds
-from tests.dashboards.reading import RULES
+from tests.dashboards.reading import RULES, queries
 
 RECORDING = sorted(RULES.glob("recording*.y*ml"))
 SCOPE = Scope("workspace")
@@ -40,3 +42,16 @@ def test_a_count_of_weeks_is_that_of_the_counters(tmp_path: Path, window: str) -
     }
 
     holds(tmp_path, series, asked, at_s=HOURS * 3600 - 53, interval="1m", rules=RECORDING)
+
+
+def test_every_recorded_series_is_read_by_a_dashboard_or_another_rule() -> None:
+    rules = [
+        rule
+        for path in RULES.glob("*.yml")
+        for group in yaml.safe_load(path.read_text())["groups"]
+        for rule in group["rules"]
+    ]
+    recorded = {rule["record"] for rule in rules if "record" in rule}
+    read = " ".join([*(rule["expr"] for rule in rules), *(query.text for query in queries("prometheus"))])
+
+    assert {name for name in recorded if not re.search(rf"(?<![\w:]){name}(?![\w:])", read)} == set()

@@ -12,7 +12,7 @@ from tests.dashboards.promtool import holds
 
 DAY_S = 86_400
 SCOPE = Scope("workspace")
-LABELS = '{workspace="a"}'
+LABELS = '{job="callscope", workspace="a"}'
 
 
 def gauges(used: int, limit: int, at_s: int) -> dict[str, str]:

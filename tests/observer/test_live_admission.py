@@ -1,5 +1,6 @@
 """Who may read the live stream, for how long, and with which filters: it holds while a stream is open, too."""
 
+import asyncio
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -73,7 +74,7 @@ async def test_a_bearer_without_an_end_has_none(root: Path, writer: Writer) -> N
 async def test_a_stream_ends_when_the_configuration_lets_its_bearer_in_no_more(
     root: Path, change: Callable[[], Config]
 ) -> None:
-    async with serving(root, ATTENTIVE) as server, server.connect() as client:
+    async with asyncio.timeout(10), serving(root, ATTENTIVE) as server, server.connect() as client:
         await client.ready()
         assert (await client.block()) is not None, "a comment: it is looked at again, and is good"
         server.config = change()
@@ -82,7 +83,8 @@ async def test_a_stream_ends_when_the_configuration_lets_its_bearer_in_no_more(
 
 
 async def test_a_busy_stream_is_looked_at_as_often(root: Path, writer: Writer) -> None:
-    async with serving(root, LiveSettings(poll=0.001, keep_alive=0.05)) as server, server.connect() as client:
+    settings = LiveSettings(poll=0.001, keep_alive=0.05)
+    async with asyncio.timeout(10), serving(root, settings) as server, server.connect() as client:
         await client.ready()
         server.config = without_engineering()
         number = 0

@@ -1,5 +1,6 @@
 """What the paths of the whole telemetry plane have in common."""
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,7 @@ async def test_nobody_is_sent_to_an_address_of_the_requests_own_making(config_pa
 
 
 async def test_a_name_that_never_was_is_refused_by_the_live_stream_as_by_every_other_path(config_path: Path) -> None:
-    async with plane(config_path) as http:
+    async with plane(config_path) as http, asyncio.timeout(10):
         live = await http.get(LIVE, params={"server": "nope"}, headers=AUTHORIZATION)
         overview = await http.get(f"{API}/overview", params={"server": "nope"}, headers=AUTHORIZATION)
 

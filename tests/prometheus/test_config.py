@@ -31,7 +31,8 @@ QUIET: Final = {
     "CallscopePlanUsed": "PlanNearingLimit PlanNearlyUsed PlanProjectedOver",
     "CallscopePlanNearlyUsed": "PlanNearingLimit PlanProjectedOver",
 }
-"""Which alerts an alert keeps quiet, of the same thing. CallscopeAbsent, which is of nothing, has a test of its own."""
+"""Which alerts an alert keeps quiet, of the same thing. CallscopeAbsent, which is of nothing, and CallscopeBackEndDown,
+which is of another job, have tests of their own."""
 PAIRS: Final = {(source, f"Callscope{target}") for source, targets in QUIET.items() for target in targets.split()}
 SAME: Final = {"instance": "a:9464", "workspace": "eng", "server": "github", "sink": "ledger"}
 EXAMPLES: Final = {
@@ -179,6 +180,22 @@ def test_an_alert_keeps_quiet_what_it_explains_of_the_same_thing_and_nothing_els
 
     assert sum(scene.quiet for scene in everything) == len(PAIRS)
     eventually(as_they_should_be)
+
+
+@pytest.mark.parametrize(("away", "there"), [("loki", "tempo"), ("tempo", "loki")])
+def test_a_back_end_that_is_down_keeps_quiet_that_the_collector_cannot_send_to_it(
+    tmp_path: Path, away: str, there: str
+) -> None:
+    down = about("CallscopeBackEndDown", away)
+    explained, other = (
+        {**EXAMPLES["CallscopeCollectorStuck"], "exporter": f"otlp_http/{name}"} for name in (away, there)
+    )
+
+    with alertmanager(CONFIG, tmp_path) as url:
+        fire(url, down, explained, other)
+
+        eventually(lambda: statuses(url)[frozenset(explained.items())]["inhibitedBy"])
+        assert not statuses(url)[frozenset(other.items())]["inhibitedBy"]
 
 
 def test_an_alert_is_silenced_as_the_runbook_says(running: str) -> None:

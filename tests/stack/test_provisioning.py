@@ -3,6 +3,7 @@
 import json
 import re
 from typing import Any, Final
+from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 import yaml
@@ -15,7 +16,7 @@ from gateway.observer.logs import log_record
 from gateway.observer.signals import METRICS
 from gateway.observer.traces import spans
 from tests.dashboards.promql import parsed, selectors
-from tests.dashboards.reading import BOARDS, variables
+from tests.dashboards.reading import BOARDS, panels, variables
 from tests.stack.addresses import tree
 from tests.stack.compose_file import ROOT, services
 
@@ -67,7 +68,8 @@ SOURCES: Final[dict[str, dict[str, Any]]] = {
 OPTIONS: Final = {kind: source["jsonData"] for kind, source in SOURCES.items()}
 TO_LOGS: Final = OPTIONS["tempo"]["tracesToLogsV2"]
 TO_METRICS: Final = OPTIONS["tempo"]["tracesToMetrics"]
-TO_TRACES: Final = OPTIONS["loki"]["derivedFields"]
+FROM_EXEMPLARS: Final = OPTIONS["prometheus"]["exemplarTraceIdDestinations"]
+FROM_LOGS: Final = OPTIONS["loki"]["derivedFields"]
 
 
 def test_a_dollar_is_written_twice() -> None:
@@ -94,8 +96,8 @@ def test_the_sources_are_those_of_the_dashboards_and_alertmanager() -> None:
 @pytest.mark.parametrize(
     ("link", "leads_to"),
     [
-        (OPTIONS["prometheus"]["exemplarTraceIdDestinations"][0], "tempo"),
-        (TO_TRACES[0], "tempo"),
+        (FROM_EXEMPLARS[1], "tempo"),
+        (FROM_LOGS[1], "tempo"),
         (TO_LOGS, "loki"),
         (TO_METRICS, "prometheus"),
     ],
@@ -109,9 +111,21 @@ def test_the_interval_is_that_at_which_prometheus_scrapes() -> None:
 
 
 def test_an_exemplar_is_labelled_as_its_link_expects() -> None:
-    [link] = OPTIONS["prometheus"]["exemplarTraceIdDestinations"]
+    for link in FROM_EXEMPLARS:
+        assert set(_exemplar(CALL.trace_id, 1.0, 1).labels) == {link["name"]}
 
-    assert set(_exemplar(CALL.trace_id, 1.0, 1).labels) == {link["name"]}
+
+@pytest.mark.parametrize("link", [FROM_EXEMPLARS[0], FROM_LOGS[0]], ids=["exemplar", "log record"])
+def test_a_trace_id_leads_to_the_dashboard_of_the_call(link: dict[str, Any]) -> None:
+    """Without a data source the address is followed as it is; with one, it would be a query in Explore."""
+    address = urlsplit(link["url"].replace("${__value.raw}", CALL.trace_id))
+    [board] = [board for uid, board in BOARDS.items() if address.path == f"/d/{uid}"]
+    [(name, value)] = parse_qsl(address.query)
+
+    assert "datasourceUid" not in link
+    assert (name, value) == ("var-trace_id", CALL.trace_id)
+    assert name.removeprefix("var-") in variables(board)
+    assert any("${trace_id}" in str(panel["targets"]) for panel in panels(board))
 
 
 def index_labels() -> set[str]:
@@ -123,10 +137,12 @@ def index_labels() -> set[str]:
 
 
 def test_a_log_record_leads_to_its_trace() -> None:
-    [link] = TO_TRACES
-
-    assert (link["matcherType"], link["matcherRegex"]) == ("label", "trace_id")  # Loki's name for the record's own id
-    assert link["url"] == "${__value.raw}"
+    assert [link["url"] for link in FROM_LOGS if "datasourceUid" in link] == ["${__value.raw}"]
+    for link in FROM_LOGS:
+        assert (link["matcherType"], link["matcherRegex"]) == (
+            "label",
+            "trace_id",
+        )  # Loki's name for the record's own id
     assert log_record(CALL, {}).trace_id == bytes.fromhex(CALL.trace_id)
 
 

@@ -127,10 +127,9 @@ def test_a_mistake_is_told_before_anything_is_printed(observer: Observer) -> Non
 
 
 def test_a_server_that_never_was_is_said_at_once_and_not_waited_for(observer: Observer) -> None:
-    refused = run("tail", "--config", str(observer.config), "--server", "nope")
-
-    assert (refused.exit_code, refused.stdout) == (2, "")
-    assert refused.stderr == "--server: 'nope' is not known here (there is github, jira)\n"
+    with Piped("tail", "--config", str(observer.config), "--server", "nope") as tail:
+        assert tail.complaint() == "--server: 'nope' is not known here (there is github, jira)"
+        assert tail.process.wait(timeout=30) == 2
 
 
 def test_a_bearer_that_is_signed_here_lasts_as_long_as_a_stream_may(tmp_path: Path) -> None:
