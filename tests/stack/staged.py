@@ -121,6 +121,7 @@ def _settle(found: Staged) -> None:
     deadline = time.monotonic() + SETTLED_S
     sums: dict[str, Callable[[], float]] = {
         "Prometheus": lambda: found.number("sum(mcp_gateway_tool_calls_total)"),
+        "its rules": lambda: found.number("sum(instance_workspace_status:mcp_gateway_tool_calls:sum)"),
         "Loki": lambda: (
             found.number('sum(count_over_time({service_name="callscope"} | keep service_name [1h]))')
             if False
