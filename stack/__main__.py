@@ -54,7 +54,8 @@ def run(options: list[str]) -> int:
         )
         with contextlib.suppress(KeyboardInterrupt):
             return demo.wait()
-        demo.communicate()  # its sign to end: it reckons up before it does
+        print("ending: the demo reckons up, then Loki writes what it has, in about ten seconds", flush=True)
+        demo.communicate()  # its sign to end
         return demo.returncode
 
 
