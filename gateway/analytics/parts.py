@@ -24,8 +24,8 @@ ALL: Final = Cut()
 BY_TOKEN: Final = Cut(by=("token",))
 BY_SERVER: Final = Cut(by=("server",))
 BY_TOOL: Final = Cut(by=("server", "tool"))
-COUNTS_BY_TOKEN: Final = Cut(by=("token",), percentiles=False)
-COUNTS_BY_ERROR: Final = Cut(by=("error_type",), percentiles=False)
+COUNTS_BY_TOKEN: Final = Cut(by=("token",), durations=False)
+COUNTS_BY_ERROR: Final = Cut(by=("error_type",), durations=False)
 TOOLS_OF_TOKENS: Final = Cut(by=("token", "server", "tool"), top=TOP_TOOLS)
 
 Found = Mapping[tuple[Dimension, ...], Sequence[tuple[tuple[Any, ...], Measures]]]

@@ -1,7 +1,8 @@
 """Several groupings of one scope in one statement, in the dialect that DuckDB and PostgreSQL share.
 
 The calls are read once, into `chosen`, and counted once, in the finest grouping asked for (`counted`): counts of
-a cut are sums of those. Percentiles alone go through all calls again, for each cut that has them.
+a cut are sums of those. Durations go through all calls again, for each cut that has them: sums of sums would differ
+in its last digits from what another question says of the same calls.
 """
 
 from collections.abc import Sequence
@@ -10,12 +11,11 @@ from typing import Final
 
 from gateway.ledger.queries import COLUMN_OF, PERCENTILES, Dimension, Query, Scope, where
 
-_NO_PERCENTILES: Final = "cast(null as double precision[])"
+_NO_DURATIONS: Final = "cast(null as double precision), cast(null as double precision[])"
 _COUNTS: Final = """
     cast(coalesce(sum(calls), 0) as bigint) as calls,
     cast(coalesce(sum(errors), 0) as bigint) as errors,
-    max(last_ns) as last_ns,
-    sum(sum_ms) / sum(calls) as avg_ms
+    max(last_ns) as last_ns
     """
 
 
@@ -24,10 +24,11 @@ class Cut:
     """One way to group the calls of a scope."""
 
     by: tuple[Dimension, ...] = ()
-    percentiles: bool = True
-    """They cost many times what the rest does: without them they are None. Not with `error_type`, which may be null."""
+    durations: bool = True
+    """Average and percentiles: they cost many times what the rest does, and are None without. Not with `error_type`,
+    which may be null."""
     top: int | None = None
-    """Only so many groups, the most called ones, for each value of the first of `by`; without percentiles."""
+    """Only so many groups, the most called ones, for each value of the first of `by`; without durations."""
 
     @property
     def columns(self) -> list[str]:
@@ -48,7 +49,7 @@ def cuts(scope: Scope, wanted: Sequence[Cut]) -> Query:
         counted as materialized (
             select {"".join(f"{key}, " for key in keys)} count(*) as calls,
                 count(*) filter (where status = 'error') as errors,
-                max(timestamp_ns) as last_ns, sum(duration_ms) as sum_ms
+                max(timestamp_ns) as last_ns
             from chosen {_group_by(keys)}
         )
         {branches}
@@ -60,15 +61,16 @@ def cuts(scope: Scope, wanted: Sequence[Cut]) -> Query:
 def _branch(place: int, cut: Cut) -> str:
     keys = cut.columns
     padded = ", ".join(f"counts.{name}" if name in keys else "cast(null as text)" for name in COLUMN_OF.values())
-    source, percentiles, condition = f"({_counts(cut)}) as counts", _NO_PERCENTILES, ""
+    source, durations, condition = f"({_counts(cut)}) as counts", _NO_DURATIONS, ""
     if cut.top is not None:
         condition = f"where place <= $top_{place}"
-    elif cut.percentiles:
+    elif cut.durations:
         each = "".join(f"{key}, " for key in keys)
-        of_each = f"select {each} {PERCENTILES} as found from chosen {_group_by(keys)}"  # noqa: S608 - constants
+        measured = f"avg(duration_ms) as avg_ms, {PERCENTILES} as found"
+        of_each = f"select {each} {measured} from chosen {_group_by(keys)}"  # noqa: S608 - constants
         same = " and ".join(f"counts.{key} = spread.{key}" for key in keys) or "true"
-        source, percentiles = f"{source} join ({of_each}) as spread on {same}", "spread.found"
-    return f"select {place}, {padded}, calls, errors, last_ns, avg_ms, {percentiles} from {source} {condition}"  # noqa: S608 - constants
+        source, durations = f"{source} join ({of_each}) as spread on {same}", "spread.avg_ms, spread.found"
+    return f"select {place}, {padded}, calls, errors, last_ns, {durations} from {source} {condition}"  # noqa: S608 - constants
 
 
 def _counts(cut: Cut) -> str:

@@ -162,6 +162,19 @@ def test_every_view_is_the_fold_of_the_calls_that_it_covers(data: st.DataObject)
         assert [json.loads(line)["call_id"] for line in exported] == [c.call_id for c in reversed(newest_first)]
 
 
+def test_an_average_is_the_same_number_whichever_question_it_answers() -> None:
+    durations = [1.2080589549150318, 992945.8481883797, 55631.0]  # their sum depends on the order, in the last digit
+    calls = [
+        call(timestamp_ns=NOW_NS - 1, token_id=token_id, duration_ms=duration_ms)
+        for token_id, duration_ms in zip(["bob", "alice", "alice"], durations, strict=True)
+    ]
+    with Service(calls) as service:
+        whole = service.get("")
+        assert [service.get(f"/{part}") for part in ("overview", "tools", "members", "servers")] == [
+            whole[part] for part in ("overview", "tools", "members", "servers")
+        ]
+
+
 TIMELINES = [
     ("1h", 60), ("24h", 3600), ("7d", 900), ("2w", 7000), ("30d", 86_400), ("30d", 43_200), ("9w", 172_800),
     ("9w", 604_800), ("30d", 3 * 604_800),
