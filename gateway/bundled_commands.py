@@ -39,7 +39,7 @@ def export_dashboards(folder: Path, form: Literal["json", "configmap"]) -> None:
 
 @click.group()
 def rules() -> None:
-    """Prometheus rules: what the dashboards of weeks and months read, and alerts."""
+    """Prometheus rules: what some panels of the dashboards read, and alerts."""
 
 
 @rules.command("export")

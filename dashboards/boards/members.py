@@ -34,7 +34,7 @@ def _answer() -> Section:
         [
             stat(
                 "Active members",
-                "Members and bots that called a tool in the time range.",
+                "Members and bots that called a tool in the time range. Reads a recording rule.",
                 at_once(calls.active_members(CONFIGURED)),
                 unit="locale",
             ),

@@ -29,6 +29,7 @@ def overview() -> Json:
 
 def _answer() -> Section:
     exactly = "Exact: the ledger's count, in UTC."
+    recorded = "Reads a recording rule."
     logs = [drills.all_calls()]
     return Section(
         "",
@@ -62,7 +63,7 @@ def _answer() -> Section:
             ),
             stat(
                 "Success rate",
-                "The share of the calls in the time range that succeeded, refused ones counted as failed.",
+                f"The share of the calls in the time range that succeeded, refused ones counted as failed. {recorded}",
                 at_once(calls.success_ratio_of_all(SCOPE)),
                 unit="percentunit",
                 decimals=2,
@@ -73,7 +74,7 @@ def _answer() -> Section:
             ),
             stat(
                 "Average response time",
-                "What upstreams took for a call of the time range, on average; a call that was not sent took none.",
+                f"What upstreams took for a call, on average; one that was not sent took none. {recorded}",
                 at_once(calls.average_of_all(SCOPE)),
                 unit="s",
                 steps=LATENCY,
@@ -83,7 +84,7 @@ def _answer() -> Section:
             ),
             stat(
                 "Active tokens",
-                "Members and bots that called a tool in the time range.",
+                f"Members and bots that called a tool in the time range. {recorded}",
                 at_once(calls.active_members(SCOPE)),
                 unit="locale",
                 decimals=0,

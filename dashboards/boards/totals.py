@@ -13,7 +13,7 @@ def count(title: str, scope: Scope) -> Panel:
     """How many calls."""
     return stat(
         title,
-        "Tool calls in the time range.",
+        "Tool calls in the time range, approximately.",
         at_once(calls.count(scope)),
         unit="locale",
         decimals=0,

@@ -18,8 +18,8 @@ UNITS: Final = {
     *("bool", "bool_yes_no", "bool_on_off"),
 }
 """Some of those that the linter knows."""
-READ_BY: Final = {"rate", "irate", "increase", "resets", "max_over_time", "min_over_time", "group"}
-"""What may be asked of a counter; of its highest and lowest value only both at once, which is an increase."""
+READ_BY: Final = {"rate", "irate", "increase", "group"}
+"""What may be asked of a counter."""
 _WITH_UNITS: Final = {"stat", "table", "timeseries", "gauge"}
 _WITH_QUERIES: Final = {"stat", "table", "timeseries", "gauge"}
 _FUNCTIONS: Final = {"label_names", "label_values", "metrics", "query_result"}

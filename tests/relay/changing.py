@@ -16,7 +16,7 @@ from starlette.types import Receive, Scope, Send
 
 from gateway.process import serve
 from tests.relay.clients import Stream
-from tests.relay.rig import ALICE, PATH, Rig, bearer, listening, modern
+from tests.relay.rig import ALICE, PATH, Rig, bearer, configuration, listening, modern
 
 LISTEN: Final = "subscriptions/listen"
 SUBSCRIPTION: Final = "io.modelcontextprotocol/subscriptionId"
@@ -299,3 +299,8 @@ def follows(*uris: str) -> dict[str, Any]:
 def servers(*of: Changing, **named: Changing) -> dict[str, Any]:
     """The servers of a configuration: `a`, `b`, … in their order."""
     return {slug: {"url": server.url} for slug, server in [*zip("abc", of, strict=False), *named.items()]}
+
+
+def reload(relay: Rig, of: dict[str, Any], **changes: Any) -> None:
+    """The configuration is another one now."""
+    relay.relay.apply(configuration(of, **changes))

@@ -1,0 +1,226 @@
+"""`subscriptions/listen`: when a stream ends, what becomes of what it followed, and clients that are slow or many."""
+
+import asyncio
+import json
+import socket
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+import pytest
+from starlette.types import Message
+
+from gateway.journal import Writer
+from gateway.process import serve
+from gateway.relay import listening
+from gateway.relay.app import Relay
+from gateway.relay.http_protocol import HttpProtocol
+from gateway.relay.upstream import hearing, http_listening
+from tests.relay.changing import (
+    LISTEN,
+    SUBSCRIPTION,
+    ModernClient,
+    changing,
+    follows,
+    modern_client,
+    reload,
+    servers,
+    told,
+)
+from tests.relay.clients import until
+from tests.relay.offering import ERAS
+from tests.relay.rig import PATH, Rig, bearer, configuration, member, modern, rig
+
+TOOLS: Final[dict[str, Any]] = {"toolsListChanged": True}
+A, B = "file:///a", "file:///b"
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_listening, "MIN_PAUSE_S", 0.01)
+    monkeypatch.setattr(hearing, "MIN_PAUSE_S", 0.01)
+
+
+# -- the end of a stream
+
+
+async def test_a_stop_of_the_relay_ends_a_stream_with_its_result(tmp_path: Path) -> None:
+    writer, stop = Writer(tmp_path / "journal", "relay"), asyncio.Event()
+    try:
+        async with changing() as server:
+            relay = Relay(configuration(servers(server)), writer)
+            async with asyncio.timeout(10), relay.running(stop=stop):
+                sock = socket.create_server(("127.0.0.1", 0))
+                url = f"http://127.0.0.1:{sock.getsockname()[1]}"
+                serving = asyncio.create_task(serve(relay, sock, stop=stop, grace_seconds=30, http=HttpProtocol))
+                async with (
+                    httpx.AsyncClient(base_url=url, timeout=8, verify=False) as http,  # noqa: S501 - no TLS
+                    ModernClient(http).hears(id_="mine", **TOOLS) as stream,
+                ):
+                    stop.set()
+                    frame = await stream.next()
+                    assert await stream.next() is None
+                await serving
+    finally:
+        writer.close()
+    assert (frame["id"], frame["result"]["resultType"]) == ("mine", "complete")
+    assert frame["result"]["_meta"][SUBSCRIPTION] == "mine"
+    assert frame["result"]["_meta"]["io.modelcontextprotocol/serverInfo"]["name"] == "callscope"
+
+
+@pytest.mark.parametrize(
+    "left",
+    [
+        [member("bot")],
+        [{**member("new secret"), "id": "alice"}, member("bot")],
+        [member("alice", expires_at=datetime.now(UTC) - timedelta(hours=1)), member("bot")],
+    ],
+    ids=["removed", "another secret", "expired"],
+)
+async def test_a_stream_ends_with_its_token_and_no_other_does(tmp_path: Path, left: Any) -> None:
+    async with (
+        changing() as server,
+        rig(tmp_path, servers(server)) as relay,
+        modern_client(relay) as client,
+        client.hears(id_=1, **TOOLS) as stream,
+        client.hears(id_=2, token="bot", **TOOLS) as other,
+    ):
+        reload(relay, servers(server), workspace={"tokens": left})
+        assert (await stream.next())["result"]["resultType"] == "complete"
+        assert await stream.next() is None
+        server.changes("tools")
+        assert told(await other.next()) == "tools"
+
+
+async def test_a_stream_ends_when_its_token_expires(tmp_path: Path) -> None:
+    async with (
+        changing() as server,
+        rig(tmp_path, servers(server)) as relay,
+        modern_client(relay) as client,
+        client.hears(**TOOLS) as stream,
+    ):
+        soon = datetime.now(UTC) + timedelta(seconds=0.3)
+        reload(relay, servers(server), workspace={"tokens": [member("alice", expires_at=soon)]})
+        assert (await stream.next())["result"]["resultType"] == "complete"
+        assert time.time() >= soon.timestamp()
+
+
+async def test_a_workspace_that_goes_takes_its_streams_with_it(tmp_path: Path) -> None:
+    async with (
+        changing() as server,
+        rig(tmp_path, servers(server)) as relay,
+        modern_client(relay) as client,
+        client.hears(**TOOLS) as stream,
+    ):
+        config = configuration({})
+        relay.relay.apply(config.model_copy(update={"workspaces": {"other": config.workspaces["other"]}}))
+        assert (await stream.next())["result"]["resultType"] == "complete"
+
+
+@pytest.mark.parametrize("era", ERAS)
+async def test_a_resource_is_followed_until_the_last_who_follows_it_has_gone(tmp_path: Path, era: str) -> None:
+    async with (
+        changing(era, resources=[A, B]) as server,
+        rig(tmp_path, servers(server)) as relay,
+        modern_client(relay) as client,
+    ):
+        async with client.hears(id_=1, **follows(A)) as stays:
+            async with client.hears(id_=2, **follows(A, B)):
+                assert server.followed == {A, B}
+            await until(lambda: server.followed == {A})
+            server.updates(A)
+            assert told(await stays.next()) == A
+        await until(lambda: server.followed == set())
+        assert relay.relay._changes._listeners == {}
+
+
+async def test_a_token_has_so_many_streams_and_a_client_that_goes_makes_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listening, "MAX_STREAMS", 2)
+    async with changing() as server, rig(tmp_path, servers(server)) as relay, modern_client(relay) as client:
+        async with client.hears(id_=1, **TOOLS):
+            async with client.hears(id_=2, **TOOLS):
+                refused = await relay.post(modern(LISTEN, {"notifications": TOOLS}, id_=3))
+                assert (refused.status_code, refused.json()["error"]["code"]) == (400, -32600)
+                assert "2 streams" in refused.json()["error"]["message"]
+                async with client.hears(id_=4, token="bot", **TOOLS):
+                    pass
+            await until(lambda: relay.relay._listening._open == {("team", "alice"): 1})
+            async with client.hears(id_=5, **TOOLS):
+                pass
+        await until(lambda: not relay.relay._listening._open)
+    assert [one.error_type for one in relay.operations("server")] == [None, None, "-32600", None, None]
+
+
+async def test_a_quiet_stream_is_kept_alive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listening, "KEEP_ALIVE_S", 0.01)
+    async with (
+        changing() as server,
+        rig(tmp_path, servers(server)) as relay,
+        modern_client(relay) as client,
+        client.listen(**TOOLS) as stream,
+    ):
+        received = b""
+        async with asyncio.timeout(5):
+            async for chunk in stream.response.aiter_bytes():
+                received += chunk
+                if received.count(b":\r\n\r\n") >= 3:
+                    break
+    first, _, rest = received.partition(b"\r\n\r\n")
+    assert b"acknowledged" in first
+    assert set(rest.split(b"\r\n")) == {b":", b""}
+
+
+async def test_a_client_that_reads_slowly_hears_of_a_hundred_changes_as_of_one(tmp_path: Path) -> None:
+    sent: asyncio.Queue[bytes] = asyncio.Queue()
+    reads, leaves = asyncio.Event(), asyncio.Event()
+    headers, body = modern(LISTEN, {"notifications": {**TOOLS, **follows(A, B)}})
+    requests = [{"type": "http.request", "body": json.dumps(body).encode(), "more_body": False}]
+
+    async def receive() -> Message:
+        if requests:
+            return requests.pop()
+        await leaves.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message: Message) -> None:
+        if message.get("body"):
+            sent.put_nowait(message["body"])
+            if b"acknowledged" not in message["body"]:
+                await reads.wait()
+
+    lines = [(name.encode(), value.encode()) for name, value in {**bearer("alice"), **headers}.items()]
+    scope = {"type": "http", "method": "POST", "path": PATH, "headers": lines}
+    async with changing(resources=[A, B]) as server, rig(tmp_path, servers(server)) as relay:
+        serving = asyncio.ensure_future(relay.relay(scope, receive, send))
+        assert b"acknowledged" in await sent.get()
+        server.updates(B)
+        assert B.encode() in await sent.get()  # it is not taken, and the stream waits
+        noted = _noted(relay)
+        for _ in range(100):
+            server.updates(A)
+        server.updates(B)
+        await until(lambda: len(noted()) == 2)
+        for _ in range(100):
+            server.updates(A)
+        server.changes("tools")
+        await until(lambda: len(noted()) == 3)
+        reads.set()
+        assert [_uri(await sent.get()) for _ in range(3)] == [A, B, None]
+        leaves.set()
+        await serving
+    assert sent.empty()
+
+
+def _noted(relay: Rig) -> Any:
+    """What the only stream has to be told and was not yet."""
+    (stream,) = relay.relay._changes._listeners["team"]
+    assert isinstance(stream, listening.Stream)
+    return lambda: stream._noted
+
+
+def _uri(body: bytes) -> Any:
+    return json.loads(body.partition(b"data: ")[2])["params"].get("uri")
