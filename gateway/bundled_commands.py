@@ -7,7 +7,7 @@ import click
 
 from gateway import manifests
 from gateway.bundled import RUNBOOK, bundled, with_runbook_at, write
-from gateway.terminal.endings import reports_mistakes
+from gateway.terminal.exit_codes import reports_mistakes
 
 FOLDER = click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
 

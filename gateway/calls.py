@@ -14,7 +14,7 @@ from msgspec.structs import asdict
 Status = Literal["success", "error"]
 
 UNKNOWN: Final = "_unknown"
-"""The server or tool of a call whose name is in no catalogue: label values never come from a request."""
+"""The server or tool of a call whose name is in no catalog: label values never come from a request."""
 
 
 class ErrorType(StrEnum):

@@ -1,6 +1,6 @@
 """The command `callscope`. It is imported in a moment, so that Ctrl-C ends it quietly from the start."""
 
-from gateway.starting import interrupted_quietly
+from gateway.keyboard_interrupt import interrupted_quietly
 
 
 def main() -> None:

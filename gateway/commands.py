@@ -14,12 +14,12 @@ import uvloop
 from pydantic import TypeAdapter, ValidationError
 
 from gateway import __version__, supervisor, tokens
-from gateway.analytics import issuing
+from gateway.analytics import bearer
 from gateway.bundled_commands import dashboards, rules
 from gateway.config import Config, Slug, Token, Url, load
 from gateway.errors import CallscopeError
-from gateway.starting import interrupted_quietly
-from gateway.terminal.endings import reports_mistakes
+from gateway.keyboard_interrupt import interrupted_quietly
+from gateway.terminal.exit_codes import reports_mistakes
 
 CONFIG = click.option(
     "--config",
@@ -35,10 +35,10 @@ SECONDS = click.IntRange(1, 100 * 366 * 86400)
 
 
 VIEWS: Final[Mapping[str, str]] = {
-    "export": "gateway.terminal.export",
-    "tail": "gateway.terminal.tail",
-    "top": "gateway.terminal.top",
-    "usage": "gateway.terminal.usage",
+    "export": "gateway.terminal.export_command",
+    "tail": "gateway.terminal.tail_command",
+    "top": "gateway.terminal.top_command",
+    "usage": "gateway.terminal.usage_command",
 }
 """Commands that look at a gateway, and the modules that have them under the same name."""
 
@@ -174,7 +174,7 @@ def _issue(path: Path, config: Config, workspaces: tuple[str, ...], ttl: int, to
     if token_id is not None and token_id not in members:
         there = f"but {', '.join(members)}" if members else "and no other token"
         raise CallscopeError(f"{path}: --token: {', '.join(workspaces)} has no {token_id!r}, {there}")
-    return issuing.issue(config.api.jwt, workspaces, ttl_s=ttl, now=time.time(), token=token_id)
+    return bearer.issue(config.api.jwt, workspaces, ttl_s=ttl, now=time.time(), token=token_id)
 
 
 def _members(config: Config, workspaces: Iterable[str]) -> list[str]:

@@ -28,7 +28,7 @@ from pydantic import (
     model_validator,
 )
 
-from gateway import config_tree, database_url
+from gateway import config_yaml, database_url
 from gateway.errors import ConfigError, Mistake
 
 SLUG: Final = re.compile(r"[A-Za-z0-9]+(?:[_-][A-Za-z0-9]+)*")
@@ -160,7 +160,7 @@ class Token(Model):
     id: Slug
     name: Annotated[str, Field(min_length=1, max_length=200)]
     kind: Literal["member", "bot"] = "member"
-    sha256: Annotated[str, Field(pattern=f"^{config_tree.DIGEST.pattern}$", repr=False)]
+    sha256: Annotated[str, Field(pattern=f"^{config_yaml.DIGEST.pattern}$", repr=False)]
     expires_at: Timestamp | None = None
     rate_limit: Rate | None = None
 
@@ -206,7 +206,7 @@ class Jwt(Model):
     @model_validator(mode="after")
     def _one_key_source(self) -> Self:
         if (self.secret is None) == (self.jwks_url is None):
-            raise ValueError(config_tree.ONE_KEY_SOURCE)
+            raise ValueError(config_yaml.ONE_KEY_SOURCE)
         return self
 
 
@@ -335,16 +335,16 @@ def load(path: Path, environ: Mapping[str, str] | None = None) -> Config:
     environ = os.environ if environ is None else environ
     unset: list[Mistake] = []
     try:
-        tree = config_tree.expand(config_tree.parse(path.read_bytes()), environ, "", unset)
+        tree = config_yaml.expand(config_yaml.parse(path.read_bytes()), environ, "", unset)
     except OSError as error:
         raise ConfigError(str(path), [Mistake("", f"cannot be read: {error.strerror}")]) from error
     except yaml.YAMLError as error:
-        raise ConfigError(str(path), [Mistake("", f"is no YAML: {config_tree.where(error)}")]) from error
+        raise ConfigError(str(path), [Mistake("", f"is no YAML: {config_yaml.where(error)}")]) from error
     except RecursionError as error:
         raise ConfigError(str(path), [Mistake("", "is nested too deeply, or an alias contains itself")]) from error
     if not isinstance(tree, dict):
         raise ConfigError(str(path), [Mistake("", "must be a mapping with 'workspaces' in it")])
-    mistakes = [*config_tree.mistakes_between_parts(tree, PLANS), *_one_address_twice(tree)]
+    mistakes = [*config_yaml.mistakes_between_parts(tree, PLANS), *_one_address_twice(tree)]
     try:
         config = Config.model_validate(tree, context=path.parent)
     except ValidationError as error:

@@ -207,7 +207,7 @@ def _free_ports(count: int) -> list[int]:
 
 def leashed(*command: str | Path) -> Command:
     """The command, which is asked to end when its standard input does: when whoever started it has ended, however."""
-    return (sys.executable, "-m", "gateway.demo.leash", *command)
+    return (sys.executable, "-m", "gateway.demo.kill_on_eof", *command)
 
 
 @contextlib.contextmanager

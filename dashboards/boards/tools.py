@@ -210,7 +210,7 @@ def _catalogues() -> Section:
                     Column("server", "Server", links=drills.server(drills.row)),
                     Column("Value #A", "Tools", "locale"),
                     Column("Value #B", "Never called", "locale", decimals=0),
-                    Column("Value #C", "Catalogue", "bytes"),
+                    Column("Value #C", "Catalog", "bytes"),
                     Column("Value #D", "Calls", "locale", decimals=0),
                 ],
                 sort="Never called",

@@ -12,11 +12,11 @@ from starlette.responses import StreamingResponse
 from starlette.types import Receive, Send
 from starlette.types import Scope as ASGIScope
 
-from gateway.analytics.formats import FORMATS, Format, Rows
+from gateway.analytics.export_formats import FORMATS, Format, Rows
+from gateway.analytics.http_errors import ParameterError, RefusedError
 from gateway.analytics.parameters import Fields
 from gateway.analytics.periods import NS, rfc3339
-from gateway.analytics.question import Question
-from gateway.analytics.refusals import ParameterError, RefusedError
+from gateway.analytics.query import Question
 from gateway.ledger import Snapshot, queries
 from gateway.ledger.queries import Scope
 

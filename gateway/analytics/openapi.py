@@ -4,9 +4,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from gateway import __version__
-from gateway.analytics.answers import SCHEMAS
 from gateway.analytics.export import MAX_ROWS
-from gateway.analytics.formats import FORMATS
+from gateway.analytics.export_formats import FORMATS
+from gateway.analytics.models import SCHEMAS
 from gateway.analytics.parameters import (
     COMMON,
     DEFAULT_LIMIT,

@@ -6,8 +6,8 @@ from datetime import UTC, tzinfo
 from typing import Final
 from zoneinfo import ZoneInfo
 
+from gateway.analytics.http_errors import ParameterError
 from gateway.analytics.periods import NS, length_s, moment_ns, period_start
-from gateway.analytics.refusals import ParameterError
 from gateway.calls import ErrorType
 from gateway.ledger.queries import COLUMN_OF, Dimension
 

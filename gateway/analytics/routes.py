@@ -12,15 +12,15 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from gateway.analytics import openapi, pages, parts
-from gateway.analytics.auth import Access, Authorizer
+from gateway.analytics import call_pages, openapi, views
+from gateway.analytics.accept import Endpoint, at, negotiate, without_length
+from gateway.analytics.authorization import Access, Authorizer
 from gateway.analytics.export import MAX_ROWS, SECONDS, Download, Exports, file_name, parse_format
-from gateway.analytics.formats import FORMATS
-from gateway.analytics.negotiation import Endpoint, at, negotiate, without_length
-from gateway.analytics.outages import outages_told
+from gateway.analytics.export_formats import FORMATS
+from gateway.analytics.http_errors import NO_STORE, RefusedError
+from gateway.analytics.ledger_outage import outages_told
 from gateway.analytics.parameters import COMMON, MAX_LIMIT, Fields, parse
-from gateway.analytics.question import Catalogue, Question, UpstreamUp, check_names, no_catalogue, unknown_state
-from gateway.analytics.refusals import NO_STORE, RefusedError
+from gateway.analytics.query import Catalog, Question, UpstreamUp, check_names, no_catalog, unknown_state
 from gateway.analytics.timeline import MAX_SERIES, timeline
 from gateway.analytics.usage import usage
 from gateway.config import Config
@@ -46,16 +46,16 @@ class View:
 
 
 VIEWS: Final[Mapping[str, View]] = {
-    "": View(answer=parts.everything),
-    "/overview": View(answer=parts.overview),
-    "/tools": View(answer=parts.tools),
-    "/members": View(answer=parts.members),
-    "/servers": View(answer=parts.servers),
+    "": View(answer=views.everything),
+    "/overview": View(answer=views.overview),
+    "/tools": View(answer=views.tools),
+    "/members": View(answer=views.members),
+    "/servers": View(answer=views.servers),
     "/usage": View(answer=usage),
-    "/groups": View(answer=parts.groups, parameters=(*COMMON, "by")),
+    "/groups": View(answer=views.groups, parameters=(*COMMON, "by")),
     "/timeline": View(answer=timeline, parameters=(*COMMON, "step", "by"), max_limit=MAX_SERIES),
-    "/calls": View(answer=pages.page, parameters=(*COMMON, "cursor"), max_limit=pages.MAX_PAGE),
-    "/calls/{call_id}": View(answer=pages.single),
+    "/calls": View(answer=call_pages.page, parameters=(*COMMON, "cursor"), max_limit=call_pages.MAX_PAGE),
+    "/calls/{call_id}": View(answer=call_pages.single),
 }
 
 
@@ -67,12 +67,12 @@ class Api:
         ledger: Ledger,
         config: Callable[[], Config],
         *,
-        catalogue: Catalogue,
+        catalog: Catalog,
         upstream_up: UpstreamUp,
         clock: Callable[[], int],
     ) -> None:
         self._ledger = ledger
-        self._catalogue = catalogue
+        self._catalog = catalog
         self._upstream_up = upstream_up
         self._clock = clock
         self._authorizer = Authorizer(config)
@@ -139,7 +139,7 @@ class Api:
             parameters=parse(fields, now_ns=now_ns, max_limit=max_limit),
             now_ns=now_ns,
             fresh_as_of_ns=self._ledger.fresh_as_of_ns,
-            catalogue=self._catalogue,
+            catalog=self._catalog,
             upstream_up=self._upstream_up,
             call_id=request.path_params.get("call_id", ""),
         )
@@ -190,7 +190,7 @@ def routes(
     ledger: Ledger,
     config: Callable[[], Config],
     *,
-    catalogue: Catalogue = no_catalogue,
+    catalog: Catalog = no_catalog,
     upstream_up: UpstreamUp = unknown_state,
     clock: Callable[[], int] = time.time_ns,
 ) -> list[BaseRoute]:
@@ -198,7 +198,7 @@ def routes(
 
     `config` and the two callables are asked for each request, so a reloaded configuration holds at once.
     """
-    api = Api(ledger, config, catalogue=catalogue, upstream_up=upstream_up, clock=clock)
+    api = Api(ledger, config, catalog=catalog, upstream_up=upstream_up, clock=clock)
     return [
         *(route for path, view in VIEWS.items() for route in at(PREFIX + path, partial(api.respond, view=view))),
         *at(PREFIX + "/export", api.export),

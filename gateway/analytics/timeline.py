@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from gateway.analytics.buckets import bucket_count, bucket_edges, shifts
+from gateway.analytics.http_errors import ParameterError
 from gateway.analytics.parameters import parse_by, parse_step
 from gateway.analytics.periods import NS, Range, rfc3339
-from gateway.analytics.question import Question
-from gateway.analytics.refusals import ParameterError
+from gateway.analytics.query import Question
 from gateway.ledger import Snapshot, queries
 from gateway.ledger.queries import COLUMN_OF, Dimension
 

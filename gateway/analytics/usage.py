@@ -7,9 +7,9 @@ The limit is one of a calendar month in UTC, whatever zone a reader lives in. Ca
 from collections.abc import Iterable
 from typing import Any, Final
 
+from gateway.analytics.calls_until_now import until_now
 from gateway.analytics.periods import rfc3339
-from gateway.analytics.question import Question
-from gateway.analytics.until_now import until_now
+from gateway.analytics.query import Question
 from gateway.ledger import Snapshot, queries
 from gateway.months import DAY_NS, Month, month_of
 

@@ -1,48 +1,191 @@
-"""A call as JSON: one shape for the API's pages, the API's detail and the live stream."""
+"""The views: overview, tools, members, servers, groups, each a function of a snapshot of the ledger and a question.
 
-from typing import Any
+Each view says how it cuts the calls of the range, so that all of them together are one statement too.
+"""
 
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from gateway.analytics.calls_until_now import until_now
+from gateway.analytics.parameters import parse_by
 from gateway.analytics.periods import rfc3339
-from gateway.calls import ToolCall
+from gateway.analytics.query import Question
+from gateway.analytics.usage import usage_of
+from gateway.ledger import Snapshot, queries
+from gateway.ledger.first_seen import tools_ever_called
+from gateway.ledger.groupings import Cut, cuts
+from gateway.ledger.queries import COLUMN_OF, NO_CALLS, Dimension, Measures
+from gateway.ledger.totals import Totals
+
+TOP_TOOLS: Final = 5
+"""Tools shown with each member."""
+
+ALL: Final = Cut()
+BY_TOKEN: Final = Cut(by=("token",))
+BY_SERVER: Final = Cut(by=("server",))
+BY_TOOL: Final = Cut(by=("server", "tool"))
+COUNTS_BY_TOKEN: Final = Cut(by=("token",), durations=False)
+COUNTS_BY_ERROR: Final = Cut(by=("error_type",), durations=False)
+TOOLS_OF_TOKENS: Final = Cut(by=("token", "server", "tool"), top=TOP_TOOLS)
+
+Found = Mapping[tuple[Dimension, ...], Sequence[tuple[tuple[Any, ...], Measures]]]
+"""For each cut, by its dimensions: the groups' values and what was measured of them."""
 
 
-def view(call: ToolCall) -> dict[str, Any]:
-    """A call as one element of a list."""
+def everything(snapshot: Snapshot, question: Question) -> dict[str, Any]:
+    """All views of one range."""
+    begin, end, clamped = question.range
+    fresh_ns = question.fresh_as_of_ns
+    totals = until_now(snapshot, question)
+    found = _cut(snapshot, question, ALL, BY_TOKEN, BY_SERVER, BY_TOOL, COUNTS_BY_ERROR, TOOLS_OF_TOKENS)
     return {
-        "call_id": call.call_id,
-        "timestamp": rfc3339(call.timestamp_ns),
-        "workspace_id": call.workspace_id,
-        "token_id": call.token_id,
-        "server_slug": call.server_slug,
-        "tool_name": call.tool_name,
-        "status": call.status,
-        "error_type": call.error_type,
-        "error_message": call.error_message,
-        "upstream_response": call.upstream_response,
-        "duration_ms": call.duration_ms,
-        "total_ms": call.total_ms,
-        "gateway_ms": call.gateway_ms,
-        "request_bytes": call.request_bytes,
-        "response_bytes": call.response_bytes,
-        "jsonrpc_code": call.jsonrpc_code,
-        "http_status": call.http_status,
-        "transport": call.transport,
-        "protocol_version": call.protocol_version,
-        "client": None if call.client_name is None else {"name": call.client_name, "version": call.client_version},
-        "trace_id": call.trace_id,
-        "span_id": call.span_id,
+        "workspace_id": question.access.workspace_id,
+        "plan": question.access.workspace.plan,
+        "range": {"from": rfc3339(begin), "to": rfc3339(end), "tz": question.parameters.tz, "clamped": clamped},
+        "fresh_as_of": None if fresh_ns is None else rfc3339(fresh_ns),
+        "overview": _overview(found, totals),
+        "tools": _tools(found, snapshot, question),
+        "members": _members(found, question),
+        "servers": _servers(found, question),
+        "usage": usage_of(totals.used, snapshot, question),
     }
 
 
-def detail(call: ToolCall) -> dict[str, Any]:
-    """A call with all that is known of it: the list's shape, and the waterfall."""
+def overview(snapshot: Snapshot, question: Question) -> dict[str, Any]:
+    """The range's totals; the calls of today, this week and this month are counted whatever the range is."""
+    found = _cut(snapshot, question, ALL, COUNTS_BY_TOKEN, COUNTS_BY_ERROR)
+    return _overview(found, until_now(snapshot, question))
+
+
+def tools(snapshot: Snapshot, question: Question) -> list[dict[str, Any]]:
+    """The called tools, and with 0 those that were ever called or that the catalog has."""
+    return _tools(_cut(snapshot, question, BY_TOOL), snapshot, question)
+
+
+def members(snapshot: Snapshot, question: Question) -> list[dict[str, Any]]:
+    """The callers, and with 0 the configured tokens; name and kind are None for a token that is configured no more."""
+    return _members(_cut(snapshot, question, BY_TOKEN, TOOLS_OF_TOKENS), question)
+
+
+def servers(snapshot: Snapshot, question: Question) -> list[dict[str, Any]]:
+    """The called servers, and with 0 the configured ones."""
+    return _servers(_cut(snapshot, question, BY_SERVER), question)
+
+
+def _cut(snapshot: Snapshot, question: Question, *wanted: Cut) -> Found:
+    found: dict[tuple[Dimension, ...], list[tuple[tuple[Any, ...], Measures]]] = {cut.by: [] for cut in wanted}
+    for place, *row in snapshot.rows(cuts(question.scope(), wanted)):
+        by = wanted[place].by
+        values = dict(zip(COLUMN_OF, row, strict=False))
+        found[by].append((tuple(values[dimension] for dimension in by), Measures.of(row)))
+    return found
+
+
+def _overview(found: Found, totals: Totals) -> dict[str, Any]:
+    [(_, measures)] = found[ALL.by]
+    errors = [(error_type, counts.calls) for (error_type,), counts in found[COUNTS_BY_ERROR.by] if error_type]
     return {
-        **view(call),
-        "phases": [phase._asdict() for phase in call.waterfall()],
-        "upstream_address": call.upstream_address,
-        "upstream_span_id": call.upstream_span_id,
-        "parent_span_id": call.parent_span_id,
-        "session_id": call.session_id,
-        "jsonrpc_id": call.jsonrpc_id,
-        "replica": call.replica,
+        "calls": {"range": measures.calls, "today": totals.today, "week": totals.week, "month": totals.month},
+        "success_rate": _rate(measures.calls - measures.errors, measures.calls),
+        "active_tokens": len(found[BY_TOKEN.by]),
+        "errors": measures.errors,
+        "duration_ms": _duration(measures),
+        "errors_by_type": [
+            {"error_type": error_type, "calls": calls}
+            for error_type, calls in sorted(errors, key=lambda error: (-error[1], error[0]))
+        ],
     }
+
+
+def _tools(found: Found, snapshot: Snapshot, question: Question) -> list[dict[str, Any]]:
+    known = set(question.catalog(question.access.workspace_id))
+    known.update(snapshot.rows(tools_ever_called(question.unfiltered(0, question.now_ns))))
+    listed: dict[tuple[str, str], Measures] = {
+        (server, tool): NO_CALLS
+        for server, tool in known
+        if question.admits("server", server) and question.admits("tool", tool)
+    }
+    listed.update({(server, tool): measures for (server, tool), measures in found[BY_TOOL.by]})
+    ranked = sorted(listed.items(), key=lambda item: (-item[1].calls, item[0]))
+    return [
+        {"server_slug": server, "tool_name": tool, **_counts(measures), "last_called_at": _last(measures)}
+        for (server, tool), measures in ranked[: question.parameters.top]
+    ]
+
+
+def _members(found: Found, question: Question) -> list[dict[str, Any]]:
+    tokens = {token.id: token for token in question.access.workspace.tokens}
+    listed = {token_id: NO_CALLS for token_id in tokens if question.admits("token", token_id)}
+    listed.update({token_id: measures for (token_id,), measures in found[BY_TOKEN.by]})
+    top: dict[str, list[dict[str, Any]]] = {}
+    most_first = sorted(found[TOOLS_OF_TOKENS.by], key=lambda item: (-item[1].calls, item[0]))
+    for (token_id, server, tool), measures in most_first:
+        top.setdefault(token_id, []).append({"server_slug": server, "tool_name": tool, "calls": measures.calls})
+
+    def name(token_id: str) -> str | None:
+        return tokens[token_id].name if token_id in tokens else None
+
+    ranked = sorted(listed.items(), key=lambda item: (-item[1].calls, name(item[0]) or item[0], item[0]))
+    return [
+        {
+            "token_id": token_id,
+            "token_name": name(token_id),
+            "kind": tokens[token_id].kind if token_id in tokens else None,
+            **_counts(measures),
+            "last_called_at": _last(measures),
+            "top_tools": top.get(token_id, []),
+        }
+        for token_id, measures in ranked[: question.parameters.top]
+    ]
+
+
+def _servers(found: Found, question: Question) -> list[dict[str, Any]]:
+    listed = {slug: NO_CALLS for slug in question.access.workspace.servers if question.admits("server", slug)}
+    listed.update({slug: measures for (slug,), measures in found[BY_SERVER.by]})
+    ranked = sorted(listed.items(), key=lambda item: (-item[1].calls, item[0]))
+    return [
+        {
+            "server_slug": slug,
+            **_counts(measures),
+            "up": question.upstream_up(question.access.workspace_id, slug),
+        }
+        for slug, measures in ranked[: question.parameters.top]
+    ]
+
+
+def groups(snapshot: Snapshot, question: Question) -> dict[str, Any]:
+    """Every combination of the dimensions that occurs; all of them unless a limit is given."""
+    by = parse_by(question.fields)
+    columns = [COLUMN_OF[dimension] for dimension in by]
+    found: list[tuple[Mapping[str, str | None], Measures]] = [
+        (dict(zip(columns, row, strict=False)), Measures.of(row))
+        for row in snapshot.rows(queries.groups(question.scope(), by))
+    ]
+    found.sort(key=lambda item: (-item[1].calls, [value or "" for value in item[0].values()]))
+    listed = [
+        {**keys, "calls": measures.calls, "errors": measures.errors, "duration_ms": _duration(measures)}
+        for keys, measures in found[: question.parameters.limit]
+    ]
+    return {"by": list(by), "groups": listed}
+
+
+def _counts(measures: Measures) -> dict[str, Any]:
+    return {
+        "calls": measures.calls,
+        "errors": measures.errors,
+        "error_rate": _rate(measures.errors, measures.calls),
+        "duration_ms": _duration(measures),
+    }
+
+
+def _duration(measures: Measures) -> dict[str, float | None]:
+    return {"avg": measures.avg_ms, "p50": measures.p50_ms, "p95": measures.p95_ms, "p99": measures.p99_ms}
+
+
+def _last(measures: Measures) -> str | None:
+    return None if measures.last_ns is None else rfc3339(measures.last_ns)
+
+
+def _rate(part: int, whole: int) -> float | None:
+    """None for a part of nothing: no rate is the right one."""
+    return part / whole if whole else None

@@ -6,7 +6,7 @@ def run(seconds: float | None, *, observer: str | None = None, otlp: str | None 
 
     `observer` is where its observer listens, `host:port`, and `otlp` where traces and log records go.
     """
-    from gateway.demo.show import run as show  # noqa: PLC0415 - the servers' processes import this package as well
-    from gateway.demo.stage import BackEnds  # noqa: PLC0415
+    from gateway.demo.environment import BackEnds  # noqa: PLC0415
+    from gateway.demo.runner import run as show  # noqa: PLC0415 - the servers' processes import this package as well
 
     return show(seconds, BackEnds(observer=observer, otlp=otlp))

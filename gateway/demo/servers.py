@@ -17,7 +17,7 @@ import uvloop
 from mcp.server.lowlevel import Server
 from mcp.server.stdio import stdio_server
 
-from gateway.demo.misbehaving import Misbehaving
+from gateway.demo.misbehaving_server import Misbehaving
 from gateway.demo.server import LegacyOnly, build, over_http
 from gateway.demo.tools import BILLING, FILES, GITHUB, WAREHOUSE, Tool
 from gateway.process import log_to_stderr, serve, stop_requested

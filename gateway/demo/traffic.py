@@ -13,8 +13,8 @@ from mcp.shared.exceptions import MCPError
 from mcp_types import CONNECTION_CLOSED, INTERNAL_ERROR, REQUEST_TIMEOUT, Implementation
 
 from gateway.calls import ErrorType
-from gateway.demo.cast import Habit, Member
 from gateway.demo.counts import Counts, Outcome
+from gateway.demo.fixtures import Habit, Member
 
 AT_ONCE: Final = 8
 """Calls that one member has under way at most."""

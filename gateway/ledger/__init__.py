@@ -6,7 +6,7 @@ ledger is shared by the observers of several replicas.
 """
 
 from gateway.ledger.driver import InterruptedQuestionError, Ledger, Snapshot
-from gateway.ledger.opening import open_ledger
-from gateway.ledger.writer import LedgerSink
+from gateway.ledger.ledger_sink import LedgerSink
+from gateway.ledger.open_ledger import open_ledger
 
 __all__ = ["InterruptedQuestionError", "Ledger", "LedgerSink", "Snapshot", "open_ledger"]

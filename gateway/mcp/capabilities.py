@@ -21,7 +21,7 @@ from gateway.mcp.revisions import Era
 _Object = dict[str, Raw]
 
 
-class InvalidQuestionError(CallscopeError):
+class InvalidInputRequestError(CallscopeError):
     """A server asks for what no client can be asked: -32601 for it, or an `upstream_protocol_error`."""
 
 
@@ -170,12 +170,12 @@ def missing(method: str, params: Raw | None, can: ClientCapabilities) -> _Needed
     declares no mode is by form (2025-11-25, client/elicitation "Capabilities").
 
     Raises:
-        InvalidQuestionError: it is nothing that a server may ask a client.
+        InvalidInputRequestError: it is nothing that a server may ask a client.
     """
     try:
         asked = _decode_asked(params) if params is not None else _Asked()
     except NO_JSON as error:
-        raise InvalidQuestionError(f"the params of {method!r} cannot be read: {error}") from error
+        raise InvalidInputRequestError(f"the params of {method!r} cannot be read: {error}") from error
     match method:
         case "elicitation/create" if asked.mode == "url":
             return None if can.elicitation is not None and can.elicitation.url is not None else _URL
@@ -188,4 +188,4 @@ def missing(method: str, params: Raw | None, can: ClientCapabilities) -> _Needed
             return None if can.sampling is not None else _SAMPLING
         case "roots/list":
             return None if can.roots is not None else _ROOTS
-    raise InvalidQuestionError(f"{method[:64]!r} is nothing that a server may ask a client for")
+    raise InvalidInputRequestError(f"{method[:64]!r} is nothing that a server may ask a client for")

@@ -4,7 +4,7 @@ import os
 from typing import Final
 
 from gateway.config import load
-from gateway.observer.app import build
+from gateway.observer.observer_app import build
 from gateway.process import Launch, run, serve, stop_requested
 
 NICENESS: Final = 5

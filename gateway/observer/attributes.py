@@ -8,7 +8,7 @@ from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from gateway.calls import UNKNOWN, ToolCall
-from gateway.mcp import names
+from gateway.mcp import tool_names
 from gateway.observer import signals
 
 _Attributed = Span | LogRecord | Resource
@@ -17,8 +17,8 @@ Value = str | int | float | None
 
 
 def visible_tool(call: ToolCall) -> str:
-    """The name under which the client called the tool; `_unknown` if it is in no catalogue."""
-    return call.tool_name if call.server_slug == UNKNOWN else names.join(call.server_slug, call.tool_name)
+    """The name under which the client called the tool; `_unknown` if it is in no catalog."""
+    return call.tool_name if call.server_slug == UNKNOWN else tool_names.join(call.server_slug, call.tool_name)
 
 
 def of_call(call: ToolCall) -> dict[str, Value]:

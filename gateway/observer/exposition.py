@@ -13,7 +13,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.samples import Exemplar, Sample
 from prometheus_client.utils import floatToGoString
 
-from gateway.observer.readings import Family, HistogramReading, Reading
+from gateway.observer.samples import Family, HistogramReading, Reading
 from gateway.observer.signals import Metric
 
 _INF: Final = "+Inf"

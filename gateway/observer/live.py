@@ -20,17 +20,17 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from gateway.analytics.auth import Access, Authorizer
-from gateway.analytics.negotiation import at, negotiate, without_length
-from gateway.analytics.outages import outages_told
+from gateway.analytics.accept import at, negotiate, without_length
+from gateway.analytics.authorization import Access, Authorizer
+from gateway.analytics.http_errors import ParameterError, RefusedError, unavailable
+from gateway.analytics.ledger_outage import outages_told
 from gateway.analytics.parameters import LIVE_PARAMETERS, MAX_LAST, Fields, parse
-from gateway.analytics.question import Catalogue, Question, Strange, check_called, no_catalogue, strange_names
-from gateway.analytics.refusals import ParameterError, RefusedError, unavailable
-from gateway.analytics.views import view
+from gateway.analytics.query import Catalog, Question, Strange, check_called, no_catalog, strange_names
+from gateway.analytics.serializers import view
 from gateway.calls import ToolCall
 from gateway.ledger import Ledger
 from gateway.ledger.queries import COLUMN_OF
-from gateway.observer.tail import Event, Tail
+from gateway.observer.journal_tail import Event, Tail
 
 PATH: Final = "/api/community/mcp/workspaces/{workspace_id}/logs/stream"
 MEDIA_TYPE: Final = "text/event-stream"
@@ -107,18 +107,18 @@ class LiveStream:
         *,
         ledger: Ledger,
         stop: asyncio.Event,
-        catalogue: Catalogue = no_catalogue,
+        catalog: Catalog = no_catalog,
         settings: LiveSettings | None = None,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], int] = time.time_ns,
     ) -> None:
-        """`ledger` and `catalogue` know the names that filters may have; `wall_clock` says when a bearer expires."""
+        """`ledger` and `catalog` know the names that filters may have; `wall_clock` says when a bearer expires."""
         self.streams = 0
         """How many are open now."""
         self._journal = journal
         self._authorizer = authorizer
         self._ledger = ledger
-        self._catalogue = catalogue
+        self._catalog = catalog
         self._stop = stop
         self._settings = settings or LiveSettings()
         self._clock = clock
@@ -162,7 +162,7 @@ class LiveStream:
             parameters=parse(fields, now_ns=now_ns),
             now_ns=now_ns,
             fresh_as_of_ns=None,
-            catalogue=self._catalogue,
+            catalog=self._catalog,
         )
 
     def _check_called(self, question: Question, strange: Strange) -> None:

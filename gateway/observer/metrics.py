@@ -17,11 +17,11 @@ from gateway.config import Config, Metrics
 from gateway.journal import Batch
 from gateway.journal.reader import Positions
 from gateway.observer import metrics_state, signals
-from gateway.observer.configured import Usage, read_configured
+from gateway.observer.call_metrics import Fold
+from gateway.observer.config_metrics import Usage, read_configured
 from gateway.observer.exposition import FamiliesCollector
-from gateway.observer.fold import Fold
-from gateway.observer.internals import METRICS as INTERNALS
-from gateway.observer.readings import Family, read_histograms, read_timestamps, read_values
+from gateway.observer.samples import Family, read_histograms, read_timestamps, read_values
+from gateway.observer.self_metrics import METRICS as INTERNALS
 from gateway.observer.series import Labels
 from gateway.observer.signals import Metric
 
@@ -180,7 +180,7 @@ class MetricsSink:
         with self._lock:
             return self._fold.relays.up(self._now_ns()).get((workspace_id, server_slug))
 
-    def catalogue(self, workspace_id: str) -> set[tuple[str, str]]:
+    def catalog(self, workspace_id: str) -> set[tuple[str, str]]:
         """Server and tool of everything that a workspace offers, as far as the relays have seen it."""
         with self._lock:
             return self._fold.relays.tools(workspace_id, self._now_ns())

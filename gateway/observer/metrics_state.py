@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from gateway.errors import StartError
 from gateway.journal.reader import Positions
-from gateway.observer.fold import Fold
+from gateway.observer.call_metrics import Fold
 from gateway.observer.series import GROWN, Histogram, Value
 
 logger = logging.getLogger(__name__)

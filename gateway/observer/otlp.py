@@ -33,8 +33,8 @@ from gateway.errors import CallscopeError, StartError
 from gateway.journal import Batch
 from gateway.journal.reader import Positions
 from gateway.observer.attributes import resource, scope
-from gateway.observer.logs import log_record, retentions
-from gateway.observer.traces import spans
+from gateway.observer.log_records import log_record, retentions
+from gateway.observer.spans import spans
 
 logger = logging.getLogger(__name__)
 

@@ -1,11 +1,11 @@
 """The relay's process: `python -m gateway.relay`, started by the supervisor."""
 
 from gateway.config import load
+from gateway.http1.server import HttpProtocol
 from gateway.journal import Writer
 from gateway.process import Launch, run, serve, stop_requested
-from gateway.relay.app import Relay
-from gateway.relay.http_protocol import HttpProtocol
-from gateway.relay.keys import kept_key
+from gateway.relay.relay_app import Relay
+from gateway.relay.signing_key import kept_key
 
 
 async def main(launch: Launch) -> None:

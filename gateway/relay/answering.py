@@ -9,22 +9,22 @@ from mcp_types.methods import INPUT_REQUIRED_METHODS
 from msgspec import Raw
 
 from gateway.mcp import jsonrpc
-from gateway.mcp.elicitation import InvalidAnswerError
+from gateway.mcp.input_requests import InvalidAnswerError
 from gateway.mcp.log_levels import InvalidLevelError
+from gateway.mcp.request_state import InvalidStateError
 from gateway.mcp.revisions import Era
-from gateway.mcp.sealed_state import InvalidStateError
-from gateway.relay import operations
-from gateway.relay.call import Call
-from gateway.relay.crossing import server_info
-from gateway.relay.following import SUBSCRIBE, UNSUBSCRIBE, Following
-from gateway.relay.guard import Guard
-from gateway.relay.legacy import SET_LEVEL, set_level
-from gateway.relay.operations import Refusal
-from gateway.relay.parking import InputAsked, Parking
-from gateway.relay.questions import Asker
+from gateway.relay import methods
+from gateway.relay.active_call import Call
+from gateway.relay.client_requests import Asker
+from gateway.relay.cross_era_call import server_info
+from gateway.relay.deadlines import Guard
+from gateway.relay.input_required import InputAsked, PendingCalls
+from gateway.relay.legacy_clients import SET_LEVEL, set_level
+from gateway.relay.methods import Refusal
+from gateway.relay.notifications import Telling
 from gateway.relay.responses import EventStream
-from gateway.relay.telling import Telling
-from gateway.relay.upstream.seam import Client, Notify
+from gateway.relay.session_subscriptions import SUBSCRIBE, UNSUBSCRIBE, Following
+from gateway.upstream.base import Client, Notify
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ OPERATION_S: Final = 600.0
 class Answering:
     """Answers requests for every workspace. `sessions`: whether legacy clients get any."""
 
-    def __init__(self, parking: Parking, following: Following, *, sessions: bool) -> None:
+    def __init__(self, parking: PendingCalls, following: Following, *, sessions: bool) -> None:
         self.sessions = sessions
         self._parking = parking
         self._following = following
@@ -88,7 +88,7 @@ class Answering:
         return self._parking.may_ask(call.request) and any(one.upstream.era is not Era.MODERN for one in servers)
 
     async def _answer(self, call: Call, client: Client | None, notify: Notify) -> Raw | Refusal:
-        return await operations.answer(
+        return await methods.answer(
             call.view,
             call.request,
             token_id=call.principal.token_id,

@@ -13,9 +13,9 @@ from gateway.mcp.completion_refs import PromptRef
 from gateway.mcp.inbound import Request
 from gateway.mcp.revisions import Era
 from gateway.relay import prompts, resources
+from gateway.relay.aggregation import may_offer
 from gateway.relay.forwarding import Asker, Refusal, forward
-from gateway.relay.listing import may_offer
-from gateway.relay.workspaces import WorkspaceView
+from gateway.relay.registry import WorkspaceView
 
 _NOTHING: Final[dict[str, Any]] = {"completion": {"values": []}}
 

@@ -12,23 +12,23 @@ from typing import Protocol
 from starlette.types import Message, Receive, Scope, Send
 
 from gateway.calls import UNKNOWN, ErrorType, Operation
-from gateway.mcp import batches, inbound, jsonrpc, subscriptions
+from gateway.mcp import batch, inbound, jsonrpc, subscriptions
 from gateway.mcp.inbound import Headers
 from gateway.mcp.revisions import Era
-from gateway.relay import operations
-from gateway.relay.admission import Admission, Refused
+from gateway.relay import methods
+from gateway.relay.active_call import Call
 from gateway.relay.answering import INTERNAL, OPERATION_S, Answering
-from gateway.relay.batch import serve_batch
-from gateway.relay.call import Call
-from gateway.relay.guard import Guards
-from gateway.relay.legacy import LegacyClients
-from gateway.relay.limits import Exceeded, RateLimits
-from gateway.relay.operations import Refusal
+from gateway.relay.auth import Admission, Refused
+from gateway.relay.batch_requests import serve_batch
+from gateway.relay.deadlines import Guards
+from gateway.relay.heartbeat import Recorder
+from gateway.relay.legacy_clients import LegacyClients
+from gateway.relay.methods import Refusal
 from gateway.relay.quota import Denied, Quota
-from gateway.relay.recorder import Recorder
+from gateway.relay.rate_limit import Exceeded, RateLimits
+from gateway.relay.registry import Principal, WorkspaceRegistry, WorkspaceView
 from gateway.relay.responses import EventStream, rate_limited, send_empty, send_error, send_json
-from gateway.relay.tool_calls import ToolCalls
-from gateway.relay.workspaces import Directory, Principal, WorkspaceView
+from gateway.relay.tool_call import ToolCalls
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ class Endpoint:
 
     def __init__(
         self,
-        directory: Directory,
+        directory: WorkspaceRegistry,
         recorder: Recorder,
         tool_calls: ToolCalls,
         answering: Answering,
@@ -87,7 +87,7 @@ class Endpoint:
             message = inbound.read(body, headers, lines)
             if isinstance(message, inbound.Request):
                 await self._request(view, principal, message, headers, began, len(body), receive, send)
-            elif isinstance(message, inbound.Rejection) and batches.is_batch(body):
+            elif isinstance(message, inbound.Rejection) and batch.is_batch(body):
                 await self._batch(view, principal, body, headers, message, receive, send)
             else:
                 await self._other(principal, headers, message, send)
@@ -177,9 +177,9 @@ class Endpoint:
             spoken: str | None = session.revision
         else:
             spoken = version.decode("latin-1") if version is not None else None
-        messages = batches.split(body, spoken)
+        messages = batch.split(body, spoken)
         if isinstance(messages, inbound.Rejection):
-            known = messages if spoken in (None, batches.REVISION) else rejection
+            known = messages if spoken in (None, batch.REVISION) else rejection
             await self._other(principal, headers, known, send)
             return
         serve = functools.partial(self._member, view, principal, receive)
@@ -220,7 +220,7 @@ class Endpoint:
             body = jsonrpc.result(request.id, outcome)
             if request.method == "initialize":
                 headers = self.legacy.initialized(call, outcome)
-        known = request.method in operations.METHODS and error_type != str(jsonrpc.METHOD_NOT_FOUND)
+        known = request.method in methods.METHODS and error_type != str(jsonrpc.METHOD_NOT_FOUND)
         self._recorder.operation(
             Operation(
                 side="server",

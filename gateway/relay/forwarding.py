@@ -8,14 +8,14 @@ from mcp_types.jsonrpc import MISSING_REQUIRED_CLIENT_CAPABILITY
 from msgspec import UNSET, Raw
 
 from gateway.calls import ErrorType
-from gateway.mcp import error_translation, jsonrpc, translation
-from gateway.mcp.elicitation import AnswerRefusedError, InvalidAnswerError
+from gateway.mcp import era_bridge, era_bridge_errors, jsonrpc
 from gateway.mcp.inbound import Request
+from gateway.mcp.input_requests import AnswerRefusedError, InvalidAnswerError
 from gateway.mcp.revisions import Era
-from gateway.relay.patience import patience
-from gateway.relay.questions import IncapableError, until_complete
-from gateway.relay.upstream.seam import Client, Exchange, Notify, Reply, UpstreamError
-from gateway.relay.workspaces import Server
+from gateway.relay.client_requests import IncapableError, until_complete
+from gateway.relay.input_deadline import patience
+from gateway.relay.registry import Server
+from gateway.upstream.base import Client, Notify, UpstreamError, UpstreamRequest, UpstreamResponse
 
 _CODES: Final = frozenset(
     {
@@ -24,7 +24,7 @@ _CODES: Final = frozenset(
         jsonrpc.METHOD_NOT_FOUND,
         jsonrpc.INVALID_PARAMS,
         jsonrpc.INTERNAL_ERROR,
-        error_translation.RESOURCE_NOT_FOUND,
+        era_bridge_errors.RESOURCE_NOT_FOUND,
         MISSING_REQUIRED_CLIENT_CAPABILITY,
     }
 )
@@ -58,7 +58,7 @@ async def forward(
     """Ask the server; `params` have its own names, `name` is what `Mcp-Name` says."""
     try:
         async with patience(server.timeout, asker.client) as (client, limit):
-            exchange = Exchange(
+            exchange = UpstreamRequest(
                 request.method,
                 params,
                 meta=request.meta,
@@ -83,17 +83,17 @@ async def forward(
     except UpstreamError as error:
         data = {"error_type": error.error_type.value, "server": server.slug}
         return Refusal(jsonrpc.INTERNAL_ERROR, f"server {server.slug!r}: {error}", data)
-    except translation.InvalidResultError as error:
+    except era_bridge.InvalidResultError as error:
         data = {"error_type": "upstream_protocol_error", "server": server.slug}
         return Refusal(jsonrpc.INTERNAL_ERROR, f"server {server.slug!r}: {error}", data)
 
 
-def _translated(server: Server, request: Request, reply: Reply, server_info: Raw) -> Raw | Refusal:
+def _translated(server: Server, request: Request, reply: UpstreamResponse, server_info: Raw) -> Raw | Refusal:
     era = server.upstream.era or request.era
     if reply.error is UNSET:
         value = reply.result if reply.result is not UNSET else jsonrpc.EMPTY_OBJECT
-        return translation.result(request.method, request.era, era, value, server_info)
-    answer = error_translation.error(request.method, request.era, era, reply.error)
+        return era_bridge.result(request.method, request.era, era, value, server_info)
+    answer = era_bridge_errors.error(request.method, request.era, era, reply.error)
     if answer.error is UNSET:
         return answer.result if answer.result is not UNSET else jsonrpc.EMPTY_OBJECT
     error = jsonrpc.decode_error(answer.error)

@@ -9,13 +9,13 @@ from typing import Any, Final
 from msgspec import Raw
 
 from gateway.calls import ErrorType
-from gateway.mcp import jsonrpc, names
+from gateway.mcp import jsonrpc, tool_names
 from gateway.mcp.capabilities import ServerCapabilities
 from gateway.mcp.inbound import Request
+from gateway.relay.aggregation import may_offer, merged, parts
 from gateway.relay.forwarding import Asker, Refusal, forward
-from gateway.relay.listing import may_offer, merged, parts
-from gateway.relay.upstream.seam import UpstreamError
-from gateway.relay.workspaces import Server, WorkspaceView
+from gateway.relay.registry import Server, WorkspaceView
+from gateway.upstream.base import UpstreamError
 
 LIST: Final = "prompts/list"
 _NULL: Final = Raw(b"null")
@@ -62,7 +62,7 @@ def _prefixed(server: Server, item: Raw) -> Raw:
     """
     try:
         members: dict[str, Any] = jsonrpc.decode_params(item)
-        members["name"] = names.join(server.slug, jsonrpc.decode_string(members["name"]))
+        members["name"] = tool_names.join(server.slug, jsonrpc.decode_string(members["name"]))
     except (*jsonrpc.NO_JSON, KeyError) as error:
         raise UpstreamError(ErrorType.UPSTREAM_PROTOCOL_ERROR, f"lists a prompt that is none: {error}") from error
     return jsonrpc.raw(members)

@@ -12,7 +12,7 @@ from typing import Final, Literal, NamedTuple
 
 from gateway.calls import Decision
 from gateway.months import Month, month_of
-from gateway.usage_report import UsageReport
+from gateway.quota_snapshot import UsageReport
 
 FRESH_NS: Final = 10 * 10**9
 """A report that is older says nothing any more."""

@@ -12,13 +12,13 @@ from msgspec import Raw, Struct
 
 from gateway.mcp import jsonrpc
 from gateway.mcp.capabilities import ServerCapabilities
-from gateway.mcp.error_translation import RESOURCE_NOT_FOUND
+from gateway.mcp.era_bridge_errors import RESOURCE_NOT_FOUND
 from gateway.mcp.inbound import Request
 from gateway.mcp.resource_uris import Offered, ResourceRoutes
 from gateway.mcp.revisions import Era
+from gateway.relay.aggregation import Part, may_offer, parts
 from gateway.relay.forwarding import Asker, Refusal, forward
-from gateway.relay.listing import Part, may_offer, parts
-from gateway.relay.workspaces import Server, WorkspaceView
+from gateway.relay.registry import Server, WorkspaceView
 
 LISTS: Final = {"resources/list": "resources", "resources/templates/list": "resourceTemplates"}
 REFRESH_AFTER_S: Final = 5.0

@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 from starlette.types import Send
 
 from gateway.mcp import jsonrpc, sse
-from gateway.relay.limits import Exceeded
+from gateway.relay.rate_limit import Exceeded
 
 JSON: Final = (b"content-type", b"application/json")
 SSE_HEADERS: Final = [

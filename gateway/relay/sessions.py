@@ -19,12 +19,12 @@ import msgspec
 from msgspec import Raw, Struct
 
 from gateway.journal import lines
-from gateway.mcp import capabilities, inbound, jsonrpc, sealed_state
+from gateway.mcp import capabilities, inbound, jsonrpc, request_state
 from gateway.mcp.jsonrpc import EMPTY_OBJECT, NO_JSON, Id, Params, Response
+from gateway.mcp.request_state import Binding, InvalidStateError
 from gateway.mcp.revisions import Era
-from gateway.mcp.sealed_state import Binding, InvalidStateError
 from gateway.mcp.subscriptions import MAX_RESOURCES
-from gateway.relay.workspaces import Principal
+from gateway.relay.registry import Principal
 
 HEADER: Final = b"mcp-session-id"
 LIFETIME_S: Final = 30 * 86400.0
@@ -192,7 +192,7 @@ class Sessions:
             declared if len(bytes(declared)) <= _MAX_CAPABILITIES else EMPTY_OBJECT,
             jsonrpc.raw({name: value for name, value in msgspec.structs.asdict(client).items() if value is not None}),
         )
-        header = sealed_state.seal(self._keys, _binding(owner), said, now + LIFETIME_S).encode()
+        header = request_state.seal(self._keys, _binding(owner), said, now + LIFETIME_S).encode()
         return self._keep(Session(header, owner, said, now))
 
     def find(self, owner: Principal, header: bytes) -> Session | None:
@@ -240,7 +240,7 @@ class Sessions:
             return None
         now = self._clock()
         try:
-            said = _decode_said(sealed_state.unseal(self._keys, _binding(owner), header.decode("latin-1"), now))
+            said = _decode_said(request_state.unseal(self._keys, _binding(owner), header.decode("latin-1"), now))
         except (InvalidStateError, *NO_JSON):
             return None
         return self._keep(Session(header, owner, said, now))

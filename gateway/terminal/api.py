@@ -9,9 +9,9 @@ from urllib.parse import quote
 import httpx
 
 from gateway.errors import CallscopeError
-from gateway.terminal.answers import Answer, Refusal, read
-from gateway.terminal.connection import TTL_S, Connection
-from gateway.terminal.texts import one_line
+from gateway.terminal.api_models import Answer, Refusal, read
+from gateway.terminal.formatting import one_line
+from gateway.terminal.observer_connection import TTL_S, Connection
 
 Parameters = Sequence[tuple[str, str]]
 """A query's names and values, in order; a name may come again."""

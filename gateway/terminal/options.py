@@ -9,7 +9,7 @@ import click
 from click.core import ParameterSource
 
 from gateway.calls import ErrorType
-from gateway.terminal.connection import connect
+from gateway.terminal.observer_connection import connect
 
 Command = Callable[..., None]
 

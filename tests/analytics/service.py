@@ -14,7 +14,7 @@ from gateway.analytics.routes import routes
 from gateway.calls import ToolCall
 from gateway.config import Config, Jwt
 from gateway.ledger import Ledger, open_ledger
-from gateway.ledger.duck import DuckLedger
+from gateway.ledger.duckdb_driver import DuckLedger
 from gateway.ledger.queries import Query
 
 PATH = "/api/community/mcp/workspaces/{}/analytics"
@@ -70,7 +70,7 @@ class Service:
         *,
         now_ns: int = NOW_NS,
         config: Config = CONFIG,
-        catalogue: Callable[[str], Iterable[tuple[str, str]]] = lambda _: (),
+        catalog: Callable[[str], Iterable[tuple[str, str]]] = lambda _: (),
         upstream_up: Callable[[str, str], bool | None] = lambda _workspace, _server: None,
         ledger_url: str | None = None,
     ) -> None:
@@ -86,7 +86,7 @@ class Service:
             routes=routes(
                 self.ledger,
                 lambda: config,
-                catalogue=catalogue,
+                catalog=catalog,
                 upstream_up=upstream_up,
                 clock=lambda: self.now_ns,
             )

@@ -17,7 +17,7 @@ import duckdb
 import msgspec
 import pytest
 
-from gateway.analytics import export, formats
+from gateway.analytics import export, export_formats
 from gateway.calls import ErrorType, ToolCall
 from gateway.errors import LedgerUnavailableError
 from gateway.ledger.rows import COLUMNS, to_row
@@ -125,7 +125,7 @@ from pathlib import Path
 from msgspec import json
 from gateway.calls import ToolCall
 from gateway.ledger.rows import to_row
-from gateway.ledger.spool import Spool
+from gateway.ledger.parquet import Spool
 folder = Path(sys.argv[1])
 with Spool(folder / "calls.duckdb") as spool:
     spool.add([to_row(json.decode(sys.stdin.buffer.read(), type=ToolCall))])
@@ -176,7 +176,7 @@ def test_a_file_of_nothing_has_its_header(ledger_url: str | None, tmp_path: Path
             response = service.request("/export", {"format": kind})
             assert response.status_code == 200
             assert read(kind, response.content, tmp_path) == []
-        assert service.request("/export", {"format": "csv"}).text == ",".join(formats.HEADER) + "\r\n"
+        assert service.request("/export", {"format": "csv"}).text == ",".join(export_formats.HEADER) + "\r\n"
 
 
 def test_the_answer_says_what_it_is_and_how_it_is_called(service: Service) -> None:
@@ -320,11 +320,11 @@ async def test_of_many_questions_at_once_some_wait_and_more_are_429(monkeypatch:
     monkeypatch.setattr(routes, "MAX_WAITING", 3)
     go_on = threading.Event()
 
-    def catalogue(_workspace: str) -> list[tuple[str, str]]:
+    def catalog(_workspace: str) -> list[tuple[str, str]]:
         go_on.wait(10)  # a question that takes its time
         return []
 
-    with Service(catalogue=catalogue) as service:
+    with Service(catalog=catalog) as service:
         asking = [asyncio.create_task(service.send("/tools")) for _ in range(routes.AT_ONCE + 3 + 2)]
         done, _ = await asyncio.wait(asking, return_when=asyncio.FIRST_COMPLETED, timeout=5)
         assert {task.result().status_code for task in done} == {429}

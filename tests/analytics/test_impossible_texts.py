@@ -22,7 +22,7 @@ IMPOSSIBLE = ["\0", "a\0b", "github\0"]
 @pytest.mark.parametrize("name", ["server", "tool", "token"])
 def test_a_filter_is_400_with_what_there_is(name: str, value: str) -> None:
     there = {"server": "github", "tool": "merge", "token": "alice"}
-    with Service([call(call_id="a", timestamp_ns=NOW_NS - 1)], catalogue=lambda _: [("github", "merge")]) as service:
+    with Service([call(call_id="a", timestamp_ns=NOW_NS - 1)], catalog=lambda _: [("github", "merge")]) as service:
         for path in [*PATHS, "/export"]:
             required = {"/groups": {"by": "tool"}, "/export": {"format": "csv"}}.get(path, {})
             response = service.request(path, {**required, name: value})
@@ -30,7 +30,7 @@ def test_a_filter_is_400_with_what_there_is(name: str, value: str) -> None:
             assert there[name] in response.json()["allowed"]
 
 
-def test_a_tool_is_400_also_while_no_catalogue_is_known() -> None:
+def test_a_tool_is_400_also_while_no_catalog_is_known() -> None:
     with Service() as service:
         response = service.request("/tools", {"tool": "\0"})
     assert (response.status_code, response.json()["parameter"], response.json()["allowed"]) == (400, "tool", [])

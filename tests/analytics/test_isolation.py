@@ -18,8 +18,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from starlette.applications import Starlette
 
-from gateway.analytics.auth import Authorizer
-from gateway.analytics.pages import encode_cursor
+from gateway.analytics.authorization import Authorizer
+from gateway.analytics.call_pages import encode_cursor
 from gateway.analytics.routes import PREFIX, VIEWS
 from gateway.calls import ErrorType, ToolCall
 from gateway.config import Config
@@ -28,8 +28,8 @@ from gateway.journal.reader import Positions
 from gateway.ledger.queries import COLUMN_OF, Place
 from gateway.ledger.retention import delete_batch
 from gateway.observer import live
+from gateway.observer.journal_tail import Tail
 from gateway.observer.live import LiveSettings, LiveStream
-from gateway.observer.tail import Tail
 from tests.analytics.service import CONFIG, NOW_NS, Service, bearer
 from tests.ledger.records import call
 
@@ -179,7 +179,7 @@ def test_answers_are_the_same_as_if_there_were_nobody_else(
     """`kept_days` is what retention has left of the calls, whose usage is counted all the same."""
 
     def answers(of: Iterable[ToolCall], config: Config) -> list[Any]:
-        with Service(list(of), config=config, catalogue=lambda _: [("github", "merge")]) as service:
+        with Service(list(of), config=config, catalog=lambda _: [("github", "merge")]) as service:
             for workspace in CONFIG.workspaces if kept_days is not None else ():
                 delete_batch(service.ledger, workspace, NOW_NS - (kept_days or 0) * DAY)
             return [
@@ -215,7 +215,7 @@ async def _stream(
             root,
             Authorizer(lambda: config),
             ledger=service.ledger,
-            catalogue=lambda _: [("github", "merge")],
+            catalog=lambda _: [("github", "merge")],
             stop=asyncio.Event(),
             settings=LiveSettings(poll=0.001, longest=12.0, keep_alive=1000.0),
             clock=_Steps(),

@@ -88,7 +88,7 @@ def test_a_mistake_is_400_and_named_on_every_path(asked: list[tuple[str, str]], 
     ],
 )
 def test_what_would_have_been_right_is_told(path: str, asked: dict[str, str], parameter: str, allowed: str) -> None:
-    with Service(catalogue=lambda _: [("github", "merge")]) as service:
+    with Service(catalog=lambda _: [("github", "merge")]) as service:
         response = service.request(path, asked)
     assert response.status_code == 400
     assert response.json()["parameter"] == parameter
@@ -97,7 +97,7 @@ def test_what_would_have_been_right_is_told(path: str, asked: dict[str, str], pa
 
 def test_what_was_called_once_may_be_asked_for_though_it_is_configured_no_more() -> None:
     old = call(server_slug="gone", token_id="revoked", tool_name="forgotten", timestamp_ns=1)
-    with Service([old], catalogue=lambda _: [("github", "merge")]) as service:
+    with Service([old], catalog=lambda _: [("github", "merge")]) as service:
         for name, value in (("server", "gone"), ("token", "revoked"), ("tool", "forgotten")):
             assert service.get("/overview", {name: value})["calls"]["range"] == 0
 
@@ -108,7 +108,7 @@ def test_what_another_workspace_has_is_not_known_here() -> None:
             assert service.request("/overview", {name: value}).status_code == 400
 
 
-def test_a_tool_that_was_never_called_is_no_mistake_while_no_catalogue_is_known() -> None:
+def test_a_tool_that_was_never_called_is_no_mistake_while_no_catalog_is_known() -> None:
     with Service() as service:
         assert service.get("/overview", {"tool": "merge"})["calls"]["range"] == 0
 

@@ -26,11 +26,11 @@ from schemathesis.specs.openapi.checks import (
 from schemathesis.specs.openapi.definitions import OPENAPI_31_VALIDATOR
 
 from gateway.analytics import openapi
-from gateway.analytics.auth import Authorizer
-from gateway.analytics.pages import encode_cursor
+from gateway.analytics.authorization import Authorizer
+from gateway.analytics.call_pages import encode_cursor
+from gateway.analytics.http_errors import ParameterError
 from gateway.analytics.parameters import COMMON, MAX_STEP_S, Fields, parse_step
 from gateway.analytics.periods import period_start
-from gateway.analytics.refusals import ParameterError
 from gateway.analytics.routes import PREFIX, VIEWS
 from gateway.calls import ErrorType
 from gateway.journal import Writer

@@ -8,11 +8,11 @@ import pytest
 from starlette.applications import Starlette
 from starlette.routing import Match
 
-from gateway.analytics.negotiation import accepts
+from gateway.analytics.accept import accepts
 from gateway.analytics.routes import JSON, VIEWS, routes
 from gateway.errors import LedgerUnavailableError
 from gateway.ledger import InterruptedQuestionError
-from gateway.ledger.duck import DuckLedger, Snapshot
+from gateway.ledger.duckdb_driver import DuckLedger, Snapshot
 from gateway.ledger.queries import Query
 from tests.analytics.service import CONFIG, NOW_NS, PATH, Service
 from tests.ledger.records import call
@@ -167,11 +167,11 @@ def test_a_mistake_of_ours_is_not_called_an_outage() -> None:
 async def test_the_event_loop_is_free_while_the_ledger_is_asked() -> None:
     loop_went_on = threading.Event()
 
-    def catalogue(_: str) -> Iterable[tuple[str, str]]:
+    def catalog(_: str) -> Iterable[tuple[str, str]]:
         assert loop_went_on.wait(10), "nothing else ran on the event loop meanwhile"
         return ()
 
-    with Service(catalogue=catalogue) as service:
+    with Service(catalog=catalog) as service:
         asyncio.get_running_loop().call_later(0.01, loop_went_on.set)
         response = await service.send("/tools")
     assert response.status_code == 200

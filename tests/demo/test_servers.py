@@ -14,7 +14,7 @@ from mcp import Client
 from mcp.client.stdio import StdioServerParameters
 from mcp.shared.exceptions import MCPError
 
-from gateway.demo.misbehaving import Misbehaving
+from gateway.demo.misbehaving_server import Misbehaving
 from gateway.demo.server import LegacyOnly, build, over_http
 from gateway.demo.tools import REFUSED, Fate, Tool
 

@@ -11,7 +11,7 @@ from typing import Final
 
 from gateway.errors import LedgerUnavailableError
 from gateway.ledger import LedgerSink
-from gateway.ledger.duck import DuckLedger
+from gateway.ledger.duckdb_driver import DuckLedger
 from gateway.ledger.queries import Query
 from tests.ledger.records import batch, call
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from gateway.calls import ToolCall
 from gateway.journal import Reader, journal_id
 from gateway.ledger import LedgerSink, open_ledger
-from gateway.ledger.duck import DuckLedger
+from gateway.ledger.duckdb_driver import DuckLedger
 
 if __name__ == "__main__":
     journal, target = Path(sys.argv[1]), sys.argv[2]

@@ -5,8 +5,8 @@ from pathlib import Path
 import duckdb
 
 from gateway.ledger import LedgerSink
-from gateway.ledger.duck import DuckLedger
-from gateway.ledger.names import tools_ever_called
+from gateway.ledger.duckdb_driver import DuckLedger
+from gateway.ledger.first_seen import tools_ever_called
 from gateway.ledger.queries import Query, Scope, page
 from tests.ledger.records import batch, call
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from gateway.calls import ErrorType, Phases, ToolCall
 from gateway.errors import LedgerUnavailableError, StartError
 from gateway.ledger import InterruptedQuestionError, Ledger, LedgerSink, open_ledger
-from gateway.ledger.duck import DuckLedger
+from gateway.ledger.duckdb_driver import DuckLedger
 from gateway.ledger.queries import Query, Scope, groups, page
 from gateway.ledger.rows import COLUMNS
 from gateway.ledger.schema import MIGRATIONS, Dialect, Statement, migrate
@@ -162,7 +162,7 @@ def test_a_second_process_is_told_that_the_file_is_taken(tmp_path: Path) -> None
     script = (
         "import sys, pathlib\n"
         "from gateway.errors import StartError\n"
-        "from gateway.ledger.duck import DuckLedger\n"
+        "from gateway.ledger.duckdb_driver import DuckLedger\n"
         "try: DuckLedger.open(pathlib.Path(sys.argv[1]))\n"
         "except StartError as error: print(error)\n"
     )

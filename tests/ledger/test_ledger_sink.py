@@ -11,7 +11,7 @@ from gateway.calls import CallStart, ToolCall
 from gateway.errors import LedgerUnavailableError
 from gateway.journal import Batch, Entry
 from gateway.ledger import Ledger, LedgerSink, open_ledger
-from gateway.ledger.duck import DuckLedger, Transaction
+from gateway.ledger.duckdb_driver import DuckLedger, Transaction
 from gateway.ledger.queries import Query
 from tests.ledger.records import batch, call
 

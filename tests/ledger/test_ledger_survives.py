@@ -5,7 +5,7 @@ from pathlib import Path
 from gateway.calls import ToolCall
 from gateway.journal import Reader, Writer
 from gateway.ledger import Ledger, LedgerSink
-from gateway.ledger.duck import DuckLedger
+from gateway.ledger.duckdb_driver import DuckLedger
 from gateway.ledger.queries import Query
 from tests.ledger.records import call
 

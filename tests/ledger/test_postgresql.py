@@ -14,7 +14,7 @@ import pytest
 from gateway.calls import ToolCall
 from gateway.errors import LedgerUnavailableError, StartError
 from gateway.journal import Reader, Writer, journal_id
-from gateway.ledger import InterruptedQuestionError, Ledger, LedgerSink, connections, open_ledger, postgres
+from gateway.ledger import InterruptedQuestionError, Ledger, LedgerSink, open_ledger, postgres_driver, postgres_pool
 from gateway.ledger.queries import Query
 from gateway.observer.sinks import Pump
 from tests.databases import Cluster, cluster
@@ -101,13 +101,13 @@ def test_a_server_that_is_cut_off_without_a_word_is_noticed_and_loses_nothing(
     postgresql: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module, name, seconds in [
-        (postgres, "WRITE_SECONDS", 0.3),
-        (postgres, "GRACE_S", 0.1),
-        (connections, "ASK_S", 0.3),
-        (connections, "FRESH_S", 0.0),
+        (postgres_driver, "WRITE_SECONDS", 0.3),
+        (postgres_driver, "GRACE_S", 0.1),
+        (postgres_pool, "ASK_S", 0.3),
+        (postgres_pool, "FRESH_S", 0.0),
     ]:
         monkeypatch.setattr(module, name, seconds)
-    monkeypatch.setitem(connections._SETTINGS, "connect_timeout", 2)
+    monkeypatch.setitem(postgres_pool._SETTINGS, "connect_timeout", 2)
     journal = tmp_path / "journal"
     url = postgresql.database()
     with proxy(postgresql.port) as between:

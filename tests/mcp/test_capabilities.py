@@ -7,7 +7,7 @@ import pytest
 from msgspec import Raw
 
 from gateway.mcp import capabilities, jsonrpc
-from gateway.mcp.capabilities import InvalidQuestionError, Serves
+from gateway.mcp.capabilities import InvalidInputRequestError, Serves
 from gateway.mcp.revisions import Era
 
 EVERYTHING = Serves(logging=True, changes=True, subscriptions=True)
@@ -160,5 +160,5 @@ def test_a_question_needs_what_the_client_must_have_declared(
 )
 def test_m25_what_no_server_may_ask_is_not_passed_on(method: str, params: bytes) -> None:
     can = capabilities.read_client(jsonrpc.raw(ALL_OF_A_CLIENT))
-    with pytest.raises(InvalidQuestionError):
+    with pytest.raises(InvalidInputRequestError):
         capabilities.missing(method, Raw(params), can)

@@ -12,13 +12,13 @@ from typing import Any, NamedTuple
 import httpx
 from starlette.applications import Starlette
 
-from gateway.analytics.auth import Authorizer
-from gateway.analytics.issuing import issue
+from gateway.analytics.authorization import Authorizer
+from gateway.analytics.bearer import issue
 from gateway.calls import ErrorType, ToolCall
 from gateway.config import Config, Jwt
 from gateway.journal import journal_id
 from gateway.ledger import Ledger
-from gateway.ledger.duck import DuckLedger
+from gateway.ledger.duckdb_driver import DuckLedger
 from gateway.observer import cursor
 from gateway.observer.live import LiveSettings, LiveStream
 from gateway.process import serve
@@ -123,7 +123,7 @@ class Client:
 class Server:
     """One life of an observer's live stream: its configuration, its clock and its ledger are a test's to change."""
 
-    def __init__(self, root: Path, settings: LiveSettings, catalogue: Sequence[tuple[str, str]]) -> None:
+    def __init__(self, root: Path, settings: LiveSettings, catalog: Sequence[tuple[str, str]]) -> None:
         self.stop = asyncio.Event()
         self.config = CONFIG
         self.seconds_on = 0
@@ -134,7 +134,7 @@ class Server:
             Authorizer(lambda: self.config),
             ledger=self.ledger,
             stop=self.stop,
-            catalogue=lambda _workspace: catalogue,
+            catalog=lambda _workspace: catalog,
             settings=settings,
             wall_clock=lambda: time.time_ns() + self.seconds_on * 10**9,
         )
@@ -162,9 +162,9 @@ def authorization(token: str | None = None) -> dict[str, str]:
 
 @contextlib.asynccontextmanager
 async def serving(
-    root: Path, settings: LiveSettings = QUICK, catalogue: Sequence[tuple[str, str]] = ()
+    root: Path, settings: LiveSettings = QUICK, catalog: Sequence[tuple[str, str]] = ()
 ) -> AsyncIterator[Server]:
-    server = Server(root, settings, catalogue)
+    server = Server(root, settings, catalog)
     async with asyncio.TaskGroup() as tasks, server.http:
         app = Starlette(routes=server.live.routes())
         tasks.create_task(serve(app, server.socket, stop=server.stop, grace_seconds=5))

@@ -16,10 +16,10 @@ from gateway.config import Config, Metrics
 from gateway.journal import Reader
 from gateway.ledger.totals import Totals
 from gateway.observer import signals
+from gateway.observer.config_reload import Reloading
 from gateway.observer.exposition import exposition
-from gateway.observer.internals import internals_collector
 from gateway.observer.metrics import MetricsSink
-from gateway.observer.reloading import Reloading
+from gateway.observer.self_metrics import internals_collector
 from gateway.observer.sinks import Pump
 from tests.observer.counting import NOW, Clock, batch, beat, call, configuration, operation, sink_at
 

@@ -14,14 +14,24 @@ from gateway.config import load
 from gateway.errors import LedgerUnavailableError
 from gateway.journal import Writer
 from gateway.ledger import open_ledger
-from gateway.ledger.duck import DuckLedger, Snapshot
+from gateway.ledger.duckdb_driver import DuckLedger, Snapshot
 from gateway.ledger.totals import Totals
-from gateway.observer.usage import LedgerUsage
+from gateway.observer.usage_metrics import LedgerUsage
 from tests.databases import Cluster, cluster
 from tests.observer.counting import Clock, configuration
 from tests.observer.counting import call as counted_call
-from tests.observer.test_app import API, AUTHORIZATION, TOOL_CALLS, call, ledger_calls, plane, sample, scrape, until
-from tests.observer.test_app import write_config as write
+from tests.observer.test_observer_app import (
+    API,
+    AUTHORIZATION,
+    TOOL_CALLS,
+    call,
+    ledger_calls,
+    plane,
+    sample,
+    scrape,
+    until,
+)
+from tests.observer.test_observer_app import write_config as write
 
 NOW_NS = Clock().ns
 

@@ -8,7 +8,7 @@ from typing import Any
 import jwt
 import pytest
 
-from gateway.analytics.issuing import hmac_key
+from gateway.analytics.bearer import hmac_key
 from gateway.calls import UNKNOWN
 from gateway.config import Config
 from gateway.journal import Writer
@@ -126,8 +126,8 @@ async def test_a_name_that_never_was_is_400_and_not_silence(
         assert (response.json()["parameter"], response.json()["allowed"]) == (parameter, expected)
 
 
-async def test_a_tool_that_nobody_has_is_400_once_the_catalogue_is_known(root: Path) -> None:
-    async with serving(root, catalogue=[("github", "merge")]) as server:
+async def test_a_tool_that_nobody_has_is_400_once_the_catalog_is_known(root: Path) -> None:
+    async with serving(root, catalog=[("github", "merge")]) as server:
         unknown = await server.http.get(f"{PATH}?tool=mergee")
         known = await server.http.head(f"{PATH}?tool=merge&tool={UNKNOWN}&server={UNKNOWN}")
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from gateway.calls import PHASES, UNKNOWN, ErrorType, Phases, ToolCall
 from gateway.config import Metrics
 from gateway.ledger.totals import Totals
-from gateway.observer import fold
+from gateway.observer import call_metrics
 from gateway.observer.signals import DURATION_BUCKETS, FINE_BUCKETS
 from tests.observer.counting import (
     NOW,
@@ -195,7 +195,7 @@ def test_an_older_batch_that_comes_again_makes_nothing_count_twice(tmp_path: Pat
 def test_more_combinations_of_labels_than_are_kept_at_hand_count_as_well(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fold, "MAX_ROUTES", 2)
+    monkeypatch.setattr(call_metrics, "MAX_ROUTES", 2)
     sink = sink_at(tmp_path, Clock())
     sink.absorb(batch(*(call(tool_name=f"tool{i % 5}") for i in range(20))))
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.observer.test_app import API, AUTHORIZATION, LIVE, plane, write_config
+from tests.observer.test_observer_app import API, AUTHORIZATION, LIVE, plane, write_config
 
 
 @pytest.fixture

@@ -40,7 +40,7 @@ def test_an_upstream_that_nobody_has_asked_yet_is_neither_up_nor_down(tmp_path: 
     assert value(sink, "mcp_gateway_in_flight_calls") == 0
 
 
-def test_calls_in_flight_are_those_of_all_relays_and_a_catalogue_is_that_of_any(tmp_path: Path) -> None:
+def test_calls_in_flight_are_those_of_all_relays_and_a_catalog_is_that_of_any(tmp_path: Path) -> None:
     clock = Clock()
     sink = sink_at(tmp_path, clock)
     sink.absorb(
@@ -109,15 +109,15 @@ def test_a_heartbeat_that_is_late_changes_nothing(tmp_path: Path) -> None:
     assert value(sink, "mcp_gateway_in_flight_calls") == 1
 
 
-def test_a_catalogue_is_remembered_between_the_heartbeats_that_name_its_tools(tmp_path: Path) -> None:
+def test_a_catalog_is_remembered_between_the_heartbeats_that_name_its_tools(tmp_path: Path) -> None:
     clock = Clock()
     sink = sink_at(tmp_path, clock)
     sink.absorb(batch(beat(clock, upstream={"tool_names": ["find"]}), beat(clock, upstream={})))
-    before = sink.catalogue("engineering")
+    before = sink.catalog("engineering")
     sink.absorb(batch(beat(clock, upstream={"tool_names": []}), start=200))
 
     assert before == {("github", "find")}
-    assert sink.catalogue("engineering") == set()
+    assert sink.catalog("engineering") == set()
 
 
 def test_a_relay_that_is_silent_for_more_than_5_seconds_no_longer_counts(tmp_path: Path) -> None:
@@ -161,15 +161,15 @@ def test_the_event_loops_lag_is_the_worst_of_all_relays_in_15_seconds(tmp_path: 
 def test_what_is_up_and_what_it_offers_is_what_living_relays_say_whether_anybody_scrapes(tmp_path: Path) -> None:
     clock = Clock()
     sink = sink_at(tmp_path, clock)
-    unknown = (sink.upstream_up("engineering", "github"), sink.catalogue("engineering"))
+    unknown = (sink.upstream_up("engineering", "github"), sink.catalog("engineering"))
     names = ["create_issue", "find"]
     sink.absorb(batch(beat(clock, upstream={"up": True, "last_success_ns": clock.ns, "tool_names": names})))
     clock.now += 1
     sink.absorb(batch(beat(clock, upstream={"up": False, "last_success_ns": ns(0)}), start=100))
-    alive = (sink.upstream_up("engineering", "github"), sink.catalogue("engineering"))
-    elsewhere = (sink.upstream_up("lab", "github"), sink.catalogue("lab"))
+    alive = (sink.upstream_up("engineering", "github"), sink.catalog("engineering"))
+    elsewhere = (sink.upstream_up("lab", "github"), sink.catalog("lab"))
     clock.now += 5.1
-    silent = (sink.upstream_up("engineering", "github"), sink.catalogue("engineering"))
+    silent = (sink.upstream_up("engineering", "github"), sink.catalog("engineering"))
 
     assert alive == (False, {("github", "create_issue"), ("github", "find")})
     assert unknown == elsewhere == silent == (None, set())

@@ -9,9 +9,9 @@ import pytest
 from gateway.calls import ErrorType
 from gateway.config import Config
 from gateway.ledger import Ledger
-from gateway.ledger.duck import DuckLedger
+from gateway.ledger.duckdb_driver import DuckLedger
 from gateway.ledger.totals import Totals
-from gateway.observer.usage import LedgerUsage
+from gateway.observer.usage_metrics import LedgerUsage
 from tests.observer.counting import Clock, batch, call, configuration, named, sink_at, value
 
 NOVEMBER = int(datetime(2026, 11, 1, tzinfo=UTC).timestamp() * 1e9)

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.relay.raw import COMPLETE, TOOLS, Request, Steps, answered, whole
+from tests.http1.raw import COMPLETE, TOOLS, Request, Steps, answered, whole
 from tests.relay.rig import legacy, modern
 
 ERAS = ("modern", "legacy")

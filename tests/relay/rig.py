@@ -16,11 +16,11 @@ import pytest
 
 from gateway.calls import UPSTREAM_PHASES, CallStart, Heartbeat, Operation, ToolCall
 from gateway.config import Config
+from gateway.http1.server import HttpProtocol
 from gateway.journal import Reader, Writer
 from gateway.process import serve
-from gateway.relay.app import Relay
-from gateway.relay.http_protocol import HttpProtocol
-from tests.relay.raw import Raw
+from gateway.relay.relay_app import Relay
+from tests.http1.raw import Raw
 
 SECRETS: Final = {name: f"mwt_{name}_{'x' * 32}" for name in ("alice", "bot", "stranger")}
 """`stranger` is a member of another workspace."""

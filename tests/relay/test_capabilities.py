@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from tests.http1.raw import raw, tool
 from tests.relay.offering import ERAS, Offering, asked, asking
-from tests.relay.raw import raw, tool
 from tests.relay.rig import Rig, rig
 
 METHODS = {
@@ -69,7 +69,7 @@ async def test_a_tool_whose_mirrored_arguments_are_invalid_is_left_out_and_the_o
         "name": "bad",
         "inputSchema": {"type": "object", "properties": {"x": {"type": "string", "x-mcp-header": "a b"}}},
     }
-    caplog.set_level(logging.WARNING, "gateway.relay.catalogue")
+    caplog.set_level(logging.WARNING, "gateway.relay.catalog")
     async with raw(Offering(tools=[bad, tool("good")])) as server, rig(tmp_path, {"files": server}) as relay:
         for _ in range(3):
             tools = (await relay.post(asking("modern", "tools/list"))).json()["result"]["tools"]

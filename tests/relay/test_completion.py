@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from tests.http1.raw import raw
 from tests.relay.offering import ERAS, Offering, asked, asking
-from tests.relay.raw import raw
 from tests.relay.rig import rig
 
 

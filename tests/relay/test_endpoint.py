@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.relay.raw import modern as modern_server
-from tests.relay.raw import raw
+from tests.http1.raw import modern as modern_server
+from tests.http1.raw import raw
 from tests.relay.rig import SECRETS, bearer, member, rig, tool_call
 
 

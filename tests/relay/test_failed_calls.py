@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.relay.raw import (
+from tests.http1.raw import (
     SSE_END,
     SSE_HEAD,
     Behave,
@@ -17,7 +17,7 @@ from tests.relay.raw import (
     raw,
     whole,
 )
-from tests.relay.raw import (
+from tests.http1.raw import (
     modern as modern_server,
 )
 from tests.relay.rig import SECRETS, assert_times_add_up, legacy, legacy_call, rig, tool_call
@@ -151,7 +151,7 @@ async def test_a_call_that_fails_is_recorded_once_with_its_reason_and_its_client
     assert_times_add_up(end)
 
 
-async def test_an_upstream_that_is_down_is_said_to_be_and_its_catalogue_was_never_seen(tmp_path: Path) -> None:
+async def test_an_upstream_that_is_down_is_said_to_be_and_its_catalog_was_never_seen(tmp_path: Path) -> None:
     async with raw(modern_server()) as gone:
         pass
     async with rig(tmp_path, {"files": gone}) as relay:

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from gateway.relay import tool_calls
-from tests.relay.raw import Request, Steps, answered, raw
-from tests.relay.raw import modern as modern_server
+from gateway.relay import tool_call as tool_calls
+from tests.http1.raw import Request, Steps, answered, raw
+from tests.http1.raw import modern as modern_server
 from tests.relay.rig import JSON, MODERN_META, legacy, rig, tool_call
 
 CALL_HEADERS, CALL = tool_call()

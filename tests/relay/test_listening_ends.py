@@ -12,12 +12,12 @@ import httpx
 import pytest
 from starlette.types import Message
 
+from gateway.http1.server import HttpProtocol
 from gateway.journal import Writer
 from gateway.process import serve
-from gateway.relay import listening
-from gateway.relay.app import Relay
-from gateway.relay.http_protocol import HttpProtocol
-from gateway.relay.upstream import hearing, http_listening
+from gateway.relay import subscriptions_listen
+from gateway.relay.relay_app import Relay
+from gateway.upstream import http_subscriptions, session_stream
 from tests.relay.changing import (
     LISTEN,
     SUBSCRIPTION,
@@ -39,8 +39,8 @@ A, B = "file:///a", "file:///b"
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http_listening, "MIN_PAUSE_S", 0.01)
-    monkeypatch.setattr(hearing, "MIN_PAUSE_S", 0.01)
+    monkeypatch.setattr(http_subscriptions, "MIN_PAUSE_S", 0.01)
+    monkeypatch.setattr(session_stream, "MIN_PAUSE_S", 0.01)
 
 
 # -- the end of a stream
@@ -139,7 +139,7 @@ async def test_a_resource_is_followed_until_the_last_who_follows_it_has_gone(tmp
 async def test_a_token_has_so_many_streams_and_a_client_that_goes_makes_room(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(listening, "MAX_STREAMS", 2)
+    monkeypatch.setattr(subscriptions_listen, "MAX_STREAMS", 2)
     async with changing() as server, rig(tmp_path, servers(server)) as relay, modern_client(relay) as client:
         async with client.hears(id_=1, **TOOLS):
             async with client.hears(id_=2, **TOOLS):
@@ -156,7 +156,7 @@ async def test_a_token_has_so_many_streams_and_a_client_that_goes_makes_room(
 
 
 async def test_a_quiet_stream_is_kept_alive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(listening, "KEEP_ALIVE_S", 0.01)
+    monkeypatch.setattr(subscriptions_listen, "KEEP_ALIVE_S", 0.01)
     async with (
         changing() as server,
         rig(tmp_path, servers(server)) as relay,
@@ -218,7 +218,7 @@ async def test_a_client_that_reads_slowly_hears_of_a_hundred_changes_as_of_one(t
 def _noted(relay: Rig) -> Any:
     """What the only stream has to be told and was not yet."""
     (stream,) = relay.relay._changes._listeners["team"]
-    assert isinstance(stream, listening.Stream)
+    assert isinstance(stream, subscriptions_listen.Stream)
     return lambda: stream._noted
 
 

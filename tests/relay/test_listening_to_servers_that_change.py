@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import pytest
 
-from gateway.relay.upstream import hearing, http_listening
+from gateway.upstream import http_subscriptions, session_stream
 from tests.relay.changing import (
     EVERYTHING,
     SUBSCRIPTION,
@@ -24,7 +24,7 @@ from tests.relay.changing import (
 from tests.relay.clients import until
 from tests.relay.offering import ERAS
 from tests.relay.rig import Rig, modern, rig
-from tests.relay.upstream.processes import PRELUDE
+from tests.upstream.processes import PRELUDE
 
 TOOLS: Final[dict[str, Any]] = {"toolsListChanged": True}
 A, B = "file:///a", "file:///b"
@@ -32,8 +32,8 @@ A, B = "file:///a", "file:///b"
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http_listening, "MIN_PAUSE_S", 0.01)
-    monkeypatch.setattr(hearing, "MIN_PAUSE_S", 0.01)
+    monkeypatch.setattr(http_subscriptions, "MIN_PAUSE_S", 0.01)
+    monkeypatch.setattr(session_stream, "MIN_PAUSE_S", 0.01)
 
 
 STDIO: Final = """

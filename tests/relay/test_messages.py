@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.relay.raw import modern as modern_server
-from tests.relay.raw import raw
+from tests.http1.raw import modern as modern_server
+from tests.http1.raw import raw
 from tests.relay.rig import JSON, MODERN_META, bearer, legacy, modern, rig, tool_call
 
 CALL_HEADERS, CALL = tool_call()

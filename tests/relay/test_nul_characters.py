@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from gateway.ledger.rows import storable
-from tests.relay.raw import Behave, answered, error, raw, whole
-from tests.relay.raw import modern as modern_server
+from tests.http1.raw import Behave, answered, error, raw, whole
+from tests.http1.raw import modern as modern_server
 from tests.relay.rig import rig, tool_call
 
 NUL = "\0"

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from tests.http1.raw import SSE_END, SSE_HEAD, Do, Request, Steps, answered, event, head, raw, result, whole
 from tests.relay.offering import ERAS, Offering, asked, asking
-from tests.relay.raw import SSE_END, SSE_HEAD, Do, Request, Steps, answered, event, head, raw, result, whole
 from tests.relay.rig import rig
 
 UNAVAILABLE = "callscope/unavailable"

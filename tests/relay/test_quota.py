@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 import pytest
 
 from gateway.months import month_of
+from gateway.quota_snapshot import UsageReport
 from gateway.relay.quota import FRESH_NS, GONE_NS, Behind, Denied, Fail, Limit, Quota
 from gateway.relay.quota_refusal import reason, refusal_data, retry_after_s
-from gateway.usage_report import UsageReport
 
 NOW = int(datetime(2026, 11, 23, 14, 10, tzinfo=UTC).timestamp()) * 10**9
 MONTH = month_of(NOW)

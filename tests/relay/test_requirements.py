@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from tests.relay.raw import SSE_END, SSE_HEAD, TEXT, Request, Steps, answered, event, raw, result
-from tests.relay.raw import legacy as legacy_server
-from tests.relay.raw import modern as modern_server
+from tests.http1.raw import SSE_END, SSE_HEAD, TEXT, Request, Steps, answered, event, raw, result
+from tests.http1.raw import legacy as legacy_server
+from tests.http1.raw import modern as modern_server
 from tests.relay.rig import PATH, Rig, bearer, legacy, modern, rig, tool_call
 
 VERSION = "io.modelcontextprotocol/protocolVersion"

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.http1.raw import Do, Request, Steps, eventually, raw, whole
 from tests.relay.offering import ERAS, Offering, asked, asking
-from tests.relay.raw import Do, Request, Steps, eventually, raw, whole
 from tests.relay.rig import rig
 
 LISTS = {"resources/list": "resources", "resources/templates/list": "resourceTemplates"}

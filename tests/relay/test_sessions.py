@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 
 from gateway.mcp.jsonrpc import raw as as_raw
-from gateway.relay.keys import KeyFileError, kept_key, new_key
+from gateway.relay.registry import Principal
 from gateway.relay.sessions import IDLE_S, LIFETIME_S, MAX_SESSIONS, Session, Sessions
-from gateway.relay.workspaces import Principal
+from gateway.relay.signing_key import KeyFileError, kept_key, new_key
+from tests.http1.raw import modern as modern_server
+from tests.http1.raw import raw
 from tests.relay.clients import CAN_ALL, connected, until
-from tests.relay.raw import modern as modern_server
-from tests.relay.raw import raw
 from tests.relay.rig import PATH, SECRETS, Rig, bearer, configuration, legacy, legacy_call, member, modern, rig
 
 ALICE = Principal("team", "alice", None, None, "")

@@ -12,9 +12,9 @@ from typing import Any, Final
 import anyio.from_thread
 import httpx
 
-from gateway.demo.cast import MEMBERS, WORKSPACES
 from gateway.demo.counts import Counts
-from gateway.demo.stage import BackEnds, Stage, raised
+from gateway.demo.environment import BackEnds, Stage, raised
+from gateway.demo.fixtures import MEMBERS, WORKSPACES
 from gateway.demo.traffic import Traffic
 from stack.running import Programs, Stack, running
 

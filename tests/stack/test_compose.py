@@ -13,7 +13,7 @@ import yaml
 
 from gateway import __version__
 from gateway.config import load
-from gateway.demo.cast import WORKSPACES
+from gateway.demo.fixtures import WORKSPACES
 from stack import tools
 from tests.stack import addresses
 from tests.stack.addresses import listening, named, tree

@@ -11,7 +11,7 @@ import pytest
 
 from gateway.config import PLANS
 from gateway.observer import signals
-from gateway.observer.logs import retention
+from gateway.observer.log_records import retention
 from stack import tools
 from tests.stack.addresses import tree
 from tests.stack.built import binary

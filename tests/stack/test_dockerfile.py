@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from gateway.config import load
-from gateway.demo.stage import READY
+from gateway.demo.environment import READY
 from tests.stack.compose_file import GIVEN, services
 from tests.stack.dockerfile import ROOT, Instruction, instructions, let_through
 from tests.stack.image import FILE, FINAL, IGNORED, Image, copied, laid_out, only, variables
@@ -96,7 +96,7 @@ def test_nothing_else_reaches_the_builder() -> None:
     [
         ("secrets.env", False),
         ("gateway", True),
-        ("gateway/relay/app.py", True),
+        ("gateway/relay/relay_app.py", True),
         ("gateway/relay/__pycache__/app.cpython-313.pyc", False),
         ("dashboards/layout.py", False),
         ("dashboards/generated/callscope-overview.json", True),
@@ -213,7 +213,7 @@ class Serving:
         self._image = image
         self._log = config.with_suffix(".log")
         command, _, _ = only("CMD").words
-        leash = ("python", "-m", "gateway.demo.leash", sys.executable, *only("ENTRYPOINT").words[1:])
+        leash = ("python", "-m", "gateway.demo.kill_on_eof", sys.executable, *only("ENTRYPOINT").words[1:])
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
                 image.command(*leash, command, "--config", str(config)),

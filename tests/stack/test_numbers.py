@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from gateway.demo.cast import WORKSPACES
+from gateway.demo.fixtures import WORKSPACES
 from tests.dashboards.reading import queries
 from tests.stack.asking import filled
 from tests.stack.staged import Staged

@@ -12,9 +12,9 @@ from gateway.calls import ErrorType, ToolCall
 from gateway.observer import signals
 from gateway.observer.attributes import resource
 from gateway.observer.exposition import _exemplar
-from gateway.observer.logs import log_record
+from gateway.observer.log_records import log_record
 from gateway.observer.signals import METRICS
-from gateway.observer.traces import spans
+from gateway.observer.spans import spans
 from tests.dashboards.promql import parsed, selectors
 from tests.dashboards.reading import BOARDS, panels, variables
 from tests.stack.addresses import tree

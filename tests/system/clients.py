@@ -61,7 +61,7 @@ async def client(gateway: Gateway, token_id: str, mode: Mode) -> AsyncIterator[C
 
 
 async def make(connected: Client, planned: Planned, listed: Iterable[str]) -> Outcome:
-    """Make one call: what it became, under the names that the catalogue knows."""
+    """Make one call: what it became, under the names that the catalog knows."""
     name = f"{planned.server_slug}__{planned.tool}"
     error_type: str | None = None
     try:

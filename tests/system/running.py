@@ -16,9 +16,9 @@ from typing import Any, Final, TypeVar
 import httpx
 
 from gateway import tokens
-from gateway.analytics import issuing
+from gateway.analytics import bearer
 from gateway.config import Jwt
-from gateway.demo.stage import READY
+from gateway.demo.environment import READY
 
 SCRIPTED: Final = Path(__file__).parent.parent / "upstreams" / "scripted.py"
 STDIO: Final[dict[str, Any]] = {"command": sys.executable, "args": [str(SCRIPTED), "stdio"]}
@@ -101,7 +101,7 @@ class Gateway:
         with self._log.open("ab") as log:
             serve = ["gateway", "serve", "--config", str(self.config), "--workers", str(self._workers)]
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "gateway.demo.leash", sys.executable, "-m", *serve],
+                [sys.executable, "-m", "gateway.demo.kill_on_eof", sys.executable, "-m", *serve],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
@@ -113,7 +113,7 @@ class Gateway:
         self.relay, self.observer = ready["relay"], ready["observer"]
         self.url = f"{self.relay}/ws/{WORKSPACE}"
         self.api = f"{self.observer}/api/community/mcp/workspaces/{WORKSPACE}"
-        self.authorization = {"Authorization": f"Bearer {issuing.issue(JWT, [WORKSPACE], 3600, time.time())}"}
+        self.authorization = {"Authorization": f"Bearer {bearer.issue(JWT, [WORKSPACE], 3600, time.time())}"}
 
     def write(self, *, without: str = "", text: str | None = None) -> None:
         """Write the configuration, without one token, or any text in its place; as editors do, by a new file."""

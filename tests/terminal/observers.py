@@ -15,7 +15,7 @@ from typing import Any, Final, Self
 import httpx
 from click.testing import CliRunner, Result
 
-from gateway.analytics.issuing import issue
+from gateway.analytics.bearer import issue
 from gateway.calls import ErrorType, ToolCall
 from gateway.commands import commands
 from gateway.config import Jwt, load

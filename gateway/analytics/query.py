@@ -1,0 +1,150 @@
+"""One request, understood: who asks, about which calls, and what the gateway knows beside the ledger."""
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from gateway.analytics.authorization import Access
+from gateway.analytics.http_errors import ParameterError
+from gateway.analytics.parameters import Fields, Parameters
+from gateway.analytics.periods import Range, clamp
+from gateway.calls import UNKNOWN
+from gateway.ledger import Ledger
+from gateway.ledger.first_seen import NAMED, Named, ever_called
+from gateway.ledger.queries import Dimension, Scope
+from gateway.ledger.rows import can_hold
+
+Catalog = Callable[[str], Iterable[tuple[str, str]]]
+"""The server and name of each tool that a workspace is known to have."""
+
+UpstreamUp = Callable[[str, str], bool | None]
+"""Whether a workspace's server answers; None if that is unknown."""
+
+
+def no_catalog(_workspace_id: str) -> Iterable[tuple[str, str]]:
+    """The catalog of a gateway that knows no tool but those that were called."""
+    return ()
+
+
+def unknown_state(_workspace_id: str, _server_slug: str) -> bool | None:
+    """The state of servers that nobody watches."""
+    return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """What the views answer. Whatever a request says, it reaches one workspace only, and one member if so bound."""
+
+    access: Access
+    fields: Fields
+    parameters: Parameters
+    now_ns: int
+    fresh_as_of_ns: int | None
+    catalog: Catalog = no_catalog
+    upstream_up: UpstreamUp = unknown_state
+    call_id: str = ""
+    """The path's, where it names a call."""
+
+    @property
+    def range(self) -> Range:
+        """The range that was asked for, cut to the plan's retention."""
+        asked = self.parameters
+        return clamp(asked.from_ns, asked.to_ns, now_ns=self.now_ns, retention_days=self.access.plan.retention_days)
+
+    @property
+    def filters(self) -> Mapping[Dimension, tuple[str, ...]]:
+        """The request's filters; a bound member's is always among them."""
+        member = self.access.member
+        return self.parameters.filters if member is None else {**self.parameters.filters, "token": (member,)}
+
+    def scope(self, from_ns: int | None = None, to_ns: int | None = None) -> Scope:
+        """The filtered calls of the range, or of the given times."""
+        begin, end, _ = self.range
+        return Scope(
+            workspace_id=self.access.workspace_id,
+            from_ns=begin if from_ns is None else from_ns,
+            to_ns=end if to_ns is None else to_ns,
+            filters=self.filters,
+        )
+
+    def unfiltered(self, from_ns: int, to_ns: int) -> Scope:
+        """All calls between the times that the bearer may see at all."""
+        member = self.access.member
+        return Scope(
+            workspace_id=self.access.workspace_id,
+            from_ns=from_ns,
+            to_ns=to_ns,
+            filters={} if member is None else {"token": (member,)},
+        )
+
+    def admits(self, dimension: Dimension, value: str) -> bool:
+        """Whether the filters let `value` into a list."""
+        wanted = self.filters.get(dimension, ())
+        return not wanted or value in wanted
+
+
+Strange = Mapping[Named, Sequence[str]]
+"""Names that are neither configured nor in the catalog, by dimension; only the ledger knows if they ever were."""
+
+
+def check_names(ledger: Ledger, question: Question) -> None:
+    """Refuse filters for servers, tools and tokens that never were: a typing error must not look like silence.
+
+    Raises:
+        ParameterError: with the names that there are.
+        LedgerUnavailableError: the ledger has to be asked, and is away.
+    """
+    strange = strange_names(question)
+    if strange:
+        check_called(ledger, question, strange)
+
+
+def strange_names(question: Question) -> Strange:
+    """The filters' names that are not known without asking the ledger.
+
+    Tools are among them only if the catalog is known: without it, one that nobody called cannot be told from none.
+
+    Raises:
+        ParameterError: for a name that no call can have.
+    """
+    strange: dict[Named, Sequence[str]] = {}
+    for dimension in NAMED:
+        asked = question.parameters.filters[dimension]
+        names = _names(question, dimension) if asked else ()
+        found = [value for value in asked if value not in names and (value != UNKNOWN or dimension == "token")]
+        for value in found:
+            if not can_hold(value):
+                raise _unknown(dimension, value, names)
+        if found and (names or dimension != "tool"):
+            strange[dimension] = found
+    return strange
+
+
+def check_called(ledger: Ledger, question: Question, strange: Strange) -> None:
+    """Refuse what was never called, as far as the bearer may know.
+
+    Raises:
+        ParameterError: with the names that there are.
+        LedgerUnavailableError: the ledger is away.
+    """
+    with ledger.snapshot() as snapshot:
+        for dimension, values in strange.items():
+            seen = snapshot.rows(ever_called(question.unfiltered(0, question.now_ns), dimension, values))
+            for value in values:
+                if (value,) not in seen:
+                    raise _unknown(dimension, value, _names(question, dimension))
+
+
+def _names(question: Question, dimension: Named) -> Collection[str]:
+    """The names that the configuration or the catalog has, as far as the bearer may know them."""
+    access = question.access
+    match dimension:
+        case "server":
+            return access.workspace.servers
+        case "token":
+            return {token.id for token in access.workspace.tokens} if access.member is None else {access.member}
+        case "tool":
+            return {tool for _, tool in question.catalog(access.workspace_id)}
+
+
+def _unknown(dimension: Named, value: str, names: Collection[str]) -> ParameterError:
+    return ParameterError(dimension, f"{value!r} is not known here", sorted(names))

@@ -1,0 +1,211 @@
+"""The demo's processes: the MCP servers and a real `callscope serve` in front of them, in a folder of their own."""
+
+import asyncio
+import contextlib
+import json
+import os
+import re
+import secrets
+import socket
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from gateway import tokens
+from gateway.analytics import bearer
+from gateway.config import Jwt
+from gateway.demo.fixtures import GUEST, MEMBERS, WORKSPACES
+from gateway.errors import StartError
+
+HOST: Final = "127.0.0.1"
+RELAY_PORT: Final = 8080
+OBSERVER_PORT: Final = 9464
+JWT_TTL_S: Final = 30 * 86_400
+UPSTREAM_TIMEOUT_S: Final = 3
+READY_TIMEOUT_S: Final = 60
+END_TIMEOUT_S: Final = 15
+READY: Final = re.compile(r"relay (?P<relay>http://\S+?)/ws/<workspace>, observer (?P<observer>http://\S+?)/metrics")
+_SERVERS: Final = {"github": "modern", "billing": "legacy", "warehouse": "misbehaving"}
+_MODULE: Final = "gateway.demo.servers"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """What runs, and the keys to it."""
+
+    relay: str
+    """The relay's address, `http://host:port`."""
+    observer: str
+    secrets: Mapping[str, str]
+    """Each member's token, by its id."""
+    jwt: str
+    """Reads every workspace of the analytics API."""
+
+    def workspace_url(self, workspace: str) -> str:
+        """Where an MCP client of this workspace connects."""
+        return f"{self.relay}/ws/{workspace}"
+
+    def api_url(self, workspace: str) -> str:
+        """The workspace's part of the programmatic interface, without `/analytics` or `/logs/stream`."""
+        return f"{self.observer}/api/community/mcp/workspaces/{workspace}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackEnds:
+    """What else looks at the demo: nothing, if nobody says otherwise."""
+
+    observer: str | None = None
+    """`host:port` where Prometheus expects the observer; by default the usual port, or a free one."""
+    otlp: str | None = None
+    """Where traces and log records go: `otlp.endpoint`."""
+
+
+ALONE: Final = BackEnds()
+
+
+@contextlib.asynccontextmanager
+async def raised(
+    folder: Path, say: Callable[[str], None], stop: asyncio.Event, back_ends: BackEnds = ALONE
+) -> AsyncIterator[Stage]:
+    """Start everything in `folder`, and end it when left; `say` gets what a person should know.
+
+    Raises:
+        StartError: the gateway did not become ready, and its log is quoted, or `stop` was set before.
+    """
+    async with contextlib.AsyncExitStack() as resources:
+        processes = []
+        urls = {}
+        for slug, kind in _SERVERS.items():
+            with socket.create_server((HOST, 0)) as sock:
+                urls[slug] = "http://{}:{}/mcp".format(*sock.getsockname())
+                arguments = ["-m", _MODULE, kind, f"--fd={sock.fileno()}"]
+                log = folder / f"{slug}.log"
+                started = _process(arguments, log, descriptors=[sock.fileno()])
+                processes.append(await resources.enter_async_context(started))
+        nobody = resources.enter_context(socket.socket())  # bound, and never listening: connections are refused
+        nobody.bind((HOST, 0))
+        urls["mail"] = "http://{}:{}/mcp".format(*nobody.getsockname())
+
+        created = {member.token_id: tokens.create() for member in (*MEMBERS, GUEST)}
+        key = Jwt(secret=secrets.token_urlsafe(32))
+        observer = back_ends.observer or _free(OBSERVER_PORT, "observer", say)
+        addresses = {"relay": _free(RELAY_PORT, "relay", say), "observer": observer}
+        digests = {token_id: token.sha256 for token_id, token in created.items()}
+        config = folder / "callscope.yaml"
+        tree = configuration(addresses, urls, digests, key.secret or "")
+        if back_ends.otlp is not None:
+            tree["otlp"] = {"endpoint": back_ends.otlp}
+        if back_ends.observer is None:
+            tree["metrics"] = {"birth_interval": 2}  # nobody waits ten seconds for a demo's first number
+        config.write_text(json.dumps(tree, indent=2))
+        config.chmod(0o600)
+        serve = ["-m", "gateway.demo.kill_on_eof", sys.executable, "-m", "gateway", "serve", "--config", str(config)]
+        log = folder / "serve.log"
+        gateway = await resources.enter_async_context(_process(serve, log))
+        resources.callback(_let_go, *processes, gateway)  # all end at once; each is waited for after that
+        ready = await _until_ready(gateway, log, stop)
+        yield Stage(
+            relay=ready["relay"],
+            observer=ready["observer"],
+            secrets={token_id: token.secret for token_id, token in created.items()},
+            jwt=bearer.issue(key, sorted(WORKSPACES), ttl_s=JWT_TTL_S, now=time.time()),
+        )
+
+
+def configuration(
+    addresses: Mapping[str, str], urls: Mapping[str, str], digests: Mapping[str, str], jwt_secret: str
+) -> dict[str, Any]:
+    """The demo's configuration file, as a tree; `files` is started by the gateway itself, over stdio."""
+
+    def server(slug: str) -> dict[str, Any]:
+        if slug == "files":
+            return {"command": sys.executable, "args": ["-m", _MODULE, "stdio"], "timeout": UPSTREAM_TIMEOUT_S}
+        return {"url": urls[slug], "timeout": UPSTREAM_TIMEOUT_S}
+
+    def token(member: Any) -> dict[str, Any]:
+        entry = {"id": member.token_id, "name": member.name, "kind": member.kind, "sha256": digests[member.token_id]}
+        return entry | ({"rate_limit": member.rate_limit} if member.rate_limit else {})
+
+    return {
+        "listen": addresses["relay"],
+        "observer": {"listen": addresses["observer"]},
+        "data_dir": "data",
+        "api": {"jwt": {"secret": jwt_secret}},
+        "workspaces": {
+            workspace: {
+                "name": workspace.capitalize(),
+                "plan": "pro",
+                "rate_limit": None,
+                "servers": {slug: server(slug) for slug in servers},
+                "tokens": [token(member) for member in (*MEMBERS, GUEST) if member.workspace == workspace],
+            }
+            for workspace, servers in WORKSPACES.items()
+        },
+    }
+
+
+def _free(port: int, what: str, say: Callable[[str], None]) -> str:
+    """The address with the usual port, or, if that is taken, with port 0: a free one."""
+    try:
+        with socket.create_server((HOST, port)):
+            return f"{HOST}:{port}"
+    except OSError as error:
+        why = os.strerror(error.errno or 0)
+        say(f"port {port} cannot be used ({why}): the {what} takes a free one")
+        return f"{HOST}:0"
+
+
+@contextlib.asynccontextmanager
+async def _process(
+    arguments: Sequence[str], log: Path, *, descriptors: Sequence[int] = ()
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    """A Python process that ends when its standard input does; what it says on stderr goes into `log`."""
+    with log.open("wb") as stderr:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            *arguments,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=stderr,
+            pass_fds=descriptors,
+            start_new_session=True,  # Ctrl-C is this process's: the others end in order, after the traffic
+        )
+    try:
+        yield process
+    finally:
+        _let_go(process)
+        try:
+            async with asyncio.timeout(END_TIMEOUT_S):
+                await process.wait()
+        except TimeoutError:
+            process.kill()
+            await process.wait()
+
+
+def _let_go(*processes: asyncio.subprocess.Process) -> None:
+    """Close the standard input of each, which is its sign to end."""
+    for process in processes:
+        if process.stdin is not None:
+            process.stdin.close()
+
+
+async def _until_ready(gateway: asyncio.subprocess.Process, log: Path, stop: asyncio.Event) -> Mapping[str, str]:
+    """The addresses in the line that says that the gateway is ready, which is all that it prints."""
+    assert gateway.stdout is not None  # noqa: S101 - it was opened as a pipe
+    line = asyncio.ensure_future(gateway.stdout.readline())
+    stopped = asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait((line, stopped), timeout=READY_TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED)
+        match = READY.search(line.result().decode()) if line.done() else None
+    finally:
+        line.cancel()
+        stopped.cancel()
+    if match is not None:
+        return match.groupdict()
+    if stop.is_set():
+        raise StartError("stopped before the gateway was ready")
+    problem = "ended before it was ready" if line.done() else f"was not ready within {READY_TIMEOUT_S} s"
+    raise StartError(f"the gateway {problem}; its log ends:\n{log.read_text()[-2000:]}")

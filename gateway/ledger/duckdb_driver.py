@@ -1,0 +1,274 @@
+"""The ledger in DuckDB: one file, one process, many reading threads. All that is DuckDB's own is here."""
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final, get_args
+
+import duckdb
+import msgspec
+
+from gateway.calls import PHASES, ToolCall
+from gateway.errors import LedgerUnavailableError, StartError
+from gateway.ledger.driver import InterruptedQuestionError
+from gateway.ledger.first_seen import remember
+from gateway.ledger.queries import Query
+from gateway.ledger.rows import COLUMNS, FIELDS, encode, storable, to_call
+from gateway.ledger.schema import migrate
+
+QUERY_SECONDS: Final = 30.0
+"""A snapshot that is open for longer is interrupted."""
+CHECKPOINTS: Final = 10
+CHECKPOINT_PAUSE_S: Final = 0.05
+"""A writer is at work for some hundredths of a second."""
+
+
+def _json_type(annotation: object) -> str:
+    members = {annotation, *get_args(annotation)}
+    return "DOUBLE" if float in members else "BIGINT" if int in members else "VARCHAR"
+
+
+def _json_structure() -> str:
+    fields = [f'"{field.name}":"{_json_type(field.type)}"' for field in FIELDS]
+    phases = [f'"{phase}":"DOUBLE"' for phase in PHASES]
+    return f'{{{",".join(fields)},"phases":{{{",".join(phases)}}}}}'
+
+
+def _insert_statement() -> str:
+    """Rows travel as JSON, as the journal writes them: a third of the cost of one list for each column.
+
+    A field that stands at its default is not in the JSON.
+    """
+    fields = [
+        f"coalesce(c.{field.name}, {_literal(field.default)})"
+        if field.default not in (None, msgspec.NODEFAULT)
+        else f"c.{field.name}"
+        for field in FIELDS
+    ]
+    phases = [f"coalesce(c.phases.{phase}, 0.0)" for phase in PHASES]
+    return (
+        f"insert into calls ({', '.join(COLUMNS)}) select {', '.join([*fields, *phases])} "  # noqa: S608 - constants
+        f"from (select from_json(unnest($rows), '{_json_structure()}') as c)"
+    )
+
+
+def _literal(default: object) -> str:
+    return f"'{default}'" if isinstance(default, str) else str(default)
+
+
+_INSERT: Final = _insert_statement()
+
+_OUTAGES: Final = (
+    duckdb.OperationalError,
+    duckdb.InternalError,
+    duckdb.FatalException,
+    duckdb.InterruptException,
+    duckdb.PermissionException,
+)
+"""What the file, the disk or the memory does; every other error of DuckDB's is a mistake of ours, and says so."""
+
+
+class Snapshot:
+    """Reads, all of the same state of the ledger."""
+
+    def __init__(self, cursor: duckdb.DuckDBPyConnection) -> None:
+        self._cursor = cursor
+
+    def rows(self, query: Query) -> list[tuple[Any, ...]]:
+        """The rows of `query`.
+
+        Raises:
+            LedgerUnavailableError: it was interrupted, or the file cannot be read.
+        """
+        try:
+            return self._cursor.execute(query.sql, dict(query.parameters)).fetchall()
+        except _OUTAGES as error:
+            raise _unavailable(error) from error
+
+    def calls(self, query: Query) -> list[ToolCall]:
+        """The records of a query whose rows are `COLUMNS`."""
+        return [to_call(row) for row in self.rows(query)]
+
+
+class Transaction(Snapshot):
+    """Reads and writes that happen together or not at all."""
+
+    def claim(self, journal_id: str) -> None:
+        """Nothing to wait for: there is one process, and when its commit has failed, it is over."""
+
+    def execute(self, query: Query) -> None:
+        """Run one statement.
+
+        Raises:
+            LedgerUnavailableError: it failed.
+        """
+        self.rows(query)
+
+    def insert(self, calls: Sequence[ToolCall]) -> None:
+        """Add a row for each call.
+
+        Raises:
+            LedgerUnavailableError: it failed.
+        """
+        try:
+            insert(self._cursor, calls)
+            if calls:
+                self.execute(remember(map(storable, calls)))
+        except _OUTAGES as error:
+            raise _unavailable(error) from error
+
+
+def insert(connection: duckdb.DuckDBPyConnection, calls: Sequence[ToolCall]) -> None:
+    """Add a row for each call to the table `calls` of any DuckDB database."""
+    if calls:
+        connection.execute(_INSERT, {"rows": [encode(storable(call)).decode() for call in calls]})
+
+
+class DuckLedger:
+    """The open file. Snapshots may be taken from any thread while one other thread writes.
+
+    DuckDB gives a database up after some failures, a disk that is full during a checkpoint among them. What was
+    committed is safe in the file, so the ledger opens it anew for the next reader or writer.
+    """
+
+    def __init__(
+        self, connect: Callable[[], duckdb.DuckDBPyConnection], *, query_seconds: float = QUERY_SECONDS
+    ) -> None:
+        self._connect = connect
+        self._query_seconds = query_seconds
+        self._lock = threading.Lock()
+        self._connection: duckdb.DuckDBPyConnection | None = connect()
+        self._closed = False
+        self.fresh_as_of_ns: int | None = None
+        """The ledger has every call whose record was in the journal at this time; None while that is unknown."""
+
+    @classmethod
+    def open(
+        cls, path: Path, *, query_seconds: float = QUERY_SECONDS, clock: Callable[[], int] = time.time_ns
+    ) -> "DuckLedger":
+        """Open the file, or make it; replay what a killed process left in its write-ahead log; migrate.
+
+        Raises:
+            StartError: another process has it open, it is no ledger, or a newer Callscope wrote it.
+        """
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            ledger = cls(lambda: _connect(path), query_seconds=query_seconds)
+        except duckdb.Error as error:
+            raise StartError(
+                f"{path}: cannot be opened as the ledger: {error}; one process at a time may have it, "
+                "so end the other one, or set another data_dir"
+            ) from error
+        try:
+            with ledger.transaction() as transaction:
+                migrate(transaction, now_ns=clock())
+        except (StartError, LedgerUnavailableError) as error:
+            ledger.close()
+            raise StartError(f"{path}: {error}") from error
+        return ledger
+
+    @contextlib.contextmanager
+    def snapshot(self, *, seconds: float | None = None) -> Iterator[Snapshot]:
+        """Read one state of the ledger, whatever is written meanwhile, for `seconds` at most.
+
+        Raises:
+            LedgerUnavailableError: the ledger is closed.
+        """
+        with self._transaction() as cursor:
+            watchdog = threading.Timer(self._query_seconds if seconds is None else seconds, cursor.interrupt)
+            watchdog.daemon = True
+            watchdog.start()
+            try:
+                yield Snapshot(cursor)
+            finally:
+                watchdog.cancel()
+                watchdog.join()
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[Transaction]:
+        """Write: committed at the end of the block, and nothing of it if the block raises.
+
+        Raises:
+            LedgerUnavailableError: the ledger is closed, or the commit failed. It may have happened all the same.
+        """
+        with self._transaction() as cursor:
+            yield Transaction(cursor)
+            _try(cursor.commit)
+
+    def reclaim(self, now_ns: int) -> bool:  # noqa: ARG002 - the seam's
+        """Let what deleted rows took be used again: without a checkpoint of its own the file grows for ever.
+
+        Writers wait meanwhile, and if one is at work already, nothing is done: then False.
+
+        Raises:
+            LedgerUnavailableError: the ledger is closed, or the file cannot be written.
+        """
+        for _ in range(CHECKPOINTS):
+            with self._borrowed() as cursor:
+                try:
+                    cursor.execute("checkpoint")
+                except duckdb.TransactionException:  # "there are other write transactions active"
+                    time.sleep(CHECKPOINT_PAUSE_S)
+                except _OUTAGES as error:
+                    raise _unavailable(error) from error
+                else:
+                    return True
+        return False
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        with self._borrowed() as cursor:
+            _try(cursor.begin)
+            yield cursor
+
+    @contextlib.contextmanager
+    def _borrowed(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        cursor = None
+        try:
+            cursor = self._cursor()
+            yield cursor
+        except LedgerUnavailableError as error:
+            if isinstance(error.__cause__, duckdb.FatalException):
+                self._disconnect()
+            raise
+        finally:
+            if cursor is not None:
+                cursor.close()
+
+    def _cursor(self) -> duckdb.DuckDBPyConnection:
+        with self._lock:
+            if self._closed:
+                raise LedgerUnavailableError("the ledger is closed")
+            if self._connection is None:
+                self._connection = _try(self._connect)
+            return _try(self._connection.cursor)
+
+    def _disconnect(self) -> None:
+        with self._lock:
+            if self._connection is not None:
+                self._connection.close()
+                self._connection = None
+
+    def close(self) -> None:
+        """Let go of the file, once the last snapshot has ended. Idempotent."""
+        self._closed = True
+        self._disconnect()
+
+
+def _connect(path: Path) -> duckdb.DuckDBPyConnection:
+    return duckdb.connect(str(path), config={"autoinstall_known_extensions": False, "autoload_known_extensions": False})
+
+
+def _try(act: Callable[[], duckdb.DuckDBPyConnection]) -> duckdb.DuckDBPyConnection:
+    try:
+        return act()
+    except _OUTAGES as error:
+        raise _unavailable(error) from error
+
+
+def _unavailable(error: duckdb.Error) -> LedgerUnavailableError:
+    if isinstance(error, duckdb.InterruptException):
+        return InterruptedQuestionError()
+    return LedgerUnavailableError(f"the ledger does not answer: {error}")

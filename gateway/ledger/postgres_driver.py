@@ -1,0 +1,249 @@
+"""The ledger in PostgreSQL, shared by several replicas. All that is PostgreSQL's own is here and in `connections`.
+
+`calls` is partitioned by month, so that a month that retention has emptied is dropped and not vacuumed.
+"""
+
+import contextlib
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import psycopg
+from psycopg import errors
+
+from gateway.calls import ToolCall
+from gateway.errors import LedgerUnavailableError
+from gateway.ledger.first_seen import remember
+from gateway.ledger.postgres_pool import OUTAGES, Connections, cut_after, unavailable
+from gateway.ledger.queries import Query
+from gateway.ledger.rows import COLUMNS, storable, to_call, to_row
+from gateway.ledger.schema import migrate
+from gateway.months import DAY_NS, Month, month_of
+
+QUERY_SECONDS: Final = 30.0
+"""A snapshot that is open for longer is cut off."""
+WRITE_SECONDS: Final = 20.0
+"""So is a transaction. A server that was cut off without a word is noticed within this time."""
+
+LOCK_MS: Final = 500
+"""Milliseconds that dropping a partition waits for readers, for others wait behind it."""
+GRACE_S: Final = 2.0
+"""Given to the server, which interrupts a statement itself."""
+
+_READ: Final = "begin isolation level repeatable read read only"
+_WRITE: Final = "begin"
+_LOCK: Final = 0x43414C4C  # of the schema: one replica at a time migrates, or makes a partition
+_CLAIM: Final = 0x4A52  # of one journal; two numbers are another lock than one
+_COPY: Final = f"copy calls ({', '.join(COLUMNS)}) from stdin"
+_PARTITIONS: Final = Query("select inhrelid::regclass::text from pg_inherits where inhparent = 'calls'::regclass", {})
+_PARAMETER: Final = re.compile(r"\$([a-z_][a-z0-9_]*)")
+
+
+def _sql(text: str) -> str:
+    """The text as psycopg takes it. What is not constant in it are names of columns: values are parameters."""
+    return _PARAMETER.sub(r"%(\1)s", text)
+
+
+class PostgresSnapshot:
+    """Reads, all of the same state of the ledger."""
+
+    def __init__(self, connection: psycopg.Connection) -> None:
+        self._connection = connection
+
+    def rows(self, query: Query) -> list[tuple[Any, ...]]:
+        """The rows of `query`.
+
+        Raises:
+            LedgerUnavailableError: it took too long, or the server does not answer.
+        """
+        with _outages(), self._connection.cursor() as cursor:
+            cursor.execute(_sql(query.sql), dict(query.parameters) or None)
+            return cursor.fetchall() if cursor.description is not None else []
+
+    def calls(self, query: Query) -> list[ToolCall]:
+        """The records of a query whose rows are `COLUMNS`."""
+        return [to_call(row) for row in self.rows(query)]
+
+
+class PostgresTransaction(PostgresSnapshot):
+    """Reads and writes that happen together or not at all."""
+
+    def claim(self, journal_id: str) -> None:
+        """Wait for other transactions that have claimed this journal, and hold them up until the end of this one.
+
+        Raises:
+            LedgerUnavailableError: that took too long.
+        """
+        self.execute(
+            Query("select pg_advisory_xact_lock($lock, hashtext($journal))", {"lock": _CLAIM, "journal": journal_id})
+        )
+
+    def execute(self, query: Query) -> None:
+        """Run one statement.
+
+        Raises:
+            LedgerUnavailableError: it failed.
+        """
+        self.rows(query)
+
+    def insert(self, calls: Sequence[ToolCall]) -> None:
+        """Add a row for each call, and the partitions of months that have none yet.
+
+        Raises:
+            LedgerUnavailableError: it failed.
+        """
+        if not calls:
+            return
+        rows = [storable(call) for call in calls]
+        for month in sorted({month_of(call.timestamp_ns) for call in calls}):
+            self._make_partition(month)
+        with _outages(), self._connection.cursor() as cursor, cursor.copy(_COPY) as copy:
+            for row in rows:
+                copy.write_row(to_row(row))
+        self.execute(remember(rows))
+
+    def _make_partition(self, month: Month) -> None:
+        """A table that is made apart and attached: readers of the other months are not held up by it."""
+        name = partition_of(month)
+        if self._has(name):
+            return
+        self.execute(Query("select pg_advisory_xact_lock($lock)", {"lock": _LOCK}))
+        if not self._has(name):
+            self.execute(Query(f"create table {name} (like calls)", {}))
+            bounds = f"from ({month.start_ns}) to ({month.end_ns})"
+            self.execute(Query(f"alter table calls attach partition {name} for values {bounds}", {}))
+
+    def _has(self, table: str) -> bool:
+        """Asked of the catalog's rows: `to_regclass` remembers for a while what was not there."""
+        query = "select 1 from pg_tables where schemaname = current_schema() and tablename = $table"
+        return bool(self.rows(Query(query, {"table": table})))
+
+
+def partition_of(month: Month) -> str:
+    """The name of the table that has a month's calls: `calls_2026_11`."""
+    return f"calls_{datetime.fromtimestamp(month.start_ns // 10**9, UTC):%Y_%m}"
+
+
+def _is_over(name: str, now_ns: int) -> bool:
+    try:
+        begin = datetime.strptime(name, "calls_%Y_%m").replace(tzinfo=UTC)
+    except ValueError:  # a table that somebody else has attached
+        return False
+    return month_of(int(begin.timestamp()) * 10**9).end_ns + DAY_NS < now_ns
+
+
+def _is_empty(snapshot: PostgresSnapshot, table: str) -> bool:
+    return not snapshot.rows(Query(f"select 1 from {table} limit 1", {}))  # noqa: S608 - a name of our own
+
+
+class PostgresLedger:
+    """Connections to one database; the first that succeeds brings its schema to the newest version."""
+
+    def __init__(
+        self, url: str, *, query_seconds: float = QUERY_SECONDS, clock: Callable[[], int] = time.time_ns
+    ) -> None:
+        self.fresh_as_of_ns: int | None = None
+        """The ledger has every call of this replica's journal whose record was in it at this time."""
+        self._connections = Connections(url, prepare=self._prepare)
+        self._query_seconds = query_seconds
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._ready = False
+
+    @classmethod
+    def open(cls, url: str, *, query_seconds: float = QUERY_SECONDS) -> "PostgresLedger":
+        """The ledger, also while the server cannot be reached: then it is tried again with each question.
+
+        Raises:
+            StartError: the server refuses (password, name of the database), or a newer Callscope has written it.
+        """
+        ledger = cls(url, query_seconds=query_seconds)
+        ledger._connections.try_once()
+        return ledger
+
+    @contextlib.contextmanager
+    def snapshot(self, *, seconds: float | None = None) -> Iterator[PostgresSnapshot]:
+        """Read one state of the ledger, whatever is written meanwhile, for `seconds` at most.
+
+        Raises:
+            LedgerUnavailableError: the ledger is closed, or away.
+        """
+        with self._begun(_READ, self._query_seconds if seconds is None else seconds) as connection:
+            yield PostgresSnapshot(connection)
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[PostgresTransaction]:
+        """Write: committed at the end of the block, and nothing of it if the block raises.
+
+        Raises:
+            LedgerUnavailableError: the ledger is away, or the commit failed. It may have happened all the same.
+        """
+        with self._begun(_WRITE, WRITE_SECONDS) as connection:
+            yield PostgresTransaction(connection)
+            with _outages():
+                connection.execute("commit")
+
+    def reclaim(self, now_ns: int) -> bool:
+        """Drop the partitions of months that were over a day ago and that retention has emptied.
+
+        The server uses again by itself what deleted rows took in the others. False if one could not be locked at once.
+
+        Raises:
+            LedgerUnavailableError: the ledger is closed, or away.
+        """
+        with self.snapshot() as snapshot:
+            over = [name for (name,) in snapshot.rows(_PARTITIONS) if _is_over(name, now_ns)]
+            empty = [name for name in over if _is_empty(snapshot, name)]
+        return all([self._drop(name) for name in empty])  # noqa: C419 - each of them, whatever became of the others
+
+    def _drop(self, name: str) -> bool:
+        """Nobody waits for it for long: whoever reads goes before it."""
+        with self.transaction() as transaction:
+            transaction.execute(Query("select pg_advisory_xact_lock($lock)", {"lock": _LOCK}))
+            transaction.execute(Query(f"set local lock_timeout = {LOCK_MS}", {}))
+            try:
+                transaction.execute(Query("lock table calls in access exclusive mode", {}))
+            except LedgerUnavailableError as error:
+                if isinstance(error.__cause__, errors.LockNotAvailable):
+                    return False
+                raise
+            if _is_empty(transaction, name):
+                transaction.execute(Query(f"drop table {name}", {}))
+        return True
+
+    @contextlib.contextmanager
+    def _begun(self, begin: str, seconds: float) -> Iterator[psycopg.Connection]:
+        with self._connections.one() as connection, cut_after(seconds + GRACE_S, connection):
+            with _outages():
+                connection.execute(_sql(f"{begin}; set local statement_timeout = {round(seconds * 1000)}"))
+            try:
+                yield connection
+            finally:
+                if connection.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
+                    with contextlib.suppress(psycopg.Error):
+                        connection.execute("rollback")
+
+    def _prepare(self, connection: psycopg.Connection) -> None:
+        """Bring the schema to the newest version, once in this process's life."""
+        with self._lock:
+            if self._ready:
+                return
+            with cut_after(WRITE_SECONDS, connection), connection.transaction():
+                connection.execute("select pg_advisory_xact_lock(%s)", [_LOCK])
+                migrate(PostgresTransaction(connection), now_ns=self._clock(), dialect="postgresql")
+            self._ready = True
+
+    def close(self) -> None:
+        """Let go of the connections that are not in use, and of the others when they are not any more. Idempotent."""
+        self._connections.close()
+
+
+@contextlib.contextmanager
+def _outages() -> Iterator[None]:
+    try:
+        yield
+    except OUTAGES as error:
+        raise unavailable(error) from error

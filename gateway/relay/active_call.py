@@ -1,0 +1,177 @@
+"""One tool call while it runs: who, what, when each phase ended, and its two lines in the journal."""
+
+import random
+import time
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Final
+
+import msgspec
+
+from gateway.calls import UNKNOWN
+from gateway.journal import lines
+from gateway.mcp import trace_context
+from gateway.mcp.inbound import ClientInfo, Request
+from gateway.relay.quota import Quota
+from gateway.relay.redaction import without_nul
+from gateway.relay.registry import Principal, Route, Server, WorkspaceView, route_members
+from gateway.relay.sessions import Session
+from gateway.upstream.base import UpstreamRequest
+
+_MS: Final = 1e6
+_SHOWN_ID: Final = 128
+_VARIANT: Final = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
+
+
+class Call:
+    """Times are `perf_counter_ns`; 0 is a phase that was not reached."""
+
+    __slots__ = (
+        "authenticated_ns",
+        "began_ns",
+        "call_id",
+        "exchange",
+        "headers",
+        "identity",
+        "principal",
+        "quota",
+        "request",
+        "request_bytes",
+        "routed_ns",
+        "server",
+        "session",
+        "timestamp_ns",
+        "tool",
+        "trace",
+        "view",
+    )
+
+    def __init__(
+        self,
+        view: WorkspaceView,
+        principal: Principal,
+        request: Request,
+        headers: Mapping[bytes, bytes],
+        began_ns: int,
+        timestamp_ns: int,
+        request_bytes: int,
+    ) -> None:
+        self.view = view
+        self.principal = principal
+        self.request = request
+        self.headers = headers
+        self.request_bytes = request_bytes
+        self.session: Session | None = None
+        """A legacy client's, if it has one."""
+        self.quota: Quota | None = None
+        """What has taken it, and must be told how it ends."""
+        self.server: Server | None = None
+        self.tool = UNKNOWN
+        self.exchange: UpstreamRequest | None = None
+        self.identity = ""
+        self.timestamp_ns = timestamp_ns
+        self.began_ns = began_ns
+        self.authenticated_ns = time.perf_counter_ns()
+        self.routed_ns = 0
+
+    def identify(self, replica: str, route: Route | None) -> str:
+        """Give it its ids: the members that both of its lines have, of `CallIdentity`."""
+        request, headers = self.request, self.headers
+        digits = random.randbytes(42).hex()  # noqa: S311 - ids, no secrets
+        trace = trace_context.begin(digits, request.meta, headers.get(b"traceparent"), headers.get(b"tracestate"))
+        self.trace = trace
+        self.call_id = new_id = call_id(self.timestamp_ns, digits[64:])
+        where = route.members if route is not None else route_members(self.view.slug, self.server, self.tool)
+        jsonrpc_id = request.id if type(request.id) is int else _quoted(str(request.id)[:_SHOWN_ID])[1:-1]
+        joined = _joined(trace) if trace.parent_span_id is not None else ""
+        if self.session is not None:
+            joined += self.session.members
+        self.identity = (
+            f'"call_id":"{new_id}","timestamp_ns":{self.timestamp_ns},{where},{replica}{self.principal.members},'
+            f'{_client_members(request.version, request.client)},"trace_id":"{trace.trace_id}",'
+            f'"span_id":"{trace.span_id}","upstream_span_id":"{trace.upstream_span_id}",'
+            f'"request_bytes":{self.request_bytes},"jsonrpc_id":"{jsonrpc_id}"{joined}'
+        )
+        return self.identity
+
+    def end(self, failure: str, response_bytes: int) -> tuple[bytes, lines.Phases]:
+        """The line that records it as ended now, and its phases; one that was cut ends where the call did."""
+        now = time.perf_counter_ns()
+        exchange = self.exchange
+        authenticate = f"{(self.authenticated_ns - self.began_ns) / _MS:.4f}"
+        upstream_ms = "0"
+        if self.routed_ns == 0:
+            route = f"{(now - self.authenticated_ns) / _MS:.4f}"
+            phases = lines.Phases(authenticate, route, "0", "0", "0", "0", "0")
+        else:
+            route = f"{(self.routed_ns - self.authenticated_ns) / _MS:.4f}"
+            done = (exchange.done_ns or now) if exchange is not None else now
+            acquired = (exchange.acquired_ns or done) if exchange is not None else done
+            sent = (exchange.sent_ns or done) if exchange is not None else done
+            first = (exchange.first_byte_ns or done) if exchange is not None else done
+            upstream_ms = f"{(done - self.routed_ns) / _MS:.4f}"
+            phases = lines.Phases(
+                authenticate,
+                route,
+                f"{(acquired - self.routed_ns) / _MS:.4f}",
+                f"{(sent - acquired) / _MS:.4f}",
+                f"{(first - sent) / _MS:.4f}",
+                f"{(done - first) / _MS:.4f}",
+                f"{(now - done) / _MS:.4f}",
+            )
+        line = lines.end(
+            self.identity,
+            failure=failure,
+            duration_ms=upstream_ms,
+            total_ms=f"{(now - self.began_ns) / _MS:.4f}",
+            response_bytes=response_bytes,
+            http_status=exchange.http_status if exchange is not None else None,
+            phases=phases,
+        )
+        return line, phases
+
+
+def call_id(timestamp_ns: int, digits: str) -> str:
+    """A UUID version 7 (RFC 9562) of 19 random hex digits: sorts by time, unique without asking anyone."""
+    time_part = _time_part(timestamp_ns // 1_000_000)
+    return f"{time_part}-7{digits[:3]}-{_VARIANT[digits[3]]}{digits[4:7]}-{digits[7:19]}"
+
+
+@lru_cache(maxsize=16)
+def _time_part(milliseconds: int) -> str:
+    digits = f"{milliseconds:012x}"
+    return f"{digits[:8]}-{digits[8:]}"
+
+
+def server_timing(phases: lines.Phases) -> bytes:
+    """The phases for a browser's or a client's own tools (W3C Server Timing)."""
+    authenticate, route, acquire, send, wait, receive, respond = phases
+    return (
+        f"authenticate;dur={authenticate}, route;dur={route}, acquire;dur={acquire}, send;dur={send}, "
+        f"wait;dur={wait}, receive;dur={receive}, respond;dur={respond}"
+    ).encode()
+
+
+@lru_cache(maxsize=1024)
+def _client_members(version: str, client: ClientInfo) -> str:
+    return lines.members(
+        protocol_version=version, client_name=_shown(client.name), client_version=_shown(client.version)
+    )
+
+
+def _shown(text: str | None) -> str | None:
+    return None if text is None else without_nul(text)
+
+
+def _quoted(text: str) -> str:
+    return msgspec.json.encode(text).decode()
+
+
+def _joined(trace: trace_context.Trace) -> str:
+    link = trace.link
+    return "," + lines.members(
+        parent_span_id=trace.parent_span_id,
+        link_trace_id=link.trace_id if link is not None else None,
+        link_span_id=link.span_id if link is not None else None,
+        trace_flags=trace.flags,
+    )

@@ -1,0 +1,103 @@
+"""Who may come in, decided from the headers alone, before a body is read."""
+
+import time
+from typing import Final
+
+from starlette.types import Scope
+
+from gateway.calls import Rejection
+from gateway.mcp.inbound import Headers
+from gateway.mcp.revisions import Era, era_of
+from gateway.relay.registry import PATHS, Principal, WorkspaceRegistry, WorkspaceView
+from gateway.relay.responses import accepts
+from gateway.relay.sessions import HEADER
+
+_BEARER: Final = b"bearer "
+_JSON: Final = b"application/json"
+_USUAL_ACCEPT: Final = b"application/json, text/event-stream"
+_LOOPBACK_ORIGINS: Final = ("localhost", "127.0.0.1", "[::1]")
+_CHALLENGE: Final = [(b"www-authenticate", b'Bearer error="invalid_token"')]
+_ALLOW_POST: Final = [(b"allow", b"POST")]
+_OF_SESSIONS: Final = frozenset({"GET", "DELETE"})
+
+
+class Refused(Exception):  # noqa: N818 - an outcome, raised to end the way early
+    """A request that is turned away: the reason's label, and the answer."""
+
+    def __init__(
+        self, reason: Rejection, status: int, message: str, headers: list[tuple[bytes, bytes]] | None = None
+    ) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.status = status
+        self.headers = headers
+
+
+class Admission:
+    """What the configuration says of who may come in."""
+
+    def __init__(self, *, allowed_origins: tuple[str, ...], sessions: bool) -> None:
+        self.allowed_origins = allowed_origins
+        self.sessions = sessions
+        """Whether legacy clients get sessions: then GET and DELETE mean something, in one."""
+
+    def admit(self, directory: WorkspaceRegistry, scope: Scope, headers: Headers) -> tuple[WorkspaceView, Principal]:
+        """Who calls which workspace.
+
+        Raises:
+            Refused: not found, wrong method, wrong origin, no token, another workspace's, or no type that is served.
+        """
+        path: str = scope["path"]
+        if b"origin" in headers:
+            self._check_origin(headers[b"origin"].decode("latin-1"))
+        view = directory.paths.get(path)
+        if view is None and not path.startswith(PATHS):
+            raise Refused("not_found", 404, "no such path: a workspace's URL is /ws/<workspace>")
+        posts = scope["method"] == "POST"
+        if not posts and not self._of_session(scope["method"], headers):
+            raise Refused("method_not_allowed", 405, "send MCP messages by POST", _ALLOW_POST)
+        principal = _principal(directory, headers.get(b"authorization", b""))
+        if view is None:
+            raise Refused("unknown_workspace", 404, "no such workspace: see the configuration's 'workspaces'")
+        if principal.workspace_id != view.slug:
+            raise Refused("forbidden", 403, f"this token is not for workspace {view.slug!r}")
+        if posts:
+            media_type = headers.get(b"content-type", b"")
+            if media_type != _JSON and media_type.partition(b";")[0].strip().lower() != _JSON:
+                raise Refused("bad_request", 415, "the body must be JSON: send Content-Type: application/json")
+        accept = headers.get(b"accept")
+        if accept != _USUAL_ACCEPT:
+            _check_accept(scope["method"], accept)
+        return view, principal
+
+    def _of_session(self, method: str, headers: Headers) -> bool:
+        """Whether a request without a body is one of a legacy session's."""
+        version = headers.get(b"mcp-protocol-version")
+        legacy = era_of(version.decode("latin-1") if version is not None else None) is Era.LEGACY
+        return self.sessions and method in _OF_SESSIONS and HEADER in headers and legacy
+
+    def _check_origin(self, origin: str) -> None:
+        """A page in a browser may only call if it is listed, or served by this machine (DNS rebinding)."""
+        host = origin.partition("://")[2]
+        name = host if host.endswith("]") else host.rpartition(":")[0] or host
+        if origin not in self.allowed_origins and name not in _LOOPBACK_ORIGINS:
+            raise Refused("forbidden_origin", 403, f"requests.allowed_origins does not have {origin!r}")
+
+
+def _principal(directory: WorkspaceRegistry, authorization: bytes) -> Principal:
+    if authorization[:7].lower() != _BEARER:
+        raise Refused("unauthorized", 401, "no token: send Authorization: Bearer mwt_…", _CHALLENGE)
+    principal = directory.principal(authorization[7:].strip())
+    if principal is None:
+        raise Refused("unauthorized", 401, "this token is not known here, or was revoked", _CHALLENGE)
+    if principal.expires_at is not None and time.time() >= principal.expires_at:
+        raise Refused("unauthorized", 401, "this token has expired: ask for a new one", _CHALLENGE)
+    return principal
+
+
+def _check_accept(method: str, accept: bytes | None) -> None:
+    """Answers are JSON; a client that takes no events beside it is told nothing on the way, and cannot be asked."""
+    takes = accepts(accept)
+    if (method == "POST" and not takes.json) or (method == "GET" and not takes.events):
+        message = "send Accept: application/json, text/event-stream: there is no answer in another type"
+        raise Refused("not_acceptable", 406, message)

@@ -1,0 +1,135 @@
+"""Bounds calls: their deadlines, clients that go away, and those that say that they do not wait any more.
+
+One timer for all; a task only for a call that is slow.
+"""
+
+import asyncio
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final, Literal
+
+from starlette.types import Receive
+
+from gateway.mcp.jsonrpc import Id
+from gateway.mcp.revisions import Era
+from gateway.relay.active_call import Call
+from gateway.relay.registry import Principal
+from gateway.relay.sessions import Session
+
+Reason = Literal["timeout", "disconnected", "cancelled"]
+
+SWEEP_S: Final = 0.05
+"""How exact a deadline is, and how old a call is at least that gets a task, which waits for its client to go."""
+
+
+class Guard:
+    """One call's. It cancels the call's task when it is not to go on; `reason` says why.
+
+    The call catches `CancelledError`: without a `reason` it came from elsewhere, and goes on its way.
+    """
+
+    __slots__ = ("_asking", "_left_ns", "call", "deadline_ns", "is_slow", "reason", "receive", "task", "watcher")
+
+    def __init__(self, task: asyncio.Task[Any] | None, receive: Receive, deadline_ns: int, call: Call) -> None:
+        self.task = task
+        self.call = call
+        self.receive = receive
+        self.deadline_ns = deadline_ns
+        self.is_slow = False
+        """Whether a sweep has met it: the next one gives it a watcher."""
+        self.watcher: asyncio.Task[None] | None = None
+        self.reason: Reason | None = None
+        self._asking = 0
+        self._left_ns = 0
+
+    def claim(self) -> bool:
+        """Whether the cancellation that was caught is this guard's; if so, the task is not cancelled any more."""
+        if self.reason is None or self.task is None:
+            return False
+        self.task.uncancel()
+        return True
+
+    def cancel(self, reason: Reason) -> None:
+        """End the call, once."""
+        if self.reason is None and self.task is not None:
+            self.reason = reason
+            self.task.cancel()
+
+    @contextmanager
+    def client_asked(self) -> Iterator[None]:
+        """The time stands still: it is the client that is waited for. Who waits bounds that."""
+        if self._asking == 0:
+            self._left_ns = self.deadline_ns - time.perf_counter_ns()
+            self.deadline_ns = sys.maxsize
+        self._asking += 1
+        try:
+            yield
+        finally:
+            self._asking -= 1
+            if self._asking == 0:
+                self.deadline_ns = time.perf_counter_ns() + self._left_ns
+
+    async def watch(self) -> None:
+        """Wait for the client to go."""
+        while (await self.receive())["type"] != "http.disconnect":
+            pass
+        self.cancel("disconnected")
+
+
+class Guards:
+    """Those of all calls under way. The timer runs only while there are any."""
+
+    def __init__(self) -> None:
+        self._guards: set[Guard] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def begin(self, receive: Receive, timeout: float, call: Call) -> Guard:
+        """Guard the call whose task this is, for at most `timeout` seconds."""
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+        guard = Guard(asyncio.current_task(self._loop), receive, time.perf_counter_ns() + int(timeout * 1e9), call)
+        self._guards.add(guard)
+        if self._timer is None:
+            self._timer = self._loop.call_later(SWEEP_S, self._sweep)
+        return guard
+
+    def end(self, guard: Guard) -> None:
+        """The call has ended."""
+        self._guards.discard(guard)
+        if guard.watcher is not None:
+            guard.watcher.cancel()
+
+    def cancel(self, owner: Principal, session: Session | None, request_id: Id) -> None:
+        """A legacy client does not wait for this request any more.
+
+        Without sessions the clients of one token may use the same ids: if it is not clear whose request is meant, none
+        is cancelled.
+        """
+        meant = [guard for guard in self._guards if _is_of(guard.call, owner, session, request_id)]
+        if len(meant) == 1:
+            meant[0].cancel("cancelled")
+
+    def _sweep(self) -> None:
+        now = time.perf_counter_ns()
+        for guard in self._guards:
+            if now >= guard.deadline_ns:
+                guard.cancel("timeout")
+            elif not guard.is_slow:
+                guard.is_slow = True
+            elif guard.watcher is None:
+                guard.watcher = asyncio.get_running_loop().create_task(guard.watch())
+        self._timer = asyncio.get_running_loop().call_later(SWEEP_S, self._sweep) if self._guards else None
+
+
+def _is_of(call: Call, owner: Principal, session: Session | None, request_id: Id) -> bool:
+    request, by = call.request, call.principal
+    return (
+        request.era is Era.LEGACY
+        and request.id == request_id
+        and request.method != "initialize"
+        and call.session is session
+        and (by.workspace_id, by.token_id) == (owner.workspace_id, owner.token_id)
+    )

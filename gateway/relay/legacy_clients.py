@@ -1,0 +1,121 @@
+"""What only legacy clients do: sessions, notifications that mean something, responses, levels of log messages.
+
+Source: specification 2025-11-25, basic/lifecycle, basic/transports, basic/utilities, server/utilities/logging.
+"""
+
+from typing import Final
+
+from msgspec import Raw
+from starlette.types import Receive, Send
+
+from gateway.mcp import cancellation, inbound, jsonrpc, log_levels, outbound
+from gateway.mcp.inbound import Headers, Request
+from gateway.mcp.revisions import LATEST_HANDSHAKE_VERSION, Era
+from gateway.relay.active_call import Call
+from gateway.relay.auth import Refused
+from gateway.relay.deadlines import Guards
+from gateway.relay.get_stream import serve_stream
+from gateway.relay.registry import Principal
+from gateway.relay.responses import send_empty
+from gateway.relay.session_subscriptions import Following
+from gateway.relay.sessions import HEADER, Session, Sessions
+
+SET_LEVEL: Final = "logging/setLevel"
+
+
+class LegacyClients:
+    """All of them. `enabled` says whether they get sessions; without, an id that one sends is as good as none."""
+
+    def __init__(self, sessions: Sessions, guards: Guards, following: Following, *, enabled: bool) -> None:
+        self.sessions = sessions
+        self._following = following
+        self.enabled = enabled
+        self._guards = guards
+
+    def session(self, principal: Principal, headers: Headers) -> Session | None:
+        """The session that a request belongs to; None if it names none.
+
+        Raises:
+            Refused: it names one that there is not, or not for this principal.
+        """
+        header = headers.get(HEADER)
+        if header is None or not self.enabled:
+            return None
+        session = self.sessions.find(principal, header)
+        if session is None:
+            raise Refused("unknown_session", 404, "no such session, or it has ended: begin with 'initialize'")
+        return session
+
+    def join(self, call: Call) -> None:
+        """Let a request take part in its session: who its client is, and what it speaks unless it says so itself.
+
+        Raises:
+            Refused: see `session`.
+        """
+        request = call.request
+        if request.method == "initialize":
+            return
+        call.session = session = self.session(call.principal, call.headers)
+        if session is not None:
+            request.client = session.client
+            if b"mcp-protocol-version" not in call.headers:
+                request.version = session.revision
+
+    def initialized(self, call: Call, result: Raw) -> list[tuple[bytes, bytes]]:
+        """The headers of the answer to `initialize`: the id of a new session, if there are any."""
+        if not self.enabled:
+            return []
+        revision = outbound.negotiated_version(result) or LATEST_HANDSHAKE_VERSION
+        return [(HEADER, self.sessions.open(call.principal, call.request.params, revision).header)]
+
+    def notified(self, principal: Principal, headers: Headers, notification: inbound.Notification) -> None:
+        """Take a notification; only one of a legacy client's means anything (M4).
+
+        Raises:
+            Refused: see `session`.
+        """
+        if notification.era is not Era.LEGACY:
+            return
+        session = self.session(principal, headers)
+        if notification.method == cancellation.METHOD:
+            cancelled = cancellation.read(notification.params)
+            if cancelled is not None:
+                self._guards.cancel(principal, session, cancelled.request_id)
+
+    def answered(self, principal: Principal, headers: Headers, answer: inbound.Answer) -> None:
+        """Take what a client answers to what it was asked.
+
+        Raises:
+            Refused: see `session`.
+        """
+        session = self.session(principal, headers)
+        if session is not None:
+            session.answered(answer.id, answer.response)
+
+    async def without_body(
+        self, method: str, principal: Principal, headers: Headers, receive: Receive, send: Send
+    ) -> None:
+        """GET: the session's own stream. DELETE: its end.
+
+        Raises:
+            Refused: see `session`.
+        """
+        session = self.session(principal, headers)
+        if session is None:  # only with an id does a request come here
+            raise Refused("method_not_allowed", 405, "send MCP messages by POST", [(b"allow", b"POST")])
+        if method == "DELETE":
+            self.sessions.end(session)
+            await send_empty(send, 204)
+        else:
+            await self._following.begin(session)
+            await serve_stream(session, receive, send)
+
+
+def set_level(session: Session, request: Request) -> Raw:
+    """`logging/setLevel`: from now on the client gets these messages.
+
+    Raises:
+        InvalidLevelError: it names none.
+    """
+    session.log_level = log_levels.chosen(request.params)
+    return jsonrpc.EMPTY_OBJECT

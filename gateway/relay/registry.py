@@ -1,0 +1,330 @@
+"""The configuration as the relay looks things up in it: tokens by digest, workspaces by path, servers by slug.
+
+A `WorkspaceRegistry` never changes; a new configuration makes a new one, which keeps the servers that stayed the same,
+with their connections, sessions and processes.
+"""
+
+import asyncio
+import hashlib
+import logging
+import ssl
+import time
+from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
+from typing import Final, Literal, NamedTuple
+
+import limits
+from msgspec import Raw
+
+from gateway.calls import UNKNOWN, ErrorType, Operation
+from gateway.config import Config, HttpServer, StdioServer, Workspace
+from gateway.http1.client import Pool
+from gateway.journal import lines
+from gateway.mcp import capabilities, jsonrpc, tool_names
+from gateway.mcp.param_headers import ParamHeaders
+from gateway.mcp.resource_uris import ResourceRoutes
+from gateway.relay.catalog import Catalog, Tool
+from gateway.upstream.base import Changed, Upstream, UpstreamError, UpstreamRequest, UpstreamResponse
+from gateway.upstream.http import HttpUpstream, PoolOf
+from gateway.upstream.stdio import StdioUpstream
+
+logger = logging.getLogger(__name__)
+
+PATHS: Final = ("/ws/", "/api/gateway/ws/")
+"""Where a workspace's slug stands behind."""
+
+TOOLS_CHANGED: Final = "notifications/tools/list_changed"
+_MAX_ROUTES: Final = 10_000
+
+Observe = Callable[[Operation], None]
+"""Takes the record of an operation that is no tool call."""
+
+_DOWN: Final = frozenset(
+    {ErrorType.UPSTREAM_UNREACHABLE, ErrorType.UPSTREAM_HTTP_ERROR, ErrorType.UPSTREAM_PROTOCOL_ERROR}
+)
+"""What says that a server does not work."""
+
+
+class Principal(NamedTuple):
+    """Who calls: a token of one workspace."""
+
+    workspace_id: str
+    token_id: str
+    expires_at: float | None
+    """Seconds since the Unix epoch."""
+    rate: limits.RateLimitItem | None
+    members: str
+    """Of a call's lines in the journal."""
+
+
+class Server:
+    """One upstream of one workspace, its catalog, and what is known of its health."""
+
+    def __init__(
+        self,
+        workspace_id: str,
+        slug: str,
+        settings: HttpServer | StdioServer,
+        *,
+        pool_of: PoolOf,
+        observe: Observe,
+    ) -> None:
+        self.workspace_id = workspace_id
+        self.slug = slug
+        self.settings = settings
+        self.timeout = settings.timeout
+        self.transport: Literal["http", "stdio"] = "stdio"
+        self.upstream: Upstream
+        if isinstance(settings, HttpServer):
+            self.transport = "http"
+            self.upstream = HttpUpstream(slug, settings, pool_of)
+        else:
+            self.upstream = StdioUpstream(slug, settings)
+        self._observe = observe
+        self.catalog = Catalog(slug, self.ask)
+        self.up: bool | None = None
+        self.last_success_ns = 0
+        self.in_flight = 0
+        """Tool calls that have gone to it and have not ended."""
+        self._listeners: set[Changed] = set()
+        self._stop_listening: Callable[[], None] | None = None
+        self._relisting: asyncio.Task[None] | None = None
+
+    def listen(self, changed: Changed) -> Callable[[], None]:
+        """Hear of its changes, after its catalog has them, until what is given back is called."""
+        self._listeners.add(changed)
+        self.hear()
+        return lambda: self._listeners.discard(changed)
+
+    @property
+    def tells(self) -> bool:
+        """Whether it says that it tells of changes."""
+        declared = capabilities.read_server(self.upstream.declared)
+        lists = (declared.tools, declared.prompts, declared.resources)
+        follows = declared.resources is not None and declared.resources.subscribe
+        return bool(follows) or any(one is not None and one.list_changed for one in lists)
+
+    def hear(self) -> None:
+        """Begin to listen to it, if it says that it tells of changes."""
+        if self._stop_listening is not None:
+            return
+        if self.tells:
+            self._stop_listening = self.upstream.listen(self._changed)
+
+    def _changed(self, method: str, params: Raw) -> None:
+        if method == TOOLS_CHANGED:
+            self.catalog.forget()
+            if self._relisting is None:
+                self._relisting = asyncio.get_running_loop().create_task(self._relist(params))
+            return
+        for listener in list(self._listeners):
+            listener(method, params)
+
+    async def _relist(self, params: Raw) -> None:
+        try:
+            await self.catalog.list()
+        except UpstreamError as error:
+            logger.warning("server %s of %s has changed its tools: %s", self.slug, self.workspace_id, error)
+        finally:
+            self._relisting = None
+            for listener in list(self._listeners):
+                listener(TOOLS_CHANGED, params)
+
+    async def close(self) -> None:
+        """Stop what runs for it."""
+        if self._stop_listening is not None:
+            self._stop_listening()
+        if self._relisting is not None:
+            self._relisting.cancel()
+        await self.upstream.close()
+
+    def succeeded(self) -> None:
+        """It answered."""
+        if self.up is False:
+            logger.info("server %s of %s answers again", self.slug, self.workspace_id)
+        self.up = True
+        self.last_success_ns = time.time_ns()
+
+    def failed(self, error: UpstreamError) -> None:
+        """It did not; one slow call does not say that it is down."""
+        if error.error_type in _DOWN:
+            self._went_down(error)
+
+    def _went_down(self, why: object) -> None:
+        if self.up is not False:
+            logger.warning("server %s of %s is down: %s", self.slug, self.workspace_id, why)
+        self.up = False
+
+    async def ask(self, exchange: UpstreamRequest, limit: asyncio.Timeout | None = None) -> UpstreamResponse:
+        """Send a request that is no tool call, recorded as an operation of the gateway as client.
+
+        `limit` is the caller's, to tell a server that is too slow from a client that waits no more.
+        """
+        began, began_ns = time.perf_counter_ns(), time.time_ns()
+        error_type: str | None = None
+        try:
+            reply = await self.upstream.request(exchange)
+            self.succeeded()
+            self.hear()
+            error_type = None if reply.is_result else ErrorType.JSONRPC_ERROR
+        except UpstreamError as error:
+            self._went_down(error)
+            error_type = error.error_type
+            raise
+        except BaseException:
+            late = limit is not None and limit.expired()
+            if late and exchange.method == "tools/list":  # what is asked of it now and then, to see whether it works
+                self._went_down(f"it did not answer {exchange.method} in time")
+            error_type = ErrorType.UPSTREAM_TIMEOUT if late else ErrorType.CANCELLED
+            raise
+        finally:
+            self._observe(
+                Operation(
+                    side="client",
+                    method=exchange.method,
+                    timestamp_ns=began_ns,
+                    duration_ms=(time.perf_counter_ns() - began) / 1e6,
+                    workspace_id=self.workspace_id,
+                    server_slug=self.slug,
+                    error_type=error_type,
+                    transport=self.transport,
+                )
+            )
+        return reply
+
+
+class Route(NamedTuple):
+    """Where a tool's public name leads, as long as its server's catalog is the one it was looked up in."""
+
+    server: Server
+    tool: str
+    """The server's own name of it."""
+    name: Raw
+    """The same, as JSON."""
+    repeatable: bool
+    catalog: Mapping[str, Tool]
+    param_headers: ParamHeaders | None
+    members: str
+    """Of a call's lines in the journal."""
+
+
+class WorkspaceView:
+    """One workspace and its servers that are enabled, in the file's order."""
+
+    def __init__(self, slug: str, settings: Workspace, servers: Mapping[str, Server]) -> None:
+        self.slug = slug
+        self.settings = settings
+        self.servers = servers
+        self.uris: dict[str, list[str]] = {}
+        """The resources that each server listed last, by its slug; `templates` likewise."""
+        self.templates: dict[str, list[str]] = {}
+        self.resources = ResourceRoutes(())
+        self.resources_listed_at = float("-inf")
+        self.resources_listing: asyncio.Task[None] | None = None
+        """The look at all servers that is under way."""
+        self._routes: dict[bytes, Route] = {}
+
+    def route(self, name: Raw) -> Route | None:
+        """Where a call's `params.name` leads, if that server's catalog has the tool. Kept by the name's bytes."""
+        key = bytes(name)
+        route = self._routes.get(key)
+        if route is not None and route.catalog is route.server.catalog.tools:
+            return route
+        server, tool = self.resolve(name)
+        listed = server.catalog.tools.get(tool) if server is not None else None
+        if server is None or listed is None:
+            return None
+        if len(self._routes) >= _MAX_ROUTES:
+            self._routes.clear()
+        members = route_members(self.slug, server, tool)
+        route = self._routes[key] = Route(
+            server, tool, jsonrpc.raw(tool), listed.repeatable, server.catalog.tools, listed.param_headers, members
+        )
+        return route
+
+    def resolve(self, name: Raw) -> tuple[Server | None, str]:
+        """The server that a public name means and its own name of the tool, whether it has that tool or not."""
+        try:
+            parts = tool_names.split(jsonrpc.decode_string(name))
+        except jsonrpc.NO_JSON:
+            parts = None
+        return (self.servers.get(parts[0]), parts[1]) if parts is not None else (None, "")
+
+
+def route_members(workspace_id: str, server: Server | None, tool: str) -> str:
+    """What a call's lines say of where it goes."""
+    return lines.members(
+        workspace_id=workspace_id,
+        server_slug=server.slug if server is not None else UNKNOWN,
+        tool_name=tool,
+        transport=server.transport if server is not None else "http",
+        upstream_address=server.upstream.address if server is not None else None,
+    )
+
+
+class Pools:
+    """The process's connections, by origin, and its one TLS context: making one takes 40 ms of CPU."""
+
+    def __init__(self) -> None:
+        self._pools: dict[tuple[str, int, bool], Pool] = {}
+        self._context = lru_cache(maxsize=1)(ssl.create_default_context)
+
+    def of(self, host: str, port: int, tls: bool) -> Pool:  # noqa: FBT001 - a part of the key
+        """The pool of an origin."""
+        key = (host, port, tls)
+        if key not in self._pools:
+            self._pools[key] = Pool(host, port, self._context() if tls else None)
+        return self._pools[key]
+
+    def close(self) -> None:
+        """Close every connection."""
+        for pool in self._pools.values():
+            pool.close()
+
+
+class WorkspaceRegistry:
+    """Everything that a request is looked up in."""
+
+    def __init__(
+        self, config: Config, pools: Pools, observe: Observe, before: "WorkspaceRegistry | None" = None
+    ) -> None:
+        kept = {(server.workspace_id, server.slug): server for server in before.servers()} if before else {}
+        self.tokens: dict[bytes, Principal] = {}
+        self.workspaces: dict[str, WorkspaceView] = {}
+        self.paths: dict[str, WorkspaceView] = {}
+        for slug, workspace in config.workspaces.items():
+            servers = {}
+            for server_slug, settings in workspace.servers.items():
+                if not settings.enabled:
+                    continue
+                known = kept.get((slug, server_slug))
+                servers[server_slug] = (
+                    known
+                    if known is not None and known.settings == settings
+                    else Server(slug, server_slug, settings, pool_of=pools.of, observe=observe)
+                )
+            view = WorkspaceView(slug, workspace, servers)
+            self.workspaces[slug] = view
+            self.paths.update({prefix + slug + end: view for prefix in PATHS for end in ("", "/")})
+            for token in workspace.tokens:
+                rate = workspace.rate_of(token)
+                self.tokens[bytes.fromhex(token.sha256)] = Principal(
+                    slug,
+                    token.id,
+                    token.expires_at.timestamp() if token.expires_at else None,
+                    limits.parse(rate) if rate else None,
+                    lines.members(token_id=token.id),
+                )
+
+    def knows(self, principal: Principal) -> bool:
+        """Whether there is still such a token."""
+        return any(principal[:2] == known[:2] for known in self.tokens.values())
+
+    def servers(self) -> Iterator[Server]:
+        """Every server of every workspace."""
+        for view in self.workspaces.values():
+            yield from view.servers.values()
+
+    def principal(self, secret: bytes) -> Principal | None:
+        """Whose token this is: found by its digest, so that no secret is ever compared."""
+        return self.tokens.get(hashlib.sha256(secret).digest())

@@ -1,0 +1,215 @@
+"""How long a connection of the relay lives, and in which order it serves. RFC 9112, section 9."""
+
+import asyncio
+import contextlib
+import logging
+
+import pytest
+
+from tests.http1.http_rig import (
+    CHUNKED_POST,
+    Hasty,
+    Serve,
+    get,
+    post,
+    stands_still,
+    until,
+)
+
+# -- how long a connection lives
+
+
+@pytest.mark.parametrize(
+    ("request_", "connection"),
+    [
+        (get("/", "Connection: close"), "close"),
+        (get("/", "Connection: TE, Close"), "close"),
+        (get(version="1.0"), "close"),
+        (get("/closes"), "close"),
+        (get("/stream", version="1.0"), "close"),
+        (get("/stream", "Connection: keep-alive", version="1.0"), "close"),
+    ],
+)
+async def test_a_connection_that_is_to_end_ends_after_the_answer(
+    served: Serve, request_: bytes, connection: str
+) -> None:
+    async with served() as http:
+        client = await http.connect()
+
+        answered = await client.ask(request_)
+
+        assert answered.status == 200
+        assert answered.headers["connection"] == connection
+        assert "transfer-encoding" not in answered.headers
+        assert answered.body in {b"GET  0 ", b"bye", b"one,two,three"}
+        assert await client.rest() == b""
+
+
+async def test_http_1_0_can_keep_its_connection(served: Serve) -> None:
+    async with served() as http:
+        client = await http.connect()
+        for _ in range(2):
+            answered = await client.ask(get("/", "Connection: Keep-Alive", version="1.0"))
+            assert answered.headers["connection"] == "keep-alive"
+            assert http.app.scopes[-1]["http_version"] == "1.0"
+
+
+async def test_an_idle_connection_is_closed(served: Serve) -> None:
+    async with served(keep_alive_seconds=1) as http:
+        fresh, used = await http.connect(), await http.connect()
+        await used.ask(get())
+
+        assert await used.rest() == b""
+        assert await fresh.rest() == b""
+
+
+async def test_a_connection_with_a_request_under_way_is_not_idle(served: Serve) -> None:
+    async with served(Hasty, keep_alive_seconds=1) as http:
+        idle, busy = await http.connect(), await http.connect()
+        busy.writer.write(get("/wait"))
+        await until(lambda: http.app.events["waiting"])
+        assert await idle.rest() == b""  # so much time has passed
+        http.server.let_go()
+
+        assert (await busy.answer()).body == b"waited"
+
+
+@pytest.mark.parametrize(
+    "begun", [b"G", b"GET / HTTP/1.1\r\nHo", post(b"")[:-2], post(b"abc")[:-1], CHUNKED_POST[:-3], CHUNKED_POST[:-20]]
+)
+async def test_a_client_that_does_not_go_on_is_told_and_closed(served: Serve, begun: bytes) -> None:
+    async with served(Hasty) as http:
+        client = await http.connect()
+
+        answered = await client.ask(begun)
+
+        assert answered.status == 408
+        assert await client.rest() == b""
+
+
+async def test_time_for_a_head_does_not_begin_anew_with_each_byte(served: Serve) -> None:
+    async with served(Hasty) as http:
+        client = await http.connect()
+        reading = asyncio.create_task(client.answer())
+        for byte in get("/", "X: " + "a" * 1000):
+            if reading.done():
+                break
+            client.writer.write(bytes((byte,)))
+            await asyncio.sleep(0.01)
+
+        assert (await reading).status == 408
+
+
+async def test_a_client_that_never_closes_is_cut_off(served: Serve) -> None:
+    async with served(Hasty) as http:
+        client = await http.connect()
+        answered = await client.ask(b"nonsense\r\n\r\n")
+        assert answered.status == 400
+        with contextlib.suppress(ConnectionError):  # until the relay does not take any more
+            while True:
+                client.writer.write(bytes(1024))
+                await client.writer.drain()
+                await asyncio.sleep(0.005)
+
+
+# -- one after the other
+
+
+async def test_pipelined_requests_are_answered_in_their_order(served: Serve) -> None:
+    async with served() as http:
+        client = await http.connect()
+        client.writer.write(b"".join(post(b"x" * n, f"/?{n}") for n in range(300)))
+
+        for n in range(300):
+            assert (await client.answer()).body.startswith(b"POST %d %d " % (n, n))
+
+
+async def test_a_pipelined_request_waits_for_the_one_before(served: Serve) -> None:
+    async with served() as http:
+        client = await http.connect()
+        client.writer.write(get("/wait") + get("/?second")[:20])
+        await until(lambda: http.app.events["waiting"])
+        client.writer.write(get("/?second")[20:] + get("/?third"))
+        assert [scope["path"] for scope in http.app.scopes] == ["/wait"]
+        http.server.let_go()
+
+        assert [(await client.answer()).body for _ in range(3)] == [b"waited", b"GET second 0 ", b"GET third 0 "]
+
+
+async def test_no_more_is_read_than_the_next_requests(served: Serve) -> None:
+    async with served() as http:
+        client = await http.connect()
+        client.writer.write(get("/watch"))
+        await until(lambda: http.app.events["watching"])
+        client.writer.write(get() * 500_000)
+        await stands_still(client.writer.transport.get_write_buffer_size)
+        assert client.writer.transport.get_write_buffer_size() > 0
+        client.reset()
+
+
+async def test_what_is_wrong_is_refused_after_what_was_right_is_answered(served: Serve) -> None:
+    async with served() as http:
+        client = await http.connect()
+        client.writer.write(get("/?first") + get("/?second") + b"nonsense\r\n\r\n" + get("/?never"))
+
+        assert [(await client.answer()).status for _ in range(3)] == [200, 200, 400]
+        assert await client.rest() == b""
+        assert len(http.app.scopes) == 2
+
+
+async def test_nothing_is_served_after_the_last_request(served: Serve) -> None:
+    async with served() as http:
+        client = await http.connect()
+        client.writer.write(get("/?last", "Connection: close") + get("/?never"))
+
+        assert (await client.answer()).body == b"GET last 0 "
+        assert await client.rest() == b""
+        assert len(http.app.scopes) == 1
+
+
+@pytest.mark.parametrize("following", [get("/?never"), get("/?never")[:9], b"nonsense\r\n\r\n"])
+async def test_what_follows_chunks_at_once_has_to_be_sent_again(served: Serve, following: bytes) -> None:
+    async with served() as http:
+        client = await http.connect()
+        client.writer.write(CHUNKED_POST + following)
+
+        answered = await client.answer()
+        assert answered.body == b"POST chunked 5 abcde"
+        assert answered.headers["connection"] == "close"
+        assert await client.rest() == b""
+        assert len(http.app.scopes) == 1
+
+
+# -- the end
+
+
+async def test_a_stop_closes_idle_connections_and_lets_busy_ones_answer(served: Serve) -> None:
+    async with served(own=True) as http:
+        idle, busy, streaming = await http.connect(), await http.connect(), await http.connect()
+        await idle.ask(get())
+        busy.writer.write(get("/wait"))
+        streaming.writer.write(get("/wait", "Connection: keep-alive"))
+        await until(lambda: http.app.events["waiting"] == 2)
+        http.server.stop()
+        assert await idle.rest() == b""
+        http.server.let_go()
+
+        for client in (busy, streaming):
+            answered = await client.answer()
+            assert answered.body == b"waited"
+            assert answered.headers["connection"] == "close"
+            assert await client.rest() == b""
+        await asyncio.to_thread(http.server.join)
+
+
+async def test_a_stop_cuts_what_does_not_end(served: Serve, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.CRITICAL, "uvicorn.error"):
+        async with served(own=True) as http:
+            client = await http.connect()
+            client.writer.write(get("/wait"))
+            await until(lambda: http.app.events["waiting"])
+            http.server.stop()
+
+            assert (await client.answer()).status == 500
+            assert await client.rest() == b""
+            await asyncio.to_thread(http.server.join)

@@ -1,0 +1,248 @@
+"""What servers ask clients for, between the eras (M25, 1.4 "Elicit/sample/roots")."""
+
+import json
+from typing import Any
+
+import pytest
+from mcp_types.methods import parse_server_request, validate_server_result
+from msgspec import UNSET, Raw
+
+from gateway.mcp import capabilities, input_requests, jsonrpc, request_state
+from gateway.mcp.capabilities import InvalidInputRequestError
+from gateway.mcp.era_bridge import InvalidResultError
+from gateway.mcp.input_requests import AnswerRefusedError, Asked, InputRequest, InvalidAnswerError
+from gateway.mcp.jsonrpc import Id, Response
+
+FORM = {"message": "Who are you?", "requestedSchema": {"type": "object", "properties": {"name": {"type": "string"}}}}
+PAGE = {"mode": "url", "message": "Log in", "url": "https://x.example/login"}
+SAMPLE = {"messages": [{"role": "user", "content": {"type": "text", "text": "hi"}}], "maxTokens": 9}
+ACCEPTED = {"action": "accept", "content": {"name": "Ada"}}
+SAMPLED = {"role": "assistant", "content": {"type": "text", "text": "hello"}, "model": "m"}
+ROOTS = {"roots": [{"uri": "file:///home"}]}
+QUESTIONS: dict[str, tuple[str, Any, Any]] = {
+    "1.4 Elicit form": ("elicitation/create", FORM, ACCEPTED),
+    "1.4 Elicit page": ("elicitation/create", PAGE, {"action": "accept"}),
+    "1.4 Elicit declined": ("elicitation/create", FORM, {"action": "decline"}),
+    "1.4 Elicit sampling": ("sampling/createMessage", SAMPLE, SAMPLED),
+    "1.4 Elicit roots": ("roots/list", None, ROOTS),
+}
+each_question = pytest.mark.parametrize(("method", "params", "answer"), QUESTIONS.values(), ids=QUESTIONS)
+
+
+def raws(members: dict[str, Any] | None) -> dict[str, Raw]:
+    return {name: jsonrpc.raw(value) for name, value in (members or {}).items()}
+
+
+def question(method: str, params: dict[str, Any] | None) -> InputRequest:
+    return InputRequest(method, raws(params) if params is not None else UNSET)
+
+
+def required(**members: Any) -> input_requests.InputRequired:
+    return input_requests.read_required(jsonrpc.raw({"resultType": "input_required", **members}))
+
+
+# -- a legacy client with a stream, a modern server
+
+
+@each_question
+def test_a_legacy_client_is_asked_what_a_modern_server_requires_and_the_retry_has_its_answer(
+    method: str, params: Any, answer: Any
+) -> None:
+    asked = {"method": method} if params is None else {"method": method, "params": params}
+    found = required(inputRequests={"k": asked}, requestState="opaque é")
+    sent = json.loads(input_requests.client_request("gw-1", found.questions["k"]))
+    assert (sent["jsonrpc"], sent["id"], sent["method"]) == ("2.0", "gw-1", method)
+    assert sent["params"].items() >= (params or {}).items()
+    parse_server_request(method, "2025-11-25", sent["params"])
+
+    answers = {"k": input_requests.client_answer(found.questions["k"], Response(result=jsonrpc.raw(answer)))}
+    call = {"name": "x", "arguments": Raw(b"{ }"), "_meta": 1, "inputResponses": {"old": 1}, "requestState": "old"}
+    again = input_requests.retried(call, answers, found.request_state)
+    assert again == {
+        "name": "x",
+        "arguments": Raw(b"{ }"),
+        "inputResponses": {"k": jsonrpc.raw(answer)},
+        "requestState": "opaque é",
+    }
+
+
+@pytest.mark.parametrize("state", ["s", ""])
+def test_m25_a_server_that_only_wants_to_be_called_again_gets_its_state_back_and_nothing_else(state: str) -> None:
+    found = required(requestState=state)
+    assert found.questions == {}
+    assert input_requests.retried({"name": "x"}, {}, found.request_state) == {"name": "x", "requestState": state}
+
+
+def test_m25_a_server_that_gave_no_state_gets_none() -> None:
+    found = required(inputRequests={"k": {"method": "roots/list"}})
+    assert "requestState" not in input_requests.retried({"name": "x"}, {"k": Raw(b"{}")}, found.request_state)
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        pytest.param({}, id="M25 neither requests nor state"),
+        pytest.param({"requestState": 7}, id="M25 a state that is no text"),
+        pytest.param({"inputRequests": []}, id="M25 no map"),
+        pytest.param({"inputRequests": {"k": {"params": {}}}}, id="M25 no method"),
+        pytest.param({"inputRequests": {"k": {"method": "tools/call"}}}, id="M25 another method"),
+        pytest.param({"inputRequests": {"k": {"method": "roots/list", "params": 7}}}, id="M25 params of no kind"),
+    ],
+)
+def test_a_result_that_asks_for_nothing_that_may_be_asked_is_invalid(members: dict[str, Any]) -> None:
+    with pytest.raises(InvalidResultError):
+        required(**members)
+
+
+def test_an_error_to_an_elicitation_is_its_cancel_and_to_anything_else_the_end_of_the_call() -> None:
+    refused = Response(error=jsonrpc.error_object(-1, "User rejected sampling"))
+    assert json.loads(bytes(input_requests.client_answer(question("elicitation/create", FORM), refused))) == {
+        "action": "cancel"
+    }
+    with pytest.raises(AnswerRefusedError, match="sampling/createMessage: User rejected sampling"):
+        input_requests.client_answer(question("sampling/createMessage", SAMPLE), refused)
+    with pytest.raises(AnswerRefusedError, match="did not say why"):
+        input_requests.client_answer(question("roots/list", None), Response())
+
+
+INVALID: dict[str, tuple[str, bytes]] = {
+    "M25 no action": ("elicitation/create", b"{}"),
+    "M25 another action": ("elicitation/create", b'{"action":"maybe"}'),
+    "M25 nested content": ("elicitation/create", b'{"action":"accept","content":{"a":{}}}'),
+    "M25 no object": ("elicitation/create", b"7"),
+    "M25 no UTF-8": ("elicitation/create", b'{"action":"\xff"}'),
+    "M25 no model": ("sampling/createMessage", b'{"role":"assistant","content":{"type":"text","text":"x"}}'),
+    "M25 no roots": ("roots/list", b'{"roots":7}'),
+}
+
+
+@pytest.mark.parametrize(("method", "answer"), INVALID.values(), ids=INVALID)
+def test_an_answer_that_is_none_reaches_no_server_of_either_era(method: str, answer: bytes) -> None:
+    with pytest.raises(InvalidAnswerError, match=method):
+        input_requests.client_answer(question(method, {}), Response(result=Raw(answer)))
+    asked: dict[Id, InputRequest] = {1: question(method, {})}
+    parked = input_requests.park("call", asked)
+    (key,) = parked.asked
+    with pytest.raises(InvalidAnswerError, match=method):
+        input_requests.answered(parked, {"inputResponses": jsonrpc.raw({key: Raw(answer)})})
+
+
+def test_an_answers_error_does_not_repeat_what_a_person_typed() -> None:
+    answer = jsonrpc.raw({"action": "accept", "content": {"password": {"typed": "hunter2"}}})
+    with pytest.raises(InvalidAnswerError) as caught:
+        input_requests.client_answer(question("elicitation/create", FORM), Response(result=answer))
+    assert "hunter2" not in str(caught.value)
+
+
+# -- a modern client, a legacy server
+
+
+@each_question
+@pytest.mark.parametrize("request_id", [3, "3", "é-1"])
+def test_a_modern_client_is_asked_what_a_legacy_server_requests_and_the_server_gets_its_answer(
+    method: str, params: Any, answer: Any, request_id: Id
+) -> None:
+    key_of_the_gateway, now = [b"k" * 32], 1000.0
+    call = {"name": Raw(b'"x__y"'), "arguments": Raw(b"{}")}
+    binding = request_state.bind("acme/alice", "tools/call", call)
+    legacy = {**(params or {}), "_meta": {"progressToken": 1}, "task": {"ttl": 1}}
+    asked = {request_id: input_requests.read_question(method, raws(legacy))}
+    state = request_state.seal(key_of_the_gateway, binding, input_requests.park("call-1", asked), now + 60)
+
+    result = json.loads(bytes(input_requests.input_required(asked, state, Raw(b'{"name":"callscope","version":"1"}'))))
+    validate_server_result("tools/call", "2026-07-28", result)
+    assert result["resultType"] == "input_required"
+    ((key, shown),) = result["inputRequests"].items()
+    assert shown == ({"method": method} if params is None else {"method": method, "params": params})
+
+    retry = {**call, "inputResponses": jsonrpc.raw({key: answer, "unasked": 1})}
+    again = request_state.bind("acme/alice", "tools/call", retry)
+    content = request_state.unseal(key_of_the_gateway, again, result["requestState"], now)
+    parked = input_requests.read_parked(content)
+    assert parked.call == "call-1"
+    responses, missing = input_requests.answered(parked, retry)
+    assert [json.loads(one) for one in responses] == [{"jsonrpc": "2.0", "id": request_id, "result": answer}]
+    assert missing == []
+
+
+def test_m25_what_the_client_left_out_can_be_asked_again() -> None:
+    asked: dict[Id, InputRequest] = {1: question("elicitation/create", FORM), "1": question("roots/list", None)}
+    parked = input_requests.park("call", asked)
+    first, second = parked.asked
+    assert input_requests.answered(parked, {}) == ([], [first, second])
+    responses, missing = input_requests.answered(parked, {"inputResponses": jsonrpc.raw({second: ROOTS})})
+    assert [json.loads(one)["id"] for one in responses] == ["1"]
+    assert missing == [first]
+
+
+def test_m25_two_requests_whose_ids_look_alike_have_two_keys() -> None:
+    asked: dict[Id, InputRequest] = {1: question("roots/list", None), "1": question("roots/list", None)}
+    assert len(input_requests.park("call", asked).asked) == 2
+
+
+@pytest.mark.parametrize("value", [b"[]", b"7", b"null", b'"\xff"'])
+def test_input_responses_that_are_no_object_are_refused(value: bytes) -> None:
+    with pytest.raises(InvalidAnswerError, match="inputResponses"):
+        input_requests.answered(input_requests.park("call", {}), {"inputResponses": Raw(value)})
+
+
+def test_m25_members_that_nobody_knows_keep_their_bytes() -> None:
+    params = {"message": Raw(b'"m"'), "x": Raw(b"[ 1.0 ]")}
+    asked: dict[Id, InputRequest] = {1: input_requests.read_question("elicitation/create", params)}
+    assert b"[ 1.0 ]" in bytes(input_requests.input_required(asked, "s"))
+    assert b"[ 1.0 ]" in input_requests.client_request(1, asked[1])
+
+
+@pytest.mark.parametrize("method", ["tools/call", "ping", "", "x" * 1000])
+def test_what_no_server_may_ask_reaches_no_client(method: str) -> None:
+    with pytest.raises(InvalidInputRequestError) as caught:
+        input_requests.read_question(method, {})
+    assert len(str(caught.value)) < 200
+
+
+# -- what clients declared
+
+
+@pytest.mark.parametrize(
+    ("questions", "can", "lacking"),
+    [
+        pytest.param([("roots/list", None)], {"roots": {}}, {}, id="M12 declared"),
+        pytest.param([], {}, {}, id="M12 nothing asked"),
+        pytest.param(
+            [("roots/list", None), ("sampling/createMessage", SAMPLE)],
+            {},
+            {"roots": {}, "sampling": {}},
+            id="M12 two kinds",
+        ),
+        pytest.param(
+            [("elicitation/create", FORM), ("elicitation/create", PAGE)],
+            {},
+            {"elicitation": {"form": {}, "url": {}}},
+            id="M12 two modes",
+        ),
+    ],
+)
+def test_a_client_is_asked_only_for_what_it_declared(
+    questions: list[tuple[str, Any]], can: Any, lacking: dict[str, Any]
+) -> None:
+    declared = capabilities.read_client(jsonrpc.raw(can))
+    assert input_requests.needed([question(*one) for one in questions], declared) == lacking
+
+
+def test_a_legacy_server_that_asks_for_what_is_not_there_is_told_so() -> None:
+    sent = json.loads(input_requests.refusal("s-1", "this client cannot be sampled"))
+    assert sent == {
+        "jsonrpc": "2.0",
+        "id": "s-1",
+        "error": {"code": -32601, "message": "this client cannot be sampled"},
+    }
+
+
+@pytest.mark.parametrize(
+    ("method", "member"),
+    [("elicitation/create", "result"), ("sampling/createMessage", "error"), ("roots/list", "error")],
+)
+def test_a_legacy_server_whose_client_never_came_back_is_not_left_waiting(method: str, member: str) -> None:
+    sent = json.loads(input_requests.abandoned(Asked(7, method)))
+    assert sent["id"] == 7
+    assert member in sent

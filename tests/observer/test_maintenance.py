@@ -1,0 +1,176 @@
+import asyncio
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from gateway.calls import CallStart, ToolCall
+from gateway.journal import Batch, Janitor, Reader, Writer
+from gateway.observer.maintenance import Upkeep
+from gateway.observer.sinks import Pump
+
+
+class Stubborn:
+    """A sink that takes nothing, or everything."""
+
+    def __init__(self, *, takes: bool) -> None:
+        self.name = "stubborn"
+        self._takes = takes
+        self._durable: Mapping[str, int] = {}
+
+    @property
+    def durable(self) -> Mapping[str, int]:
+        return self._durable
+
+    def absorb(self, batch: Batch) -> None:
+        if self._takes:
+            self._durable = batch.positions
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "journal"
+
+
+@pytest.fixture
+def writer(root: Path) -> Iterator[Writer]:
+    writer = Writer(root, "relay-0", segment_bytes=4096)
+    for number in range(100):
+        writer.append(call(number))
+    yield writer
+    writer.close()
+
+
+def call(number: int) -> ToolCall:
+    return ToolCall(
+        call_id=f"c{number}",
+        timestamp_ns=time.time_ns(),
+        workspace_id="engineering",
+        token_id="alice",
+        server_slug="github",
+        tool_name="create_issue",
+        trace_id="1" * 32,
+        span_id="2" * 16,
+        upstream_span_id="3" * 16,
+        status="success",
+        duration_ms=30.0,
+        total_ms=31.0,
+    )
+
+
+def lines(root: Path) -> int:
+    return sum(path.read_bytes().count(b"\n") for path in root.rglob("*.jsonl"))
+
+
+async def until(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110 - the condition is a thread's work
+            await asyncio.sleep(0.005)
+
+
+async def keep(upkeep: Upkeep, pump: Pump, condition: Callable[[], object]) -> asyncio.Event:
+    """Run until the condition holds, or the upkeep stops the process."""
+    stop = asyncio.Event()
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(upkeep.run(stop, interval=0.005))
+        await until(lambda: stop.is_set() or condition())
+        asked = stop.is_set()
+        stop.set()
+    pump.stop(drain_seconds=0)
+    return stop if asked else asyncio.Event()
+
+
+async def test_what_every_sink_has_read_is_deleted_and_nothing_is_lost(root: Path, writer: Writer) -> None:
+    pump = Pump(Stubborn(takes=True), Reader(root, ToolCall), interval=0.005)
+    pump.start()
+    await until(lambda: pump.sink.durable == {writer.writer_id: writer.offset})
+    upkeep = Upkeep(Janitor(root, retain_seconds=0), [pump])
+
+    await keep(upkeep, pump, lambda: lines(root) < 100)
+
+    assert upkeep.dropped == {}
+
+
+@pytest.mark.usefixtures("writer")
+async def test_what_a_sink_lost_because_the_journal_was_full_is_counted(root: Path) -> None:
+    pump = Pump(Stubborn(takes=False), Reader(root, ToolCall), interval=0.005)
+    pump.start()
+    upkeep = Upkeep(Janitor(root, max_bytes=8192), [pump])
+
+    await keep(upkeep, pump, lambda: upkeep.dropped)
+
+    assert upkeep.dropped["stubborn"] == 100 - lines(root) > 0
+
+
+@pytest.mark.usefixtures("writer")
+async def test_a_sink_that_was_away_for_long_gets_to_read_before_a_full_journal_is_cut(root: Path) -> None:
+    pump = Pump(Stubborn(takes=True), Reader(root, ToolCall), interval=0.005)
+    upkeep = Upkeep(Janitor(root, max_bytes=8192), [pump])
+    pump.start()
+
+    await keep(upkeep, pump, lambda: lines(root) < 100)
+
+    assert upkeep.dropped == {}
+
+
+async def test_the_calls_of_a_relay_that_dies_are_closed(root: Path, writer: Writer) -> None:
+    writer.append(CallStart(**{name: getattr(call(100), name) for name in CallStart.__struct_fields__}))
+    dead = root / writer.writer_id
+    pump = Pump(Stubborn(takes=True), Reader(root, ToolCall), interval=0.005)
+    pump.start()
+    upkeep = Upkeep(Janitor(root), [pump])
+    assert lines(root) == 101
+
+    copy = root / dead.name.replace("relay-0", "relay-1")
+    copy.mkdir()
+    last = max(dead.glob("*.jsonl"))
+    (copy / last.name).write_bytes(last.read_bytes())
+    before = lines(root)
+    await keep(upkeep, pump, lambda: lines(root) > before)
+
+    assert b'"gateway_error"' in (copy / last.name).read_bytes()
+    assert b'"gateway_error"' not in last.read_bytes()
+
+
+@pytest.mark.usefixtures("writer")
+async def test_a_sink_whose_thread_has_ended_stops_the_observer(root: Path) -> None:
+    pump = Pump(Stubborn(takes=True), Reader(root, ToolCall), interval=0.005)
+    pump.start()
+    pump.stop(drain_seconds=5)
+
+    stop = await keep(Upkeep(Janitor(root), [pump]), pump, lambda: False)
+
+    assert stop.is_set()
+
+
+class FullDisk(Janitor):
+    """No writer can be closed, for that takes room; deleting does not."""
+
+    rounds = 0
+
+    def recover(self) -> int:
+        self.rounds += 1
+        raise OSError(28, "No space left on device", "x.jsonl")
+
+
+@pytest.mark.usefixtures("writer")
+async def test_upkeep_goes_on_after_a_disk_error(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    janitor = FullDisk(root)
+    pump = Pump(Stubborn(takes=True), Reader(root, ToolCall), interval=0.005)
+    pump.start()
+
+    stop = await keep(Upkeep(janitor, [pump]), pump, lambda: janitor.rounds >= 3)
+
+    assert not stop.is_set()
+    assert "the journal cannot be kept in order: [Errno 28] No space left on device: 'x.jsonl'" in caplog.text
+
+
+@pytest.mark.usefixtures("writer")
+async def test_what_has_been_read_is_deleted_though_the_disk_is_too_full_to_close_a_writer(root: Path) -> None:
+    pump = Pump(Stubborn(takes=True), Reader(root, ToolCall), interval=0.005)
+    pump.start()
+
+    await keep(Upkeep(FullDisk(root, retain_seconds=0), [pump]), pump, lambda: lines(root) < 100)
+
+    assert lines(root) < 100

@@ -1,0 +1,112 @@
+"""What the observer tells of itself."""
+
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry
+
+from gateway.calls import ToolCall
+from gateway.config import Config
+from gateway.journal import Reader, Writer
+from gateway.observer import signals
+from gateway.observer.config_reload import Reloading
+from gateway.observer.self_metrics import internals_collector, losses
+from gateway.observer.series import Labels
+from gateway.observer.sinks import Pump
+from tests.observer.counting import AT_ONCE, Clock, batch, call, sink_at, value
+
+UNCHANGED = Reloading(Config(), [])
+
+
+def test_the_lag_of_each_sink_is_exposed(tmp_path: Path) -> None:
+    writer = Writer(tmp_path / "journal", "relay-0")
+    writer.append(call())
+    pump = Pump(sink_at(tmp_path, Clock()), Reader(tmp_path / "journal", ToolCall), interval=0.01)
+    pump.lag_bytes = 512
+    registry = CollectorRegistry()
+    registry.register(internals_collector([pump], UNCHANGED, dict, version="1.2.3"))
+
+    assert registry.get_sample_value("mcp_gateway_sink_lag_bytes", {"sink": "metrics"}) == 512
+    behind = registry.get_sample_value("mcp_gateway_sink_lag_seconds", {"sink": "metrics"})
+    assert behind is not None
+    assert behind > 0
+    pump.start()
+    pump.stop(drain_seconds=10)
+    writer.close()
+    assert registry.get_sample_value("mcp_gateway_sink_lag_bytes", {"sink": "metrics"}) == 0
+    assert registry.get_sample_value("mcp_gateway_sink_lag_seconds", {"sink": "metrics"}) == 0
+
+
+def test_reloads_and_the_version_are_exposed() -> None:
+    reloading = Reloading(Config(), [])
+    registry = CollectorRegistry()
+    registry.register(internals_collector([], reloading, dict, version="1.2.3"))
+    reloading.outcomes["error"] += 2
+    reloading.valid = False
+
+    assert registry.get_sample_value("mcp_gateway_config_reloads_total", {"status": "success"}) == 0
+    assert registry.get_sample_value("mcp_gateway_config_reloads_total", {"status": "error"}) == 2
+    assert registry.get_sample_value("mcp_gateway_config_last_reload_successful") == 0
+    assert registry.get_sample_value("mcp_gateway_build_info", {"process": "observer", "version": "1.2.3"}) == 1
+
+
+def test_the_event_loops_lag_is_exposed_of_each_kind_of_process_that_runs() -> None:
+    registry = CollectorRegistry()
+    lags = {"relay": None, "observer": 0.25}
+    registry.register(internals_collector([], UNCHANGED, lambda: lags, version="1.2.3"))
+    name = "mcp_gateway_event_loop_lag_seconds"
+
+    assert registry.get_sample_value(name, {"process": "relay"}) is None
+    assert registry.get_sample_value(name, {"process": "observer"}) == 0.25
+
+
+def test_losses_are_named_for_every_sink_before_there_are_any(tmp_path: Path) -> None:
+    pump = Pump(sink_at(tmp_path, Clock()), Reader(tmp_path / "journal"), interval=0.01)
+    pump.corrupt_lines = 3
+
+    lost = losses([pump], {"ledger": 9, "metrics": 2}, {"otlp": {"rejected": 0, "too_large": 4}})
+
+    assert lost == {
+        ("metrics", "corrupt"): 3,
+        ("metrics", "max_bytes"): 2,
+        ("otlp", "rejected"): 0,
+        ("otlp", "too_large"): 4,
+    }
+
+
+def test_losses_of_every_life_of_the_process_are_added_up(tmp_path: Path) -> None:
+    clock = Clock()
+    name, rejected = "mcp_gateway_records_dropped_total", {"sink": "otlp", "reason": "rejected"}
+    lost: dict[Labels, int] = {("otlp", "rejected"): 0}
+    first = sink_at(tmp_path, clock, AT_ONCE)
+    first.count_also(signals.RECORDS_DROPPED, lambda: lost)
+    assert value(first, name, **rejected) == 0
+    lost["otlp", "rejected"] = 5
+    first.save()
+    lost["otlp", "rejected"] = 7
+    first.close()
+
+    second = sink_at(tmp_path, clock, AT_ONCE)
+    second.absorb(batch())
+    lost["otlp", "rejected"] = 1
+    second.count_also(signals.RECORDS_DROPPED, lambda: lost)
+
+    assert value(second, name, **rejected) == 8
+
+
+def test_a_loss_is_exposed_when_it_is_saved_so_that_a_kill_takes_none_of_it_back(tmp_path: Path) -> None:
+    clock = Clock()
+    name, rejected = "mcp_gateway_records_dropped_total", {"sink": "otlp", "reason": "rejected"}
+    lost: dict[Labels, int] = {("otlp", "rejected"): 0}
+    killed = sink_at(tmp_path, clock, AT_ONCE, save_interval=5)
+    killed.count_also(signals.RECORDS_DROPPED, lambda: lost)
+    lost["otlp", "rejected"] = 5
+    unsaved = value(killed, name, **rejected)
+    clock.now += 5
+    killed.absorb(batch())
+    saved = value(killed, name, **rejected)
+
+    again = sink_at(tmp_path, clock, AT_ONCE)
+    again.absorb(batch())
+
+    assert (unsaved, saved) == (0, 5)
+    assert value(again, name, **rejected) == 5

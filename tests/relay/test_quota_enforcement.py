@@ -1,0 +1,341 @@
+"""Plans that are enforced: a relay with a real journal, and the ledger's reports as files."""
+
+import asyncio
+import os
+import time
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.calls import CallStart, Event, Heartbeat, ToolCall
+from gateway.config import Plan, Usage
+from gateway.journal import Reader, Writer
+from gateway.journal.janitor import Janitor
+from gateway.months import month_of
+from gateway.quota_snapshot import UsageReport, read_report, remove_report, report_path, write_report
+from gateway.relay import quota_enforcement
+from gateway.relay.quota import Behind
+from gateway.relay.quota_enforcement import calls_behind
+from tests.http1.raw import modern as modern_server
+from tests.http1.raw import raw
+from tests.ledger.records import call
+from tests.relay.clients import until
+from tests.relay.rig import JSON, Rig, legacy, legacy_call, rig, tool_call
+
+MIRRORED = {
+    "name": "act",
+    "inputSchema": {"type": "object", "properties": {"region": {"type": "string", "x-mcp-header": "Region"}}},
+}
+
+
+def tell(folder: Path, used: int, *, age_s: float = 0, positions: Mapping[str, int] | None = None) -> None:
+    """What the observer writes."""
+    now_ns = time.time_ns()
+    write_report(
+        report_path(folder),
+        UsageReport(
+            written_ns=now_ns - int(age_s * 1e9),
+            month_start_ns=month_of(now_ns).start_ns,
+            used={"team": used},
+            positions=dict(positions or {}),
+        ),
+    )
+
+
+def limited(folder: Path, limit: int | None, fail: str = "open", **workspace: Any) -> dict[str, Any]:
+    """The settings of a relay that enforces this limit."""
+    return {
+        "data_dir": str(folder),
+        "usage": {"enforce": True, "fail": fail},
+        "plans": {"ours": {"calls_per_month": limit}},
+        "workspace": {"plan": "ours", **workspace},
+    }
+
+
+def enforced(relay: Rig, limit: int | None, fail: str = "open") -> None:
+    """Another limit by a changed configuration."""
+    plans = {"ours": Plan(calls_per_month=limit)}
+    usage = Usage.model_validate({"enforce": True, "fail": fail})
+    relay.relay.apply(relay.config.model_copy(update={"plans": plans, "usage": usage}))
+
+
+def outcomes(relay: Rig) -> Counter[str | None]:
+    return Counter(end.error_type for end in relay.ends)
+
+
+async def statuses(relay: Rig, calls: int) -> list[int]:
+    """Of calls one after the other."""
+    return [(await relay.post(tool_call())).status_code for _ in range(calls)]
+
+
+async def test_a_call_over_the_plans_limit_is_refused_with_what_to_do_and_recorded(tmp_path: Path) -> None:
+    tell(tmp_path, used=1)
+    async with raw(modern_server()) as server, rig(tmp_path, {"files": server}, **limited(tmp_path, 3)) as relay:
+        responses = [await relay.post(tool_call(id_=number)) for number in range(4)]
+
+        assert [response.status_code for response in responses] == [200, 200, 429, 429]
+        refused = responses[3].json()
+        assert (refused["id"], refused["error"]["code"]) == (3, 429)
+        assert "the plan 'ours' allows 3 calls a month" in refused["error"]["message"]
+        data = refused["error"]["data"]
+        assert (data["error_type"], data["plan"], data["limit"], data["used"]) == ("quota_exceeded", "ours", 3, 3)
+        until_the_end_s = (month_of(time.time_ns()).end_ns - time.time_ns()) / 1e9
+        assert abs(int(responses[3].headers["retry-after"]) - until_the_end_s) < 60
+        assert len(server.calls) == 2
+    assert outcomes(relay) == {None: 2, "quota_exceeded": 2}
+    refusals = [end for end in relay.ends if end.error_type == "quota_exceeded"]
+    assert {(end.server_slug, end.tool_name, end.duration_ms) for end in refusals} == {("files", "act", 0.0)}
+    assert len(relay.starts) == 2
+
+
+async def test_a_burst_is_served_up_to_the_limit_exactly(tmp_path: Path) -> None:
+    tell(tmp_path, used=0)
+    async with raw(modern_server()) as server, rig(tmp_path, {"files": server}, **limited(tmp_path, 20)) as relay:
+        responses = await asyncio.gather(*(relay.post(tool_call(id_=number)) for number in range(50)))
+
+        assert Counter(response.status_code for response in responses) == {200: 20, 429: 30}
+        assert len(server.calls) == 20
+    assert outcomes(relay) == {None: 20, "quota_exceeded": 30}
+
+
+async def test_each_call_of_a_batch_is_held_to_the_limit_and_told_in_its_place(tmp_path: Path) -> None:
+    tell(tmp_path, used=0)
+    batch = [legacy_call()[1] | {"id": number} for number in range(4)]
+    async with raw(modern_server()) as server, rig(tmp_path, {"files": server}, **limited(tmp_path, 3)) as relay:
+        answers = (await relay.post(({**JSON, "mcp-protocol-version": "2025-03-26"}, batch))).json()
+
+        assert [one["id"] for one in answers] == [0, 1, 2, 3]
+        assert ["result" in one for one in answers].count(True) == 3
+        [refused] = [one["error"] for one in answers if "error" in one]
+        assert (refused["code"], refused["data"]["error_type"]) == (429, "quota_exceeded")
+
+
+async def test_what_fails_uses_the_plan_up_and_what_a_rate_limit_refuses_does_not(tmp_path: Path) -> None:
+    tell(tmp_path, used=0)
+    settings = limited(tmp_path, 2, rate_limit="3/hour")
+    async with raw(modern_server()) as server, rig(tmp_path, {"files": server}, **settings) as relay:
+        await relay.post(tool_call("files__nothing"))
+        assert await statuses(relay, 3) == [200, 429, 429]
+        assert (await relay.post(tool_call(), token="bot")).status_code == 429
+    assert outcomes(relay) == {"unknown_tool": 1, None: 1, "quota_exceeded": 2, "rate_limited": 1}
+
+
+async def test_a_bad_request_that_is_no_call_uses_nothing(tmp_path: Path) -> None:
+    tell(tmp_path, used=0)
+    server_of = modern_server(None, [MIRRORED])
+    async with raw(server_of) as server, rig(tmp_path, {"files": server}, **limited(tmp_path, 1)) as relay:
+        odd = tool_call(arguments={"region": "eu"})
+        assert (await relay.post(odd, mcp_param_region="us")).status_code == 400
+        assert (await relay.post(odd, mcp_param_region="eu")).status_code == 200
+        assert (await relay.post(odd, mcp_param_region="eu")).status_code == 429
+
+
+async def test_other_requests_are_not_held_to_it(tmp_path: Path) -> None:
+    tell(tmp_path, used=5)
+    async with raw(modern_server()) as server, rig(tmp_path, {"files": server}, **limited(tmp_path, 5)) as relay:
+        listed = await relay.post(legacy("tools/list"))
+        assert "files__act" in [one["name"] for one in listed.json()["result"]["tools"]]
+
+
+async def test_without_enforcement_no_call_is_refused(tmp_path: Path) -> None:
+    tell(tmp_path, used=5)
+    settings = {**limited(tmp_path, 5), "usage": {"enforce": False}}
+    async with raw(modern_server()) as server, rig(tmp_path, {"files": server}, **settings) as relay:
+        assert await statuses(relay, 2) == [200, 200]
+
+
+async def test_a_larger_plan_holds_for_the_next_call_and_so_does_a_smaller_one(tmp_path: Path) -> None:
+    tell(tmp_path, used=0)
+    async with raw(modern_server()) as server, rig(tmp_path, {"files": server}, **limited(tmp_path, 1)) as relay:
+        assert await statuses(relay, 2) == [200, 429]
+        enforced(relay, 3)
+        assert await statuses(relay, 3) == [200, 200, 429]
+        enforced(relay, None)
+        assert await statuses(relay, 2) == [200, 200]
+        enforced(relay, 3)
+        assert await statuses(relay, 1) == [429]
+
+
+async def test_reports_are_taken_over_while_the_relay_runs_and_no_call_is_counted_twice(tmp_path: Path) -> None:
+    tell(tmp_path, used=0)
+    async with raw(modern_server()) as server, rig(tmp_path, {"files": server}, **limited(tmp_path, 4)) as relay:
+        assert await statuses(relay, 3) == [200, 200, 200]
+        batch = Reader(relay.journal, ToolCall).read({})
+        second = batch.entries[1]
+        tell(tmp_path, used=2, positions={second.writer: second.offset})
+        quota = relay.relay._enforcement.quota
+        assert quota is not None
+        await until(lambda: len(quota._tallies["team"].behind) == 1)
+        assert await statuses(relay, 2) == [200, 429]
+        tell(tmp_path, used=4, positions=batch.positions | {second.writer: 2**40})
+        await until(lambda: not quota._tallies["team"].behind)
+        assert await statuses(relay, 1) == [429]
+
+
+async def test_open_lets_calls_through_while_nothing_is_known_and_tells_of_it(tmp_path: Path) -> None:
+    async with raw(modern_server()) as server, rig(tmp_path, {"files": server}, **limited(tmp_path, 1)) as relay:
+        assert await statuses(relay, 3) == [200, 200, 200]
+        tell(tmp_path, used=0)
+        await until(lambda: relay.relay._enforcement._learned_ns is not None)
+        assert await statuses(relay, 1) == [429]
+    beats = [event for event in relay.events() if isinstance(event, Heartbeat) and event.usage_unknown]
+    assert [beat.usage_unknown for beat in beats] == [{"team": {"allowed": 3}}]
+
+
+async def test_closed_refuses_calls_while_nothing_is_known_and_tells_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quota_enforcement, "WAIT_S", 0)
+    settings = limited(tmp_path, 5, "closed")
+    async with raw(modern_server()) as server, rig(tmp_path, {"files": server}, **settings) as relay:
+        refused = await relay.post(tool_call())
+        assert (refused.status_code, refused.headers["retry-after"]) == (429, "10")
+        assert "is not known now" in refused.json()["error"]["message"]
+        tell(tmp_path, used=0)
+        await until(lambda: relay.relay._enforcement._learned_ns is not None)
+        assert await statuses(relay, 1) == [200]
+    assert outcomes(relay) == {"quota_exceeded": 1, None: 1}
+    beats = [event for event in relay.events() if isinstance(event, Heartbeat) and event.usage_unknown]
+    assert [beat.usage_unknown for beat in beats] == [{"team": {"refused": 1}}]
+
+
+async def test_a_relay_that_would_refuse_waits_for_the_first_report_before_it_serves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[UsageReport | None] = []
+
+    def look(path: Path) -> UsageReport | None:
+        """The observer is a little later than its relay."""
+        if len(looks) == 2:
+            tell(tmp_path, used=0)
+        looks.append(read_report(path))
+        return looks[-1]
+
+    monkeypatch.setattr(quota_enforcement, "read_report", look)
+    settings = limited(tmp_path, 5, "closed")
+    async with raw(modern_server()) as server, rig(tmp_path, {"files": server}, **settings) as relay:
+        assert await statuses(relay, 1) == [200]
+    assert [found is None for found in looks[:3]] == [True, True, False]
+
+
+@pytest.mark.parametrize("damage", [b"", b"{", b"[]", b'{"used":{}}'])
+async def test_a_damaged_report_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: bytes) -> None:
+    monkeypatch.setattr(quota_enforcement, "WAIT_S", 0)
+    path = report_path(tmp_path)
+    path.parent.mkdir()
+    path.write_bytes(damage)
+    settings = limited(tmp_path, 5, "closed")
+    async with raw(modern_server()) as server, rig(tmp_path, {"files": server}, **settings) as relay:
+        assert await statuses(relay, 1) == [429]
+
+
+async def test_enforcement_that_begins_while_the_relay_runs_counts_what_it_served_before(tmp_path: Path) -> None:
+    settings = {**limited(tmp_path, 5, "closed"), "usage": {"enforce": False}}
+    async with raw(modern_server()) as server, rig(tmp_path, {"files": server}, **settings) as relay:
+        assert await statuses(relay, 3) == [200, 200, 200]
+        enforced(relay, 5, "closed")
+        assert await statuses(relay, 1) == [200], "the observer has not written its first report yet"
+        first = Reader(relay.journal, ToolCall).read({}).entries[0]
+        tell(tmp_path, used=1, positions={first.writer: first.offset})
+        await until(lambda: relay.relay._enforcement._learned_ns is not None)
+        assert await statuses(relay, 3) == [200, 429, 429]
+
+
+async def test_a_new_relay_knows_what_the_one_before_it_recorded_behind_an_old_report(tmp_path: Path) -> None:
+    tell(tmp_path, used=0)
+    async with raw(modern_server()) as server:
+        async with rig(tmp_path, {"files": server}, **limited(tmp_path, 5)) as relay:
+            await statuses(relay, 3)
+        second = Reader(relay.journal, ToolCall).read({}).entries[1]
+        tell(tmp_path, used=2, positions={second.writer: second.offset}, age_s=3600)
+
+        async with rig(tmp_path, {"files": server}, **limited(tmp_path, 5, "closed")) as relay:
+            assert await statuses(relay, 4) == [200, 200, 429, 429]
+
+
+# -- what stands in the journal behind a report
+
+
+def write(root: Path, *events: Event, close: bool = False) -> tuple[str, list[int]]:
+    """The events of a writer, which is closed or dies: its id, and where each of them ends."""
+    writer = Writer(root, "relay-0")
+    ends = []
+    for event in events:
+        writer.append(event)
+        ends.append(writer.line_end)
+    if close:
+        writer.close()
+    else:
+        os.close(writer._lock)
+    return writer.writer_id, ends
+
+
+def started(ended: ToolCall) -> CallStart:
+    return CallStart(**{name: getattr(ended, name) for name in CallStart.__struct_fields__})
+
+
+NOBODY = ("0000000000000-nobody-1", 0)
+
+
+def test_calls_behind_a_position_are_those_that_use_a_plan_up(tmp_path: Path) -> None:
+    one, other = call(), call(workspace_id="other")
+    limited = call(status="error", error_type="rate_limited")
+    denied = call(status="error", error_type="quota_exceeded")
+    failed = call(status="error", error_type="tool_error")
+    writer, ends = write(tmp_path, one, limited, denied, failed, other, close=True)
+    assert calls_behind(tmp_path, {writer: ends[0]}, NOBODY) == [
+        Behind(writer, ends[3], "engineering", failed.timestamp_ns),
+        Behind(writer, ends[4], "other", other.timestamp_ns),
+    ]
+    assert calls_behind(tmp_path, {writer: ends[4]}, NOBODY) == []
+
+
+def test_calls_that_are_open_will_be_behind_wherever_they_began(tmp_path: Path) -> None:
+    hanging, done = call(), call()
+    writer, ends = write(tmp_path, started(hanging), started(done), done)
+    expected = [Behind(writer, ends[2] + 1, "engineering", hanging.timestamp_ns)]
+    assert calls_behind(tmp_path, {writer: ends[2]}, NOBODY) == expected
+
+    Janitor(tmp_path).recover()
+    position = Reader(tmp_path, ToolCall).read({}).positions[writer]
+    assert position > ends[2] + 1, "what a janitor closes stands behind it, all at once"
+    assert calls_behind(tmp_path, {writer: position}, NOBODY) == []
+
+
+def test_a_relays_own_calls_are_read_up_to_where_it_counts_them_itself(tmp_path: Path) -> None:
+    writer, ends = write(tmp_path, call(), call(), call())
+    found = calls_behind(tmp_path, {writer: ends[0]}, (writer, ends[1]))
+    assert found is not None
+    assert [one.offset for one in found] == [ends[1]]
+    assert calls_behind(tmp_path, {writer: ends[2]}, (writer, ends[1])) == []
+    assert calls_behind(tmp_path, {}, (writer, 0)) == []
+
+
+def test_a_journal_of_which_a_part_is_gone_completes_no_report(tmp_path: Path) -> None:
+    writer = Writer(tmp_path, "relay-0", segment_bytes=500)
+    for _ in range(10):
+        writer.append(call())
+    first, second, *_ = sorted(tmp_path.glob("*/*.jsonl"))
+    first.unlink()
+    gone = int(second.stem)
+    assert calls_behind(tmp_path, {}, NOBODY) is None
+    assert calls_behind(tmp_path, {writer.writer_id: gone - 1}, NOBODY) is None
+    rest = calls_behind(tmp_path, {writer.writer_id: gone}, NOBODY)
+    assert rest is not None
+    assert 0 < len(rest) < 10
+
+
+def test_more_than_can_be_read_now_completes_no_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path, call(), close=True)
+    monkeypatch.setattr(quota_enforcement, "MAX_BEHIND_BYTES", 100)
+    assert calls_behind(tmp_path, {}, NOBODY) is None
+
+
+def test_a_report_that_is_taken_away_is_no_more(tmp_path: Path) -> None:
+    tell(tmp_path, used=1)
+    remove_report(report_path(tmp_path))
+    remove_report(report_path(tmp_path))
+    assert not report_path(tmp_path).exists()

@@ -1,0 +1,336 @@
+"""`subscriptions/listen` (M24): what a modern client hears of a workspace's servers, and for how long."""
+
+import asyncio
+import contextlib
+import json
+import time
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from gateway.config import Config
+from gateway.upstream import http_subscriptions, session_stream
+from tests.relay.changing import (
+    CAN_CHANGE,
+    EVERYTHING,
+    LISTEN,
+    SUBSCRIPTION,
+    acknowledged,
+    changing,
+    follows,
+    modern_client,
+    servers,
+    told,
+)
+from tests.relay.clients import until
+from tests.relay.offering import ERAS
+from tests.relay.rig import PATH, SECRETS, bearer, member, modern, rig
+
+TOOLS: Final[dict[str, Any]] = {"toolsListChanged": True}
+A, B = "file:///a", "file:///b"
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_subscriptions, "MIN_PAUSE_S", 0.01)
+    monkeypatch.setattr(session_stream, "MIN_PAUSE_S", 0.01)
+
+
+# -- what is acknowledged
+
+
+async def test_the_first_frame_keeps_to_what_a_server_tells_of_and_names_the_request_in_its_own_type(
+    tmp_path: Path,
+) -> None:
+    only_tools = {"tools": {"listChanged": True}, "prompts": {}, "resources": {"listChanged": False}}
+    async with (
+        changing(capabilities=only_tools, resources=[A]) as server,
+        rig(tmp_path, servers(server)) as relay,
+        modern_client(relay) as client,
+        client.listen(id_="listen-1", **EVERYTHING, **follows(A)) as stream,
+    ):
+        assert stream.response.status_code == 200
+        assert stream.response.headers["content-type"] == "text/event-stream"
+        assert stream.response.headers["x-accel-buffering"] == "no"
+        assert await stream.next() == {
+            "jsonrpc": "2.0",
+            "method": "notifications/subscriptions/acknowledged",
+            "params": {"_meta": {SUBSCRIPTION: "listen-1"}, "notifications": TOOLS},
+        }
+        assert server.followed == set()
+
+
+async def test_what_one_server_tells_of_is_kept_to_and_what_was_not_asked_for_is_not(tmp_path: Path) -> None:
+    async with (
+        changing(capabilities={"prompts": {"listChanged": True}}) as one,
+        changing(capabilities={"tools": {"listChanged": True}}) as other,
+        rig(tmp_path, servers(one, other)) as relay,
+        modern_client(relay) as client,
+        client.listen(promptsListChanged=True, toolsListChanged=False) as stream,
+    ):
+        assert acknowledged(await stream.next()) == {"promptsListChanged": True}
+
+
+async def test_servers_that_were_never_met_are_met_first(tmp_path: Path) -> None:
+    async with (
+        changing(slow={"server/discover"}) as server,
+        rig(tmp_path, servers(server)) as relay,
+        modern_client(relay) as client,
+    ):
+        headers, body = modern(LISTEN, {"notifications": TOOLS})
+        listens = client.http.stream("POST", PATH, content=json.dumps(body), headers={**bearer("alice"), **headers})
+        opening = asyncio.create_task(listens.__aenter__())
+        await until(lambda: relay.relay._listening._open)
+        server.go.set()
+        await opening
+        try:
+            await until(lambda: server.streams)
+        finally:
+            await listens.__aexit__(None, None, None)
+
+
+async def test_a_servers_stream_is_open_before_its_listener_is_acknowledged(tmp_path: Path) -> None:
+    async with (
+        changing(slow={LISTEN}) as server,
+        rig(tmp_path, servers(server)) as relay,
+        modern_client(relay) as client,
+    ):
+        listens = client.listen(**TOOLS)
+        opening = asyncio.create_task(listens.__aenter__())
+        await until(lambda: server.count(LISTEN))
+        assert not opening.done()
+        assert relay.operations("server") == []
+        server.go.set()
+        stream = await opening
+        assert acknowledged(await stream.next()) == TOOLS
+        await listens.__aexit__(None, None, None)
+
+
+@pytest.mark.parametrize("era", ERAS)
+async def test_a_resource_that_its_server_does_not_follow_is_left_out_and_the_others_stand(
+    tmp_path: Path, era: str
+) -> None:
+    async with (
+        changing(era, resources=[A, B], refuses={A}) as server,
+        rig(tmp_path, servers(server)) as relay,
+        modern_client(relay) as client,
+        client.listen(**TOOLS, **follows(A, B)) as stream,
+    ):
+        assert acknowledged(await stream.next()) == {**TOOLS, **follows(B)}
+        server.updates(A)
+        server.updates(B)
+        assert told(await stream.next()) == B
+        await until(lambda: server.followed == {B})
+
+
+async def test_a_server_that_refuses_a_filter_as_a_whole_still_tells_of_its_lists(tmp_path: Path) -> None:
+    async with (
+        changing(resources=[A, B], refuses={A}, refuses_whole=True) as server,
+        rig(tmp_path, servers(server)) as relay,
+        modern_client(relay) as client,
+        client.hears(id_=1, **TOOLS, **follows(B)) as before,
+        client.listen(id_=2, **TOOLS, **follows(A)) as stream,
+    ):
+        assert acknowledged(await stream.next()) == TOOLS
+        server.changes("tools")
+        assert told(await stream.next()) == told(await before.next()) == "tools"
+        server.updates(B)
+        assert told(await before.next()) == B
+
+
+async def test_a_resource_of_a_server_that_follows_none_is_not_kept_to(tmp_path: Path) -> None:
+    cannot = {**CAN_CHANGE, "resources": {"listChanged": True}}
+    async with (
+        changing(resources=[A], capabilities=cannot) as one,
+        changing(resources=[B]) as other,
+        rig(tmp_path, servers(one, other)) as relay,
+        modern_client(relay) as client,
+        client.listen(**follows(A, B)) as stream,
+    ):
+        assert acknowledged(await stream.next()) == follows(B)
+        assert (one.followed, other.followed) == (set(), {B})
+
+
+async def test_a_resource_that_nobody_lists_is_followed_wherever_it_may_be(tmp_path: Path) -> None:
+    async with (
+        changing("modern", resources=[A]) as one,
+        changing("legacy", refuses={"x:1"}) as other,
+        changing("legacy") as third,
+        rig(tmp_path, servers(one, other, third)) as relay,
+        modern_client(relay) as client,
+        client.hears(**follows("x:1")) as stream,
+    ):
+        assert (one.followed, other.followed, third.followed) == ({"x:1"}, set(), {"x:1"})
+        third.updates("x:1")
+        assert told(await stream.next()) == "x:1"
+
+
+@pytest.mark.parametrize("era", ERAS)
+async def test_a_server_that_is_down_refuses_nobody_who_listens_to_another(tmp_path: Path, era: str) -> None:
+    async with contextlib.AsyncExitStack() as stack:
+        gone = contextlib.AsyncExitStack()
+        one = await gone.enter_async_context(changing(era, resources=[A, "file:///c"]))
+        other = await stack.enter_async_context(changing(resources=[B]))
+        relay = await stack.enter_async_context(rig(tmp_path, servers(one, other)))
+        client = await stack.enter_async_context(modern_client(relay))
+        await stack.enter_async_context(client.hears(id_=1, **follows(A)))
+        await gone.aclose()
+
+        await stack.enter_async_context(client.hears(id_=2, **follows(B)))
+        late = await stack.enter_async_context(client.listen(id_=3, **follows("file:///c", B)))
+        assert acknowledged(await late.next()) == follows(B)
+        assert other.followed == {B}
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {},
+        {"notifications": None},
+        {"notifications": []},
+        {"notifications": {"toolsListChanged": "yes"}},
+        {"notifications": {"resourceSubscriptions": "file:///a"}},
+        {"notifications": {"resourceSubscriptions": [1]}},
+        {"notifications": {"resourceSubscriptions": ["a:1"] * 1001}},
+    ],
+)
+async def test_what_is_no_filter_is_a_bad_request(tmp_path: Path, params: Any) -> None:
+    async with changing() as server, rig(tmp_path, servers(server)) as relay:
+        response = await relay.post(modern(LISTEN, params, id_="x"))
+
+        assert response.status_code == 400
+        assert (response.json()["id"], response.json()["error"]["code"]) == ("x", -32602)
+        assert relay.relay._listening._open == {}
+    assert [(one.method, one.error_type) for one in relay.operations("server")] == [(LISTEN, "-32602")]
+
+
+# -- what is told
+
+
+@pytest.mark.parametrize("era", ERAS)
+async def test_a_change_of_any_servers_list_is_told_once_and_stamped(tmp_path: Path, era: str) -> None:
+    async with (
+        changing(era) as one,
+        changing(era) as other,
+        rig(tmp_path, servers(one, other)) as relay,
+        modern_client(relay) as client,
+        client.hears(id_="mine", **EVERYTHING) as stream,
+    ):
+        frames = []
+        for server, kind in [(one, "tools"), (other, "prompts"), (one, "resources")]:
+            server.changes(kind)
+            frames.append(await stream.next())
+        other.changes("tools")
+        frames.append(await stream.next())
+    assert [frame["method"].split("/")[1] for frame in frames] == ["tools", "prompts", "resources", "tools"]
+    assert [frame["params"]["_meta"][SUBSCRIPTION] for frame in frames] == ["mine"] * 4
+
+
+@pytest.mark.parametrize("era", ERAS)
+async def test_each_stream_is_told_what_it_asked_for_only(tmp_path: Path, era: str) -> None:
+    async with (
+        changing(era, resources=[A, B]) as server,
+        rig(tmp_path, servers(server)) as relay,
+        modern_client(relay) as client,
+        client.hears(id_=1, **TOOLS, **follows(A)) as one,
+        client.hears(id_=2, token="bot", **TOOLS, **follows(A, B)) as other,
+        client.hears(id_=3, **TOOLS) as lists,
+    ):
+        assert server.followed == {A, B}
+        server.updates(A)
+        server.updates(B)
+        server.changes("prompts")
+        server.changes("tools")
+        assert [told(await one.next()) for _ in range(2)] == [A, "tools"]
+        frames = [await other.next() for _ in range(3)]
+        assert [told(frame) for frame in frames] == [A, B, "tools"]
+        assert frames[0]["params"] == {"uri": A, "_meta": {SUBSCRIPTION: 2}}
+        assert told(await lists.next()) == "tools"
+
+
+async def test_the_streams_of_one_workspace_are_not_told_of_anothers(tmp_path: Path) -> None:
+    async with (
+        changing() as server,
+        changing() as theirs,
+        rig(tmp_path, servers(server)) as relay,
+        modern_client(relay) as client,
+    ):
+        other = {"servers": {"x": {"url": theirs.url}}, "tokens": [member("stranger")]}
+        whole = {"team": {"servers": servers(server), "tokens": [member("alice")]}, "other": other}
+        relay.relay.apply(Config.model_validate({"workspaces": whole}))
+        headers, body = modern(LISTEN, {"notifications": EVERYTHING})
+        lines = {**bearer("stranger"), **headers}
+        there = client.http.stream("POST", "/ws/other", content=json.dumps(body), headers=lines)
+        async with client.hears(**EVERYTHING) as stream, there as response:
+            assert response.status_code == 200
+            await until(lambda: theirs.streams)
+            theirs.changes("prompts")
+            theirs.changes("resources")
+            server.changes("tools")
+            assert told(await stream.next()) == "tools"
+
+
+@pytest.mark.parametrize("era", ERAS)
+async def test_a_part_of_a_resource_is_told_to_who_follows_the_whole(tmp_path: Path, era: str) -> None:
+    async with (
+        changing(era, resources=["file:///dir", "file:///dir2"]) as server,
+        rig(tmp_path, servers(server)) as relay,
+        modern_client(relay) as client,
+        client.hears(id_=1, **follows("file:///dir")) as stream,
+        client.hears(id_=2, **follows("file:///dir2")) as other,
+    ):
+        server.updates("file:///dir/a.txt", of="file:///dir")
+        server.updates("file:///dir2")
+        assert told(await stream.next()) == "file:///dir/a.txt"
+        assert told(await other.next()) == "file:///dir2"
+
+
+async def test_clients_that_come_at_once_are_all_heard(tmp_path: Path) -> None:
+    uris = [f"file:///{number}" for number in range(12)]
+    async with (
+        changing("modern", resources=uris[:6]) as one,
+        changing("legacy", resources=uris[6:]) as other,
+        rig(tmp_path, servers(one, other)) as relay,
+        modern_client(relay) as client,
+        contextlib.AsyncExitStack() as stack,
+    ):
+        listens = [client.hears(id_=uri, **follows(uri)) for uri in uris]
+        streams = await asyncio.gather(*(stack.enter_async_context(one) for one in listens))
+
+        assert (one.followed, other.followed) == (set(uris[:6]), set(uris[6:]))
+        for uri, stream in zip(uris, streams, strict=True):
+            (one if uri in one.followed else other).updates(uri)
+            assert told(await stream.next()) == uri
+
+
+# -- what is recorded
+
+
+async def test_the_time_until_it_is_acknowledged_is_recorded_not_how_long_it_goes_on(tmp_path: Path) -> None:
+    async with changing() as server, rig(tmp_path, servers(server)) as relay, modern_client(relay) as client:
+        began = time.perf_counter()
+        async with client.hears(**TOOLS) as stream:
+            took = (time.perf_counter() - began) * 1e3
+            (recorded,) = relay.operations("server")
+            server.changes("tools")
+            await stream.next()
+        await until(lambda: not relay.relay._listening._open)
+    assert relay.operations("server") == [recorded]
+    assert (recorded.method, recorded.error_type) == (LISTEN, None)
+    assert (recorded.workspace_id, recorded.token_id) == ("team", "alice")
+    assert 0 < recorded.duration_ms <= took
+    assert [*relay.starts, *relay.ends] == []
+
+
+async def test_no_secret_of_a_listeners_is_in_the_journal(tmp_path: Path) -> None:
+    async with (
+        changing() as server,
+        rig(tmp_path, servers(server)) as relay,
+        modern_client(relay) as client,
+        client.hears(**TOOLS),
+    ):
+        pass
+    written = b"".join(path.read_bytes() for path in (tmp_path / "journal").rglob("*") if path.is_file())
+    assert LISTEN.encode() in written
+    assert SECRETS["alice"].encode() not in written
