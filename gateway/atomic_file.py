@@ -1,0 +1,69 @@
+"""Files that are whole or not there: written under another name in the same folder, synced if asked, then renamed."""
+
+import contextlib
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+
+@contextlib.contextmanager
+def replacing(path: Path, *, mode: int = 0o644, sync: bool = False) -> Iterator[BinaryIO]:
+    """A file that takes the place of `path` at the end of the block. If the block fails, `path` stays as it was.
+
+    Raises:
+        OSError: it cannot be written or renamed.
+    """
+    with _draft(path, mode) as (draft, file):
+        yield file
+        _finish(file, sync)
+        draft.replace(path)
+    if sync:
+        _sync_folder(path.parent)
+
+
+def create(path: Path, content: bytes, *, mode: int = 0o644, sync: bool = False) -> bool:
+    """Write `path` unless it exists: of several processes the first wins. False: it was there already.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    created = True
+    with _draft(path, mode) as (draft, file):
+        file.write(content)
+        _finish(file, sync)
+        try:
+            path.hardlink_to(draft)
+        except FileExistsError:
+            created = False
+    if sync:
+        _sync_folder(path.parent)
+    return created
+
+
+@contextlib.contextmanager
+def _draft(path: Path, mode: int) -> Iterator[tuple[Path, BinaryIO]]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}.draft")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    try:
+        with open(descriptor, "wb") as file:
+            yield draft, file
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _finish(file: BinaryIO, sync: bool) -> None:  # noqa: FBT001 - passed on
+    file.flush()
+    if sync:
+        os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the new name survive a loss of power."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
