@@ -48,7 +48,7 @@ def _draft(path: Path, mode: int) -> Iterator[tuple[Path, BinaryIO]]:
     draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}.draft")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
     try:
-        with open(descriptor, "wb") as file:
+        with os.fdopen(descriptor, "wb") as file:
             yield draft, file
     finally:
         draft.unlink(missing_ok=True)
