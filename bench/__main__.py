@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench import ingesting, ledger, relaying
+from bench import ledger, observer, relay
 from bench.ledger_rows import Shape
 
 
@@ -19,14 +19,15 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="alternating rounds (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=4.0, help="of each round (default: %(default)s)")
     parser.add_argument("--calls", type=int, default=200_000, help="that the observer takes in (default: %(default)s)")
+    parser.add_argument("--before", type=Path, help="another checkout, whose relay is measured in the same rounds")
     parser.add_argument("--ledger", help="an empty PostgreSQL database to take calls into, instead of a DuckDB file")
     _add_ledger(parser)
     options = parser.parse_args()
     console = Console()
     if options.part in ("relay", "all"):
-        relaying.run(console, rounds=options.rounds, seconds=options.seconds)
+        relay.run(console, rounds=options.rounds, seconds=options.seconds, before=options.before)
     if options.part in ("observer", "all"):
-        ingesting.run(console, calls=options.calls, ledger_url=options.ledger)
+        observer.run(console, calls=options.calls, ledger_url=options.ledger)
     if options.part == "ledger":  # takes minutes and a gigabyte: only if asked for
         shape = Shape(options.rows, options.days, options.workspaces)
         ledger.run(

@@ -108,7 +108,7 @@ def serving(folder: Path, shape: Shape, ledger_url: str | None) -> Iterator[Serv
 
 
 @contextlib.contextmanager
-def ingesting(journal: Path, per_second: int, lags: list[float], service: Service) -> Iterator[None]:
+def traffic(journal: Path, per_second: int, lags: list[float], service: Service) -> Iterator[None]:
     """Calls are written into the journal as a relay does, and the ledger's lag is noted, until the end of the block."""
     stopping = threading.Event()
     command = [sys.executable, "-m", "bench.traffic", str(journal), str(per_second), WORKSPACE]
@@ -176,7 +176,7 @@ def run(console: Console, *, shape: Shape, ledger_url: str | None, folder: Path 
         asked = questions(service)
         quiet = _measure(service, asked, rounds)
         lags: list[float] = []
-        with ingesting(folder / "journal", rate, lags, service):
+        with traffic(folder / "journal", rate, lags, service):
             busy = _measure(service, asked, rounds)
         console.print(_table(shape, asked, quiet, busy, rate))
         console.print(

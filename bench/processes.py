@@ -40,9 +40,13 @@ def cpu_seconds(pid: int) -> float:
 
 
 @contextlib.contextmanager
-def running(*arguments: str, port: int, core: int | None) -> Iterator[int]:
-    """A Python process, from when it listens on `port` to the end of the block; its pid. Without `core` it has all."""
-    process = subprocess.Popen([sys.executable, *arguments])
+def running(*arguments: str, port: int, core: int | None, folder: Path | None = None) -> Iterator[int]:
+    """A Python process, from when it listens on `port` to the end of the block; its pid.
+
+    Without `core` it may use all of them; without `folder` it begins in this one.
+    """
+    environment = {**os.environ, "PYTHONPATH": str(folder or Path.cwd())}
+    process = subprocess.Popen([sys.executable, *arguments], cwd=folder, env=environment)
     try:
         if core is not None:
             pin(process.pid, core)

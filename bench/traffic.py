@@ -5,7 +5,7 @@ import sys
 import time
 from pathlib import Path
 
-from bench.ingesting import write_call
+from bench.observer import write_call
 from gateway.journal import Writer
 
 PAUSE_S = 0.02

@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import shutil
 import statistics
 import tempfile
 from collections.abc import Iterator
@@ -15,6 +14,8 @@ from rich.table import Table
 
 from bench import processes
 
+BARE = "bare pass-through"
+HERE = Path(__file__).parent.parent
 SECRET = "mwt_bench_bench_bench_bench_bench_bench"
 
 
@@ -39,8 +40,8 @@ class Round(NamedTuple):
 
 
 @contextlib.contextmanager
-def targets() -> Iterator[list[Target]]:
-    """All that is compared, running."""
+def targets(before: Path | None) -> Iterator[list[Target]]:
+    """All that is compared, running; with `before`, the `callscope serve` of that checkout too."""
     upstream, passthrough = processes.free_port(), processes.free_port()
     with contextlib.ExitStack() as stack:
         run = stack.enter_context
@@ -50,18 +51,32 @@ def targets() -> Iterator[list[Target]]:
                 "-m", "bench.passthrough", str(passthrough), str(upstream), port=passthrough, core=processes.MEASURED
             )
         )
-        folder = Path(tempfile.mkdtemp(prefix="callscope-bench-"))
-        stack.callback(shutil.rmtree, folder, ignore_errors=True)
-        yield [
+        compared = [
             Target("direct to the upstream", upstream, "/mcp", "echo", {"upstream": upstream_pid}),
-            Target("bare pass-through", passthrough, "/mcp", "echo", {"pass-through": passthrough_pid}),
-            run(callscope(folder, upstream)),
+            Target(BARE, passthrough, "/mcp", "echo", {"pass-through": passthrough_pid}),
+            run(callscope("callscope", upstream, HERE)),
         ]
+        if before is not None:
+            compared.append(run(callscope("callscope before", upstream, before)))
+        yield compared
 
 
 @contextlib.contextmanager
-def callscope(folder: Path, upstream: int) -> Iterator[Target]:
-    """`callscope serve`, the relay alone on the measured core, the observer with the rest."""
+def callscope(name: str, upstream: int, checkout: Path) -> Iterator[Target]:
+    """`callscope serve` of a checkout, the relay alone on the measured core, the observer with the rest."""
+    with tempfile.TemporaryDirectory(prefix="callscope-bench-", ignore_cleanup_errors=True) as folder:
+        config, port = _configuration(Path(folder), upstream)
+        run = Path(folder) / "data" / "run"
+        with processes.running(
+            "-m", "gateway", "serve", f"--config={config}", port=port, core=processes.REST, folder=checkout
+        ):
+            pids = {process: _pid(run / f"{process}.pid") for process in ("relay-0", "observer")}
+            processes.pin(pids["relay-0"], processes.MEASURED)
+            yield Target(name, port, "/ws/bench", "up__echo", {"relay": pids["relay-0"], "observer": pids["observer"]})
+
+
+def _configuration(folder: Path, upstream: int) -> tuple[Path, int]:
+    """A configuration file, and the port of its relay."""
     port, observer = processes.free_port(), processes.free_port()
     config = folder / "callscope.yaml"
     token = {"id": "bench", "name": "Bench", "sha256": hashlib.sha256(SECRET.encode()).hexdigest()}
@@ -78,13 +93,7 @@ def callscope(folder: Path, upstream: int) -> Iterator[Target]:
         "workspaces": {"bench": workspace},
     }
     config.write_text(yaml.safe_dump(settings))
-    run = folder / "data" / "run"
-    with processes.running("-m", "gateway", "serve", f"--config={config}", port=port, core=processes.REST):
-        pids = {name: _pid(run / f"{name}.pid") for name in ("relay-0", "observer")}
-        processes.pin(pids["relay-0"], processes.MEASURED)
-        yield Target(
-            "callscope", port, "/ws/bench", "up__echo", {"relay": pids["relay-0"], "observer": pids["observer"]}
-        )
+    return config, port
 
 
 def _pid(path: Path) -> int:
@@ -104,12 +113,13 @@ def measure(target: Target, *, connections: int, seconds: float) -> Round:
     return Round(answer["per_second"], answer["p50_ms"], answer["p99_ms"], cpu_us)
 
 
-def run(console: Console, *, rounds: int, seconds: float) -> None:
+def run(console: Console, *, rounds: int, seconds: float, before: Path | None) -> None:
     """Print the table and the ratios: at 16 connections, then the latency that one connection sees."""
-    with targets() as compared:
+    with targets(before) as compared:
         for connections in (16, 1):
             results: dict[str, list[Round]] = {target.name: [] for target in compared}
             for _ in range(rounds):
+                compared.reverse()  # whoever comes first in one round comes last in the next
                 for target in compared:
                     results[target.name].append(measure(target, connections=connections, seconds=seconds))
             console.print(_table(results, connections))
@@ -136,11 +146,23 @@ def _table(results: dict[str, list[Round]], connections: int) -> Table:
 
 def _verdict(results: dict[str, list[Round]]) -> str:
     """Ratios round by round, as neighbours share the machine's mood; their median."""
-    pairs = list(zip(results["callscope"], results["bare pass-through"], strict=True))
-    speed = statistics.median(own.per_second / bare.per_second for own, bare in pairs)
-    cost = statistics.median(bare.cpu_us["pass-through"] / own.cpu_us["relay"] for own, bare in pairs)
-    added = statistics.median(own.p50_ms - bare.p50_ms for own, bare in pairs)
-    return (
+    own, bare = results["callscope"], results[BARE]
+    speed = _median_ratio(own, bare)
+    cost = statistics.median(b.cpu_us["pass-through"] / o.cpu_us["relay"] for o, b in zip(own, bare, strict=True))
+    added = statistics.median(o.p50_ms - b.p50_ms for o, b in zip(own, bare, strict=True))
+    said = (
         f"callscope against the bare pass-through: {speed:.0%} of its throughput; a call's CPU there is {cost:.0%} of "
         f"the relay's; {added:+.2f} ms at the median"
     )
+    if "callscope before" in results:
+        before = results["callscope before"]
+        cpu = statistics.median(o.cpu_us["relay"] / b.cpu_us["relay"] for o, b in zip(own, before, strict=True))
+        said += (
+            f"\ncallscope against callscope before: {_median_ratio(own, before):.3f} of its calls/s, {cpu:.3f} of the "
+            "relay's CPU a call"
+        )
+    return said
+
+
+def _median_ratio(own: list[Round], other: list[Round]) -> float:
+    return statistics.median(o.per_second / b.per_second for o, b in zip(own, other, strict=True))
