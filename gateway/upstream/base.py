@@ -115,6 +115,8 @@ class UpstreamResponse(Struct, frozen=True):
     error: Raw | UnsetType = UNSET
     size: int = 0
     """Bytes of the message."""
+    era: Era | None = None
+    """The era by which the request was spoken, so also the era of this response; None for an input response."""
 
     @property
     def is_result(self) -> bool:

@@ -8,6 +8,7 @@ from msgspec import UNSET, Raw
 from gateway.calls import ErrorType
 from gateway.http1.client import Response
 from gateway.mcp import jsonrpc
+from gateway.mcp.revisions import Era
 from gateway.upstream.base import UpstreamError, UpstreamResponse
 
 OK: Final = 200
@@ -68,22 +69,22 @@ def _garbage(data: bytes, error: Exception) -> UpstreamError:
     return UpstreamError(ErrorType.UPSTREAM_PROTOCOL_ERROR, message, response=data[:_SHOWN_BYTES])
 
 
-def reply_in(message: jsonrpc.Message | jsonrpc.Response, size: int, request_id: int) -> UpstreamResponse:
+def reply_in(message: jsonrpc.Message | jsonrpc.Response, size: int, request_id: int, era: Era) -> UpstreamResponse:
     """The response in a message, if it is the one to our request; an error may have come before the id was read.
 
     Raises:
         UpstreamError: it is another's, or none.
     """
     if message.id == request_id and message.error is UNSET and message.result is not UNSET:
-        return UpstreamResponse(message.result, UNSET, size)
+        return UpstreamResponse(message.result, UNSET, size, era)
     if message.error is not UNSET and message.id in (request_id, None):
-        return UpstreamResponse(error=message.error, size=size)
+        return UpstreamResponse(UNSET, message.error, size, era)
     raise UpstreamError(
         ErrorType.UPSTREAM_PROTOCOL_ERROR, "answered with a JSON-RPC message that is no response to the request"
     )
 
 
-def read(response: Response, request_id: int) -> UpstreamResponse:
+def read(response: Response, request_id: int, era: Era) -> UpstreamResponse:
     """What an answer that came whole means. A JSON-RPC error counts whatever the HTTP status is.
 
     Raises:
@@ -91,7 +92,7 @@ def read(response: Response, request_id: int) -> UpstreamResponse:
     """
     status = response.status
     try:
-        reply = reply_in(_decode_response(response.body), len(response.body), request_id)
+        reply = reply_in(_decode_response(response.body), len(response.body), request_id, era)
     except UpstreamError as error:
         if status in _REDIRECT:
             location = response.headers.get(b"location", b"")

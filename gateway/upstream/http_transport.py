@@ -127,7 +127,7 @@ class Transport:
             if response.streaming and response.status == OK:
                 reply = await self._follow(connection, session, exchange, request_id)
             else:
-                reply = read(response, request_id)
+                reply = read(response, request_id, session.era)
         except UpstreamError as error:
             exchange.first_byte_ns = connection.first_byte_ns
             if error.error_type is http_response.HTTP_ERROR:

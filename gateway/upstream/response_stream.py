@@ -54,7 +54,7 @@ class AnswerStream:
                     continue  # another kind, or one that only has an id to resume at (2025-11-25, "priming")
                 message = http_response.decode(event.data)
                 if message.method is UNSET:
-                    return http_response.reply_in(message, len(event.data), self._request_id)
+                    return http_response.reply_in(message, len(event.data), self._request_id, self._session.era)
                 if message.id is UNSET:
                     await self._notified(message, event.data)
                 elif isinstance(self._session, LegacySession):

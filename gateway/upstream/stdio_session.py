@@ -207,9 +207,9 @@ class StdioSession:
         if not _is_utf8(line):
             pending.settle(UpstreamError(_PROTOCOL_ERROR, "answered with text that is no UTF-8"))
         elif message.error is not UNSET:
-            pending.settle(UpstreamResponse(error=message.error, size=len(line)))
+            pending.settle(UpstreamResponse(UNSET, message.error, len(line), self.era))
         elif message.result is not UNSET:
-            pending.settle(UpstreamResponse(message.result, size=len(line)))
+            pending.settle(UpstreamResponse(message.result, UNSET, len(line), self.era))
         else:
             pending.settle(UpstreamError(_PROTOCOL_ERROR, "answered with neither a result nor an error"))
 

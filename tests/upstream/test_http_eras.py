@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from gateway.calls import ErrorType
+from gateway.mcp.revisions import Era
 from gateway.upstream import http
 from gateway.upstream.base import UpstreamError
 from tests.http1.raw import (
@@ -77,6 +78,17 @@ async def test_a_modern_server_that_comes_back_as_a_legacy_one_is_negotiated_ane
         behave.now = strictly_modern
         assert value(await upstream.request(call()))["content"] == TEXT["content"]
         assert upstream.era == "modern"
+
+
+@pytest.mark.usefixtures("at_once")
+async def test_a_response_names_the_era_of_its_request_though_the_server_has_changed_eras_since() -> None:
+    behave = Changing(legacy())
+    async with raw(behave) as server, upstream_of(server) as upstream:
+        first = await upstream.request(call())
+        behave.now = strictly_modern
+        second = await upstream.request(call())
+
+        assert (first.era, second.era, upstream.era) == (Era.LEGACY, Era.MODERN, Era.MODERN)
 
 
 @pytest.mark.usefixtures("at_once")

@@ -58,6 +58,7 @@ async def test_the_bytes_of_a_result_arrive_as_the_server_wrote_them(start: Star
     )
     reply = await start(server).request(call())
     assert reply.is_result
+    assert reply.era is Era.MODERN
     assert reply.result is not UNSET
     assert bytes(reply.result) == written.encode()
     assert reply.size == len(written.encode()) + len('{"id" :2,"vendor":{"x":1}, "result":  ,"jsonrpc":"2.0"}')
