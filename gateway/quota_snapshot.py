@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Struct
 
 
-class UsageReport(Struct, frozen=True, kw_only=True):
+class QuotaSnapshot(Struct, frozen=True, kw_only=True):
     """One state of the ledger."""
 
     written_ns: int
@@ -24,20 +24,20 @@ class UsageReport(Struct, frozen=True, kw_only=True):
     """How far the journal's writers have been counted, by writer id: see `gateway.journal`."""
 
 
-def report_path(data_dir: Path) -> Path:
+def snapshot_path(data_dir: Path) -> Path:
     """Where it stands."""
     return data_dir / "run" / "usage.json"
 
 
-def read_report(path: Path) -> UsageReport | None:
+def read_snapshot(path: Path) -> QuotaSnapshot | None:
     """What was written last; None if there is nothing that can be read, or it is no report."""
     try:
-        return msgspec.json.decode(path.read_bytes(), type=UsageReport)
+        return msgspec.json.decode(path.read_bytes(), type=QuotaSnapshot)
     except (OSError, msgspec.MsgspecError):
         return None
 
 
-def write_report(path: Path, report: UsageReport) -> None:
+def write_snapshot(path: Path, report: QuotaSnapshot) -> None:
     """Replace the file, whole.
 
     Raises:
@@ -49,7 +49,7 @@ def write_report(path: Path, report: UsageReport) -> None:
     draft.replace(path)
 
 
-def remove_report(path: Path) -> None:
+def remove_snapshot(path: Path) -> None:
     """Take it away: what it says is not true any more once nobody writes it anew."""
     with contextlib.suppress(OSError):
         path.unlink()

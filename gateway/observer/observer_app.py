@@ -33,7 +33,7 @@ from gateway.observer.loop_lag import LoopProbe
 from gateway.observer.maintenance import Upkeep
 from gateway.observer.metrics import MetricsSink
 from gateway.observer.otlp import OtlpSink
-from gateway.observer.quota_snapshot_writer import UsageReports
+from gateway.observer.quota_snapshot_writer import QuotaSnapshotWriter
 from gateway.observer.retention_task import Retaining
 from gateway.observer.self_metrics import internals_collector, losses
 from gateway.observer.series import Labels
@@ -55,7 +55,7 @@ class Plane:
     pumps: tuple[Pump, ...]
     upkeep: Upkeep
     retaining: Retaining
-    reports: UsageReports
+    reports: QuotaSnapshotWriter
     reloading: Reloading
     probe: LoopProbe
 
@@ -80,7 +80,7 @@ class Plane:
             Pump(metrics, Reader(journal, ToolCall, Operation, Heartbeat), interval=0.1, max_bytes=2**18),
         ]
         retaining = Retaining(ledger)
-        reports = UsageReports(ledger, config.data_dir, journal_id=shared)
+        reports = QuotaSnapshotWriter(ledger, config.data_dir, journal_id=shared)
         subscribers = [usage.configure, metrics.configure, retaining.configure, reports.configure]
         otlp = None
         if config.otlp is not None:

@@ -16,7 +16,7 @@ from gateway.errors import LedgerUnavailableError
 from gateway.ledger import Ledger, queries
 from gateway.ledger.queries import Query
 from gateway.months import month_of
-from gateway.quota_snapshot import UsageReport, remove_report, report_path, write_report
+from gateway.quota_snapshot import QuotaSnapshot, remove_snapshot, snapshot_path, write_snapshot
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ _Row = tuple[str, str, int]
 _POSITIONS: Final = Query("select journal, writer, next_offset from positions order by journal, writer", {})
 
 
-class UsageReports:
+class QuotaSnapshotWriter:
     """Writes for the last configuration that it was given. `journal_id` is the ledger's name of this journal."""
 
     def __init__(
@@ -43,7 +43,7 @@ class UsageReports:
         clock: Callable[[], int] = time.time_ns,
     ) -> None:
         self._ledger = ledger
-        self._path = report_path(data_dir)
+        self._path = snapshot_path(data_dir)
         self._journal_id = journal_id
         self._interval = interval
         self._clock = clock
@@ -73,10 +73,10 @@ class UsageReports:
     def write(self) -> None:
         """Write one; a failure is logged once, until it is over. Without enforcement, take away what there was."""
         if not self._enforced:
-            remove_report(self._path)
+            remove_snapshot(self._path)
             return
         try:
-            write_report(self._path, self._report())
+            write_snapshot(self._path, self._report())
         except (LedgerUnavailableError, OSError) as error:
             if not self._failing:
                 logger.warning("the relays are not told what plans have been used: %s", error)
@@ -87,7 +87,7 @@ class UsageReports:
         else:
             self._failing = False
 
-    def _report(self) -> UsageReport:
+    def _report(self) -> QuotaSnapshot:
         now_ns = self._clock()
         month = month_of(now_ns)
         with self._ledger.snapshot() as snapshot:
@@ -96,7 +96,7 @@ class UsageReports:
                 query = queries.used_by_every_workspace(month.start_ns, month.end_ns)
                 self._used = {workspace_id: int(calls) for workspace_id, calls in snapshot.rows(query)}
                 self._counted = month.start_ns, positions
-        return UsageReport(
+        return QuotaSnapshot(
             written_ns=now_ns,
             month_start_ns=month.start_ns,
             used=dict(self._used),

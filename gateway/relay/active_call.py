@@ -15,7 +15,7 @@ from gateway.mcp.inbound import ClientInfo, Request
 from gateway.relay.quota import Quota
 from gateway.relay.redaction import without_nul
 from gateway.relay.registry import Principal, Route, Server, WorkspaceView, route_members
-from gateway.relay.sessions import Session
+from gateway.relay.sessions import LegacySession
 from gateway.upstream.base import UpstreamRequest
 
 _MS: Final = 1e6
@@ -61,7 +61,7 @@ class Call:
         self.request = request
         self.headers = headers
         self.request_bytes = request_bytes
-        self.session: Session | None = None
+        self.session: LegacySession | None = None
         """A legacy client's, if it has one."""
         self.quota: Quota | None = None
         """What has taken it, and must be told how it ends."""

@@ -23,7 +23,7 @@ from gateway.relay.legacy_clients import SET_LEVEL, set_level
 from gateway.relay.methods import Refusal
 from gateway.relay.notifications import Telling
 from gateway.relay.responses import EventStream
-from gateway.relay.session_subscriptions import SUBSCRIBE, UNSUBSCRIBE, Following
+from gateway.relay.session_subscriptions import SUBSCRIBE, UNSUBSCRIBE, SessionSubscriptions
 from gateway.upstream.base import Client, Notify
 
 logger = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ OPERATION_S: Final = 600.0
 class Answering:
     """Answers requests for every workspace. `sessions`: whether legacy clients get any."""
 
-    def __init__(self, parking: PendingCalls, following: Following, *, sessions: bool) -> None:
+    def __init__(self, parking: PendingCalls, following: SessionSubscriptions, *, sessions: bool) -> None:
         self.sessions = sessions
         self._parking = parking
         self._following = following

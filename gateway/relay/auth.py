@@ -21,7 +21,7 @@ _ALLOW_POST: Final = [(b"allow", b"POST")]
 _OF_SESSIONS: Final = frozenset({"GET", "DELETE"})
 
 
-class Refused(Exception):  # noqa: N818 - an outcome, raised to end the way early
+class RejectedError(Exception):
     """A request that is turned away: the reason's label, and the answer."""
 
     def __init__(
@@ -45,26 +45,26 @@ class Admission:
         """Who calls which workspace.
 
         Raises:
-            Refused: not found, wrong method, wrong origin, no token, another workspace's, or no type that is served.
+            RejectedError: wrong path, method, origin, token, workspace or media type.
         """
         path: str = scope["path"]
         if b"origin" in headers:
             self._check_origin(headers[b"origin"].decode("latin-1"))
         view = directory.paths.get(path)
         if view is None and not path.startswith(PATHS):
-            raise Refused("not_found", 404, "no such path: a workspace's URL is /ws/<workspace>")
+            raise RejectedError("not_found", 404, "no such path: a workspace's URL is /ws/<workspace>")
         posts = scope["method"] == "POST"
         if not posts and not self._of_session(scope["method"], headers):
-            raise Refused("method_not_allowed", 405, "send MCP messages by POST", _ALLOW_POST)
+            raise RejectedError("method_not_allowed", 405, "send MCP messages by POST", _ALLOW_POST)
         principal = _principal(directory, headers.get(b"authorization", b""))
         if view is None:
-            raise Refused("unknown_workspace", 404, "no such workspace: see the configuration's 'workspaces'")
+            raise RejectedError("unknown_workspace", 404, "no such workspace: see the configuration's 'workspaces'")
         if principal.workspace_id != view.slug:
-            raise Refused("forbidden", 403, f"this token is not for workspace {view.slug!r}")
+            raise RejectedError("forbidden", 403, f"this token is not for workspace {view.slug!r}")
         if posts:
             media_type = headers.get(b"content-type", b"")
             if media_type != _JSON and media_type.partition(b";")[0].strip().lower() != _JSON:
-                raise Refused("bad_request", 415, "the body must be JSON: send Content-Type: application/json")
+                raise RejectedError("bad_request", 415, "the body must be JSON: send Content-Type: application/json")
         accept = headers.get(b"accept")
         if accept != _USUAL_ACCEPT:
             _check_accept(scope["method"], accept)
@@ -81,17 +81,17 @@ class Admission:
         host = origin.partition("://")[2]
         name = host if host.endswith("]") else host.rpartition(":")[0] or host
         if origin not in self.allowed_origins and name not in _LOOPBACK_ORIGINS:
-            raise Refused("forbidden_origin", 403, f"requests.allowed_origins does not have {origin!r}")
+            raise RejectedError("forbidden_origin", 403, f"requests.allowed_origins does not have {origin!r}")
 
 
 def _principal(directory: WorkspaceRegistry, authorization: bytes) -> Principal:
     if authorization[:7].lower() != _BEARER:
-        raise Refused("unauthorized", 401, "no token: send Authorization: Bearer mwt_…", _CHALLENGE)
+        raise RejectedError("unauthorized", 401, "no token: send Authorization: Bearer mwt_…", _CHALLENGE)
     principal = directory.principal(authorization[7:].strip())
     if principal is None:
-        raise Refused("unauthorized", 401, "this token is not known here, or was revoked", _CHALLENGE)
+        raise RejectedError("unauthorized", 401, "this token is not known here, or was revoked", _CHALLENGE)
     if principal.expires_at is not None and time.time() >= principal.expires_at:
-        raise Refused("unauthorized", 401, "this token has expired: ask for a new one", _CHALLENGE)
+        raise RejectedError("unauthorized", 401, "this token has expired: ask for a new one", _CHALLENGE)
     return principal
 
 
@@ -100,4 +100,4 @@ def _check_accept(method: str, accept: bytes | None) -> None:
     takes = accepts(accept)
     if (method == "POST" and not takes.json) or (method == "GET" and not takes.events):
         message = "send Accept: application/json, text/event-stream: there is no answer in another type"
-        raise Refused("not_acceptable", 406, message)
+        raise RejectedError("not_acceptable", 406, message)

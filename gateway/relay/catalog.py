@@ -26,7 +26,7 @@ Ask = Callable[[UpstreamRequest, asyncio.Timeout], Awaitable[UpstreamResponse]]
 """Sends a request to the upstream, within a limit."""
 
 
-class Tool(NamedTuple):
+class ListedTool(NamedTuple):
     """One tool: its listing under the gateway's name, and whether calling it twice does no harm."""
 
     listing: Raw
@@ -64,9 +64,9 @@ class Catalog:
     def __init__(self, slug: str, ask: Ask) -> None:
         self._slug = slug
         self._ask = ask
-        self._listing: asyncio.Task[dict[str, Tool]] | None = None
+        self._listing: asyncio.Task[dict[str, ListedTool]] | None = None
         self._tried_at = float("-inf")
-        self.tools: dict[str, Tool] = {}
+        self.tools: dict[str, ListedTool] = {}
         """By the upstream's own name; the last listing that succeeded."""
         self.known = False
         """Whether there ever was one."""
@@ -75,7 +75,7 @@ class Catalog:
         self._left_out: dict[str, str] = {}
         """Why, by the upstream's own name: the operator is told of each once."""
 
-    async def list(self) -> dict[str, Tool]:
+    async def list(self) -> dict[str, ListedTool]:
         """Ask the upstream for its tools, all pages.
 
         Raises:
@@ -91,7 +91,7 @@ class Catalog:
         """The upstream says that its tools have changed: the next name that is not known is worth a look at once."""
         self._tried_at = float("-inf")
 
-    async def find(self, tool: str) -> Tool | None:
+    async def find(self, tool: str) -> ListedTool | None:
         """A tool by the upstream's own name; a name never seen is worth one look at the upstream.
 
         Raises:
@@ -107,13 +107,13 @@ class Catalog:
                 return None
             raise
 
-    def _listed(self, task: asyncio.Task[dict[str, Tool]]) -> None:
+    def _listed(self, task: asyncio.Task[dict[str, ListedTool]]) -> None:
         self._listing = None
         if not task.cancelled() and task.exception() is None:
             self.tools, self.known = task.result(), True
             self.bytes = sum(len(bytes(tool.listing)) for tool in self.tools.values())
 
-    async def _list(self) -> dict[str, Tool]:
+    async def _list(self) -> dict[str, ListedTool]:
         try:
             async with asyncio.timeout(LIST_TIMEOUT_S) as limit:
                 return await self._pages(limit)
@@ -122,15 +122,15 @@ class Catalog:
                 ErrorType.UPSTREAM_TIMEOUT, f"did not list its tools within {LIST_TIMEOUT_S:g} s"
             ) from error
 
-    async def _pages(self, limit: asyncio.Timeout) -> dict[str, Tool]:
-        tools: dict[str, Tool] = {}
+    async def _pages(self, limit: asyncio.Timeout) -> dict[str, ListedTool]:
+        tools: dict[str, ListedTool] = {}
         left_out: dict[str, str] = {}
         params: jsonrpc.Params = {}
         for _ in range(MAX_PAGES):
             page = _read_page(await self._ask(UpstreamRequest("tools/list", params, repeatable=True), limit))
             for listing in page.tools:
                 name, tool = _read_tool(listing, self._slug)
-                if isinstance(tool, Tool):
+                if isinstance(tool, ListedTool):
                     tools[name] = tool
                 else:
                     left_out[name] = str(tool)
@@ -163,7 +163,7 @@ def _read_page(reply: UpstreamResponse) -> _Page:
         ) from error
 
 
-def _read_tool(listing: Raw, slug: str) -> tuple[str, Tool | InvalidParamHeaderError]:
+def _read_tool(listing: Raw, slug: str) -> tuple[str, ListedTool | InvalidParamHeaderError]:
     """The upstream's own name of a tool, and the tool, or why nobody could call it (SEP-2243)."""
     try:
         head = _decode_head(listing)
@@ -175,7 +175,7 @@ def _read_tool(listing: Raw, slug: str) -> tuple[str, Tool | InvalidParamHeaderE
         mirrored = compile_schema(head.inputSchema)
     except InvalidParamHeaderError as error:
         return head.name, error
-    return head.name, Tool(jsonrpc.raw(members), _is_repeatable(head.annotations), mirrored)
+    return head.name, ListedTool(jsonrpc.raw(members), _is_repeatable(head.annotations), mirrored)
 
 
 def _is_repeatable(annotations: Raw | UnsetType) -> bool:

@@ -20,7 +20,7 @@ from gateway.mcp.input_requests import InputRequest, InputRequired
 from gateway.mcp.jsonrpc import Response
 from gateway.relay.deadlines import Guard
 from gateway.relay.responses import EventStream
-from gateway.relay.sessions import Session
+from gateway.relay.sessions import LegacySession
 from gateway.upstream.base import Client, UpstreamError, UpstreamRequest, UpstreamResponse
 
 ANSWER_S: Final = 600.0
@@ -46,7 +46,7 @@ class Asker:
 
     __slots__ = ("_guard", "_session", "_stream")
 
-    def __init__(self, session: Session, stream: EventStream, guard: Guard) -> None:
+    def __init__(self, session: LegacySession, stream: EventStream, guard: Guard) -> None:
         self._session = session
         self._stream = stream
         self._guard = guard

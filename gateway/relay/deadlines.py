@@ -16,7 +16,7 @@ from gateway.mcp.jsonrpc import Id
 from gateway.mcp.revisions import Era
 from gateway.relay.active_call import Call
 from gateway.relay.registry import Principal
-from gateway.relay.sessions import Session
+from gateway.relay.sessions import LegacySession
 
 Reason = Literal["timeout", "disconnected", "cancelled"]
 
@@ -102,7 +102,7 @@ class Guards:
         if guard.watcher is not None:
             guard.watcher.cancel()
 
-    def cancel(self, owner: Principal, session: Session | None, request_id: Id) -> None:
+    def cancel(self, owner: Principal, session: LegacySession | None, request_id: Id) -> None:
         """A legacy client does not wait for this request any more.
 
         Without sessions the clients of one token may use the same ids: if it is not clear whose request is meant, none
@@ -124,7 +124,7 @@ class Guards:
         self._timer = asyncio.get_running_loop().call_later(SWEEP_S, self._sweep) if self._guards else None
 
 
-def _is_of(call: Call, owner: Principal, session: Session | None, request_id: Id) -> bool:
+def _is_of(call: Call, owner: Principal, session: LegacySession | None, request_id: Id) -> bool:
     request, by = call.request, call.principal
     return (
         request.era is Era.LEGACY

@@ -18,14 +18,14 @@ from gateway.mcp.revisions import Era
 from gateway.relay import methods
 from gateway.relay.active_call import Call
 from gateway.relay.answering import INTERNAL, OPERATION_S, Answering
-from gateway.relay.auth import Admission, Refused
+from gateway.relay.auth import Admission, RejectedError
 from gateway.relay.batch_requests import serve_batch
 from gateway.relay.deadlines import Guards
-from gateway.relay.heartbeat import Recorder
+from gateway.relay.heartbeat import HeartbeatWriter
 from gateway.relay.legacy_clients import LegacyClients
 from gateway.relay.methods import Refusal
-from gateway.relay.quota import Denied, Quota
-from gateway.relay.rate_limit import Exceeded, RateLimits
+from gateway.relay.quota import Quota, QuotaExceeded
+from gateway.relay.rate_limit import RateLimitExceeded, RateLimits
 from gateway.relay.registry import Principal, WorkspaceRegistry, WorkspaceView
 from gateway.relay.responses import EventStream, rate_limited, send_empty, send_error, send_json
 from gateway.relay.tool_call import ToolCalls
@@ -46,7 +46,7 @@ class Endpoint:
     def __init__(
         self,
         directory: WorkspaceRegistry,
-        recorder: Recorder,
+        recorder: HeartbeatWriter,
         tool_calls: ToolCalls,
         answering: Answering,
         admission: Admission,
@@ -91,7 +91,7 @@ class Endpoint:
                 await self._batch(view, principal, body, headers, message, receive, send)
             else:
                 await self._other(principal, headers, message, send)
-        except Refused as refused:
+        except RejectedError as refused:
             self._recorder.reject(refused.reason)
             await send_error(send, refused.status, str(refused), headers=refused.headers)
         except Exception:
@@ -130,13 +130,13 @@ class Endpoint:
         return self._operation(call, receive, send)
 
     @staticmethod
-    def _take(call: Call, quota: Quota) -> Denied | None:
+    def _take(call: Call, quota: Quota) -> QuotaExceeded | None:
         denied = quota.take(call.view.slug, call.timestamp_ns)
         if denied is None:
             call.quota = quota
         return denied
 
-    async def _too_many(self, exceeded: Exceeded, send: Send) -> None:
+    async def _too_many(self, exceeded: RateLimitExceeded, send: Send) -> None:
         self._recorder.reject("rate_limited")
         await rate_limited(send, exceeded)
 
@@ -243,7 +243,7 @@ class Endpoint:
         """The whole body, of which `first` is the beginning.
 
         Raises:
-            Refused: it is larger than `requests.max_bytes`, or its client went away.
+            RejectedError: it is larger than `requests.max_bytes`, or its client went away.
         """
         message = first
         body: bytes = message.get("body", b"")
@@ -258,7 +258,7 @@ class Endpoint:
                 size += len(chunks[-1])
             body = b"".join(chunks)
         if message["type"] == "http.disconnect":
-            raise Refused("disconnected", 400, "the client went away")
+            raise RejectedError("disconnected", 400, "the client went away")
         if len(body) > self.max_bytes or message.get("more_body", False):
-            raise Refused("too_large", 413, f"the body may have at most {self.max_bytes} bytes")
+            raise RejectedError("too_large", 413, f"the body may have at most {self.max_bytes} bytes")
         return body

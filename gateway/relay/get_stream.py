@@ -10,13 +10,13 @@ from starlette.types import Receive, Send
 
 from gateway.mcp import sse
 from gateway.relay.responses import SSE_HEADERS
-from gateway.relay.sessions import Session
+from gateway.relay.sessions import LegacySession
 
 KEEP_ALIVE_S: Final = 15.0
 _COMMENT: Final = b":\r\n\r\n"
 
 
-async def serve_stream(session: Session, receive: Receive, send: Send) -> None:
+async def serve_stream(session: LegacySession, receive: Receive, send: Send) -> None:
     """Send what the session is told, until its client goes, opens another stream, or the session ends."""
     session.stream = mine = object()
     session.stir()

@@ -20,7 +20,7 @@ NAMES_EVERY: Final = 10
 """Of so many heartbeats, one carries the tools' names."""
 
 
-class Recorder:
+class HeartbeatWriter:
     """The journal's writer, and the state that travels with the heartbeat."""
 
     def __init__(self, journal: Writer, replica: str, *, fsync_interval: float = 1.0) -> None:

@@ -12,13 +12,13 @@ from gateway.mcp import cancellation, inbound, jsonrpc, log_levels, outbound
 from gateway.mcp.inbound import Headers, Request
 from gateway.mcp.revisions import LATEST_HANDSHAKE_VERSION, Era
 from gateway.relay.active_call import Call
-from gateway.relay.auth import Refused
+from gateway.relay.auth import RejectedError
 from gateway.relay.deadlines import Guards
 from gateway.relay.get_stream import serve_stream
 from gateway.relay.registry import Principal
 from gateway.relay.responses import send_empty
-from gateway.relay.session_subscriptions import Following
-from gateway.relay.sessions import HEADER, Session, Sessions
+from gateway.relay.session_subscriptions import SessionSubscriptions
+from gateway.relay.sessions import HEADER, LegacySession, Sessions
 
 SET_LEVEL: Final = "logging/setLevel"
 
@@ -26,31 +26,31 @@ SET_LEVEL: Final = "logging/setLevel"
 class LegacyClients:
     """All of them. `enabled` says whether they get sessions; without, an id that one sends is as good as none."""
 
-    def __init__(self, sessions: Sessions, guards: Guards, following: Following, *, enabled: bool) -> None:
+    def __init__(self, sessions: Sessions, guards: Guards, following: SessionSubscriptions, *, enabled: bool) -> None:
         self.sessions = sessions
         self._following = following
         self.enabled = enabled
         self._guards = guards
 
-    def session(self, principal: Principal, headers: Headers) -> Session | None:
+    def session(self, principal: Principal, headers: Headers) -> LegacySession | None:
         """The session that a request belongs to; None if it names none.
 
         Raises:
-            Refused: it names one that there is not, or not for this principal.
+            RejectedError: it names one that there is not, or not for this principal.
         """
         header = headers.get(HEADER)
         if header is None or not self.enabled:
             return None
         session = self.sessions.find(principal, header)
         if session is None:
-            raise Refused("unknown_session", 404, "no such session, or it has ended: begin with 'initialize'")
+            raise RejectedError("unknown_session", 404, "no such session, or it has ended: begin with 'initialize'")
         return session
 
     def join(self, call: Call) -> None:
         """Let a request take part in its session: who its client is, and what it speaks unless it says so itself.
 
         Raises:
-            Refused: see `session`.
+            RejectedError: see `session`.
         """
         request = call.request
         if request.method == "initialize":
@@ -72,7 +72,7 @@ class LegacyClients:
         """Take a notification; only one of a legacy client's means anything (M4).
 
         Raises:
-            Refused: see `session`.
+            RejectedError: see `session`.
         """
         if notification.era is not Era.LEGACY:
             return
@@ -86,7 +86,7 @@ class LegacyClients:
         """Take what a client answers to what it was asked.
 
         Raises:
-            Refused: see `session`.
+            RejectedError: see `session`.
         """
         session = self.session(principal, headers)
         if session is not None:
@@ -98,11 +98,11 @@ class LegacyClients:
         """GET: the session's own stream. DELETE: its end.
 
         Raises:
-            Refused: see `session`.
+            RejectedError: see `session`.
         """
         session = self.session(principal, headers)
         if session is None:  # only with an id does a request come here
-            raise Refused("method_not_allowed", 405, "send MCP messages by POST", [(b"allow", b"POST")])
+            raise RejectedError("method_not_allowed", 405, "send MCP messages by POST", [(b"allow", b"POST")])
         if method == "DELETE":
             self.sessions.end(session)
             await send_empty(send, 204)
@@ -111,7 +111,7 @@ class LegacyClients:
             await serve_stream(session, receive, send)
 
 
-def set_level(session: Session, request: Request) -> Raw:
+def set_level(session: LegacySession, request: Request) -> Raw:
     """`logging/setLevel`: from now on the client gets these messages.
 
     Raises:

@@ -12,7 +12,7 @@ from typing import Final, Literal, NamedTuple
 
 from gateway.calls import Decision
 from gateway.months import Month, month_of
-from gateway.quota_snapshot import UsageReport
+from gateway.quota_snapshot import QuotaSnapshot
 
 FRESH_NS: Final = 10 * 10**9
 """A report that is older says nothing any more."""
@@ -32,7 +32,7 @@ class Limit(NamedTuple):
     """In a calendar month in UTC."""
 
 
-class Denied(NamedTuple):
+class QuotaExceeded(NamedTuple):
     """A call that is not to be made."""
 
     limit: Limit
@@ -90,7 +90,7 @@ class Quota:
         """Let calls through that nothing is known of, whatever `fail` says: the first report is on its way."""
         self._spared_until_ns = until_ns
 
-    def take(self, workspace_id: str, timestamp_ns: int) -> Denied | None:
+    def take(self, workspace_id: str, timestamp_ns: int) -> QuotaExceeded | None:
         """Count a call that begins at `timestamp_ns` as in flight, unless the plan does not allow it.
 
         One that was taken must be given back, or come to its end.
@@ -103,10 +103,10 @@ class Quota:
             if abs(timestamp_ns - self._known_at_ns) <= FRESH_NS:
                 used = tally.used + tally.in_flight + len(tally.behind) + tally.elsewhere
                 if used >= limit.calls:
-                    return Denied(limit, used, self._month)
+                    return QuotaExceeded(limit, used, self._month)
             elif self._refuses and timestamp_ns >= self._spared_until_ns:
                 self._unsure(workspace_id, "refused")
-                return Denied(limit, None, self._month)
+                return QuotaExceeded(limit, None, self._month)
             else:
                 self._unsure(workspace_id, "allowed")
         if timestamp_ns >= self._month.start_ns:
@@ -125,14 +125,14 @@ class Quota:
         if timestamp_ns >= self._month.start_ns:
             self._tallies[workspace_id].in_flight -= 1
 
-    def begin(self, report: UsageReport, behind: Iterable[Behind], now_ns: int) -> None:
+    def begin(self, report: QuotaSnapshot, behind: Iterable[Behind], now_ns: int) -> None:
         """Take the first report, and the calls behind it that this process has not taken; as if it were of `now_ns`."""
         self._turn_to(report, now_ns)
         self._began_ns = now_ns
         self._behind = [one for one in behind if one.timestamp_ns >= self._month.start_ns]
         self.learn(report, now_ns)
 
-    def learn(self, report: UsageReport, now_ns: int) -> None:
+    def learn(self, report: QuotaSnapshot, now_ns: int) -> None:
         """Take what the ledger had counted at `now_ns`; reports come in their order."""
         self._turn_to(report, now_ns)
         same_month = report.month_start_ns == self._month.start_ns
@@ -149,7 +149,7 @@ class Quota:
             self._tallies.setdefault(one.workspace_id, _Tally()).elsewhere += 1
         self._known_at_ns = now_ns
 
-    def _turn_to(self, report: UsageReport, now_ns: int) -> None:
+    def _turn_to(self, report: QuotaSnapshot, now_ns: int) -> None:
         newest_ns = max(report.month_start_ns, now_ns)
         if newest_ns >= self._month.end_ns:
             self._turn(newest_ns)

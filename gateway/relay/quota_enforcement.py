@@ -16,7 +16,7 @@ from gateway.calls import CallStart, Decision, ErrorType, ToolCall
 from gateway.config import Config
 from gateway.journal import Reader, Writer
 from gateway.journal.segments import CLOSED, list_segments, list_writers
-from gateway.quota_snapshot import UsageReport, read_report, report_path
+from gateway.quota_snapshot import QuotaSnapshot, read_snapshot, snapshot_path
 from gateway.relay.quota import FRESH_NS, Behind, Limit, Quota
 
 logger = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ class Enforcement:
         self._journal = journal
         self._unsure = unsure
         self._clock = clock
-        self._path = report_path(config.data_dir)
+        self._path = snapshot_path(config.data_dir)
         self._root = config.data_dir / "journal"
         self._began_at = 0
         """This process's part of the journal, when the quota began."""
@@ -90,7 +90,7 @@ class Enforcement:
         if quota is None:
             return
         try:
-            report = await asyncio.to_thread(read_report, self._path)
+            report = await asyncio.to_thread(read_snapshot, self._path)
             if report is None or report.written_ns == self._learned_ns:
                 return
             if self._learned_ns is not None:
@@ -103,7 +103,7 @@ class Enforcement:
         if quota is self.quota:
             self._learned_ns = report.written_ns
 
-    async def _begin(self, quota: Quota, report: UsageReport) -> bool:
+    async def _begin(self, quota: Quota, report: QuotaSnapshot) -> bool:
         own = (self._journal.writer_id, self._began_at)
         behind = await asyncio.to_thread(calls_behind, self._root, report.positions, own)
         if behind is None:

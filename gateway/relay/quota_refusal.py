@@ -4,13 +4,13 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from gateway.calls import ErrorType
-from gateway.relay.quota import FRESH_NS, Denied
+from gateway.relay.quota import FRESH_NS, QuotaExceeded
 
 TOO_MANY: Final = 429
 """The error's code: the HTTP status, as of every refusal of the gateway's own."""
 
 
-def reason(denied: Denied) -> str:
+def reason(denied: QuotaExceeded) -> str:
     """Why, and what to do; for a person, or a model that tells one."""
     plan, calls = denied.limit
     if denied.used is None:
@@ -25,7 +25,7 @@ def reason(denied: Denied) -> str:
     )
 
 
-def refusal_data(denied: Denied) -> dict[str, Any]:
+def refusal_data(denied: QuotaExceeded) -> dict[str, Any]:
     """The same for programs: the error's `data`."""
     return {
         "error_type": ErrorType.QUOTA_EXCEEDED.value,
@@ -37,7 +37,7 @@ def refusal_data(denied: Denied) -> dict[str, Any]:
     }
 
 
-def retry_after_s(denied: Denied, now_ns: int) -> int:
+def retry_after_s(denied: QuotaExceeded, now_ns: int) -> int:
     """The value of `Retry-After`: until the month ends, or, while nothing is known, until it may be."""
     wait_ns = FRESH_NS if denied.used is None else denied.month.end_ns - now_ns
     return max(-(-wait_ns // 10**9), 1)

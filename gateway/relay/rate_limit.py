@@ -8,7 +8,7 @@ from limits.storage import MemoryStorage
 from limits.strategies import FixedWindowRateLimiter
 
 
-class Exceeded(NamedTuple):
+class RateLimitExceeded(NamedTuple):
     """A request over the limit."""
 
     limit: int
@@ -22,9 +22,9 @@ class RateLimits:
     def __init__(self) -> None:
         self._limiter = FixedWindowRateLimiter(MemoryStorage())
 
-    def take(self, rate: limits.RateLimitItem, workspace_id: str, token_id: str) -> Exceeded | None:
+    def take(self, rate: limits.RateLimitItem, workspace_id: str, token_id: str) -> RateLimitExceeded | None:
         """Count a request; None if it is within the limit."""
         if self._limiter.hit(rate, workspace_id, token_id):
             return None
         stats = self._limiter.get_window_stats(rate, workspace_id, token_id)
-        return Exceeded(rate.amount, max(int(stats.reset_time - time.time()) + 1, 1))
+        return RateLimitExceeded(rate.amount, max(int(stats.reset_time - time.time()) + 1, 1))

@@ -23,7 +23,7 @@ from gateway.journal import lines
 from gateway.mcp import capabilities, jsonrpc, tool_names
 from gateway.mcp.param_headers import ParamHeaders
 from gateway.mcp.resource_uris import ResourceRoutes
-from gateway.relay.catalog import Catalog, Tool
+from gateway.relay.catalog import Catalog, ListedTool
 from gateway.upstream.base import Changed, Upstream, UpstreamError, UpstreamRequest, UpstreamResponse
 from gateway.upstream.http import HttpUpstream, PoolOf
 from gateway.upstream.stdio import StdioUpstream
@@ -202,7 +202,7 @@ class Route(NamedTuple):
     name: Raw
     """The same, as JSON."""
     repeatable: bool
-    catalog: Mapping[str, Tool]
+    catalog: Mapping[str, ListedTool]
     param_headers: ParamHeaders | None
     members: str
     """Of a call's lines in the journal."""

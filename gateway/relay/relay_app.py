@@ -18,18 +18,18 @@ from gateway.relay.answering import Answering
 from gateway.relay.auth import Admission
 from gateway.relay.deadlines import Guards
 from gateway.relay.endpoint import Endpoint
-from gateway.relay.heartbeat import Recorder
+from gateway.relay.heartbeat import HeartbeatWriter
 from gateway.relay.input_required import PendingCalls
 from gateway.relay.legacy_clients import LegacyClients
 from gateway.relay.quota_enforcement import Enforcement
 from gateway.relay.redaction import Redactor, secrets_of
 from gateway.relay.registry import Pools, Server, WorkspaceRegistry
 from gateway.relay.responses import send_json
-from gateway.relay.session_subscriptions import Following
+from gateway.relay.session_subscriptions import SessionSubscriptions
 from gateway.relay.sessions import Sessions
 from gateway.relay.signing_key import new_key
-from gateway.relay.subscription_registry import Changes
-from gateway.relay.subscriptions_listen import Listening
+from gateway.relay.subscription_registry import SubscriptionRegistry
+from gateway.relay.subscriptions_listen import SubscriptionStreams
 from gateway.relay.tool_call import ToolCalls
 from gateway.upstream.base import UpstreamError
 
@@ -48,15 +48,17 @@ class Relay:
         key = key or new_key()
         self._pools = Pools()
         self._secrets: set[str] = set()
-        self._recorder = Recorder(journal, replica=socket.gethostname(), fsync_interval=config.journal.fsync_interval)
+        self._recorder = HeartbeatWriter(
+            journal, replica=socket.gethostname(), fsync_interval=config.journal.fsync_interval
+        )
         self._directory = WorkspaceRegistry(config, self._pools, self._recorder.operation)
         self._enforcement = Enforcement(config, journal, self._recorder.unsure)
         guards = Guards()
         self._sessions = Sessions(key)
         self._parking = PendingCalls(key)
-        self._changes = Changes(lambda: self._directory)
-        self._listening = Listening(lambda: self._directory, self._recorder, self._changes)
-        following = Following(self._changes)
+        self._changes = SubscriptionRegistry(lambda: self._directory)
+        self._listening = SubscriptionStreams(lambda: self._directory, self._recorder, self._changes)
+        following = SessionSubscriptions(self._changes)
         self._endpoint = Endpoint(
             self._directory,
             self._recorder,

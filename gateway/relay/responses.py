@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 from starlette.types import Send
 
 from gateway.mcp import jsonrpc, sse
-from gateway.relay.rate_limit import Exceeded
+from gateway.relay.rate_limit import RateLimitExceeded
 
 JSON: Final = (b"content-type", b"application/json")
 SSE_HEADERS: Final = [
@@ -42,7 +42,7 @@ async def send_error(send: Send, status: int, message: str, headers: Headers | N
     await send_json(send, status, jsonrpc.error(None, jsonrpc.error_object(status, message)), headers)
 
 
-async def rate_limited(send: Send, exceeded: Exceeded) -> None:
+async def rate_limited(send: Send, exceeded: RateLimitExceeded) -> None:
     """HTTP 429, in the form that the gateway's users know."""
     message = f"more than {exceeded.limit} requests in the window: try again in {exceeded.reset_s} s"
     headers = [

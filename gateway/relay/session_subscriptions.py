@@ -16,8 +16,8 @@ from gateway.mcp.subscriptions import MAX_RESOURCES, Filter
 from gateway.relay import resources
 from gateway.relay.forwarding import Refusal
 from gateway.relay.registry import WorkspaceView
-from gateway.relay.sessions import Session
-from gateway.relay.subscription_registry import Changes, can_follow, meet
+from gateway.relay.sessions import LegacySession
+from gateway.relay.subscription_registry import SubscriptionRegistry, can_follow, meet
 from gateway.upstream.base import UpstreamError
 
 SUBSCRIBE: Final = "resources/subscribe"
@@ -28,7 +28,7 @@ _NULL: Final = Raw(b"null")
 class _Follower:
     """One session as a listener: what it is told waits for its stream."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: LegacySession) -> None:
         self._session = session
         self._uris: dict[str, None] = {}
         self.wanted = self._wanted()
@@ -66,14 +66,14 @@ class _Follower:
         )
 
 
-class Following:
+class SessionSubscriptions:
     """The sessions that hear of changes: those with a stream, and those with subscriptions."""
 
-    def __init__(self, changes: Changes) -> None:
+    def __init__(self, changes: SubscriptionRegistry) -> None:
         self._changes = changes
-        self._followers: dict[Session, _Follower] = {}
+        self._followers: dict[LegacySession, _Follower] = {}
 
-    async def begin(self, session: Session) -> _Follower:
+    async def begin(self, session: LegacySession) -> _Follower:
         """Let a session hear of changes until it ends."""
         follower = self._followers.get(session)
         if follower is None:
@@ -83,7 +83,7 @@ class Following:
             await self._changes.add(owner.workspace_id, owner.token_id, follower)
         return follower
 
-    async def change(self, session: Session, view: WorkspaceView, request: Request) -> Raw | Refusal:
+    async def change(self, session: LegacySession, view: WorkspaceView, request: Request) -> Raw | Refusal:
         """`resources/subscribe` or `resources/unsubscribe`."""
         await meet(view)
         if not any(can_follow(server) for server in view.servers.values()):
@@ -100,7 +100,7 @@ class Following:
             await self._changes.subscribe(session.owner.workspace_id, session.owner.token_id, ())
         return jsonrpc.EMPTY_OBJECT
 
-    async def _subscribe(self, session: Session, follower: _Follower, uri: str) -> Raw | Refusal:
+    async def _subscribe(self, session: LegacySession, follower: _Follower, uri: str) -> Raw | Refusal:
         owner, known = session.owner, uri in follower.uris
         if not known and len(follower.uris) >= MAX_RESOURCES:
             return Refusal(jsonrpc.INVALID_PARAMS, f"this session follows {MAX_RESOURCES} resources already")
@@ -114,7 +114,7 @@ class Following:
         why = refused[uri]
         return _refusal(uri, why) if why is not None else resources.unknown(uri, Era.LEGACY)
 
-    def _end(self, session: Session) -> None:
+    def _end(self, session: LegacySession) -> None:
         follower = self._followers.pop(session, None)
         if follower is not None:
             self._changes.remove(session.owner.workspace_id, follower)

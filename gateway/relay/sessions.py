@@ -54,7 +54,7 @@ class _Said(Struct, frozen=True, array_like=True):
 _decode_said: Final = msgspec.json.Decoder(_Said).decode
 
 
-class Session:
+class LegacySession:
     """One client, from its `initialize` on."""
 
     __slots__ = (
@@ -80,7 +80,7 @@ class Session:
 
     def __init__(self, header: bytes, owner: Principal, said: _Said, now: float) -> None:
         self.header = header
-        """`Mcp-Session-Id`, as the client sends it."""
+        """`Mcp-LegacySession-Id`, as the client sends it."""
         self.id = said.nonce
         """What it is called in records; nobody can take part in a session who knows only this."""
         self.owner = owner
@@ -175,13 +175,13 @@ class Sessions:
     def __init__(self, key: bytes, clock: Callable[[], float] = time.time) -> None:
         self._keys = (key,)
         self._clock = clock
-        self._of: dict[tuple[str, str], OrderedDict[bytes, Session]] = {}
+        self._of: dict[tuple[str, str], OrderedDict[bytes, LegacySession]] = {}
         self._ended: OrderedDict[bytes, None] = OrderedDict()
 
-    def __iter__(self) -> Iterator[Session]:
+    def __iter__(self) -> Iterator[LegacySession]:
         return iter([session for of_token in self._of.values() for session in of_token.values()])
 
-    def open(self, owner: Principal, params: Params, revision: str) -> Session:
+    def open(self, owner: Principal, params: Params, revision: str) -> LegacySession:
         """Begin one with what `initialize` said."""
         now = self._clock()
         declared = capabilities.for_upstream(params.get("capabilities"), Era.LEGACY, Era.LEGACY, bridged=True)
@@ -193,9 +193,9 @@ class Sessions:
             jsonrpc.raw({name: value for name, value in msgspec.structs.asdict(client).items() if value is not None}),
         )
         header = request_state.seal(self._keys, _binding(owner), said, now + LIFETIME_S).encode()
-        return self._keep(Session(header, owner, said, now))
+        return self._keep(LegacySession(header, owner, said, now))
 
-    def find(self, owner: Principal, header: bytes) -> Session | None:
+    def find(self, owner: Principal, header: bytes) -> LegacySession | None:
         """The session with this id; None if there is none, it has ended, or it is somebody else's."""
         of_token = self._of.get((owner.workspace_id, owner.token_id))
         session = of_token.get(header) if of_token is not None else None
@@ -205,7 +205,7 @@ class Sessions:
         session.used_at = self._clock()
         return session
 
-    def end(self, session: Session) -> None:
+    def end(self, session: LegacySession) -> None:
         """The client is done: its id is not known any more."""
         self._ended[session.header] = None
         if len(self._ended) > MAX_ENDED:
@@ -235,7 +235,7 @@ class Sessions:
             session.end()
         self._of.clear()
 
-    def _take_up(self, owner: Principal, header: bytes) -> Session | None:
+    def _take_up(self, owner: Principal, header: bytes) -> LegacySession | None:
         if header in self._ended:
             return None
         now = self._clock()
@@ -243,9 +243,9 @@ class Sessions:
             said = _decode_said(request_state.unseal(self._keys, _binding(owner), header.decode("latin-1"), now))
         except (InvalidStateError, *NO_JSON):
             return None
-        return self._keep(Session(header, owner, said, now))
+        return self._keep(LegacySession(header, owner, said, now))
 
-    def _keep(self, session: Session) -> Session:
+    def _keep(self, session: LegacySession) -> LegacySession:
         owner = session.owner
         of_token = self._of.setdefault((owner.workspace_id, owner.token_id), OrderedDict())
         of_token[session.header] = session
@@ -254,7 +254,7 @@ class Sessions:
             self._forget(oldest)
         return session
 
-    def _forget(self, session: Session) -> None:
+    def _forget(self, session: LegacySession) -> None:
         key = (session.owner.workspace_id, session.owner.token_id)
         of_token = self._of.get(key, OrderedDict())
         of_token.pop(session.header, None)

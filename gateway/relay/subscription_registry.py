@@ -31,11 +31,11 @@ LISTS: Final = (
 
 Places = dict[str, tuple[Server, ...]]
 """By URI: the servers that follow the resource."""
-Refused = dict[str, UpstreamError | None]
+RefusedUris = dict[str, UpstreamError | None]
 """By URI: why no server follows the resource; None: there is no server that could."""
 
 
-class Listener(Protocol):
+class Subscriber(Protocol):
     """Somebody who hears of changes."""
 
     @property
@@ -49,12 +49,12 @@ class Listener(Protocol):
         """The configuration has changed: its token may be gone."""
 
 
-class Changes:
+class SubscriptionRegistry:
     """Of every workspace. The directory may be replaced at any time: then `follow` is called."""
 
     def __init__(self, directory: Callable[[], WorkspaceRegistry]) -> None:
         self._directory = directory
-        self._listeners: dict[str, dict[Listener, str]] = {}
+        self._listeners: dict[str, dict[Subscriber, str]] = {}
         """With the token on whose behalf each listens."""
         self._heard: dict[str, dict[Server, Callable[[], None]]] = {}
         self._places: dict[str, Places] = {}
@@ -65,7 +65,7 @@ class Changes:
         self._again: dict[str, asyncio.TimerHandle] = {}
         self._closed = False
 
-    async def add(self, workspace_id: str, token_id: str, listener: Listener) -> Refused:
+    async def add(self, workspace_id: str, token_id: str, listener: Subscriber) -> RefusedUris:
         """Tell a listener of changes from now on; it is done when the servers know what it wants to hear of.
 
         What is refused, the listener is not to want any more; then `settle`.
@@ -74,7 +74,7 @@ class Changes:
         self._hear(workspace_id)
         return await self.subscribe(workspace_id, token_id, listener.wanted.resource_subscriptions or ())
 
-    def remove(self, workspace_id: str, listener: Listener) -> None:
+    def remove(self, workspace_id: str, listener: Subscriber) -> None:
         """Tell it no more; without a listener nobody is heard."""
         listeners = self._listeners.get(workspace_id, {})
         listeners.pop(listener, None)
@@ -85,11 +85,11 @@ class Changes:
         if listener.wanted.resource_subscriptions:
             self.settle(workspace_id)
 
-    async def subscribe(self, workspace_id: str, token_id: str, uris: Collection[str]) -> Refused:
+    async def subscribe(self, workspace_id: str, token_id: str, uris: Collection[str]) -> RefusedUris:
         """Have the servers follow `uris`, beside what else anybody wants to hear of: why not, of those of `uris`."""
         await self._place(workspace_id, token_id, uris)
         answers = await self._follow(workspace_id)
-        refused: Refused = {}
+        refused: RefusedUris = {}
         for uri in uris:
             servers = self._places.get(workspace_id, {}).get(uri)
             why = [answers.get(server, {}).get(uri) for server in servers or ()]

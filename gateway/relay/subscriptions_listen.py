@@ -20,10 +20,10 @@ from gateway.mcp import capabilities, jsonrpc, sse, subscriptions
 from gateway.mcp.subscriptions import MAX_RESOURCES, Filter, InvalidFilterError
 from gateway.relay.active_call import Call
 from gateway.relay.cross_era_call import server_info
-from gateway.relay.heartbeat import Recorder
+from gateway.relay.heartbeat import HeartbeatWriter
 from gateway.relay.registry import WorkspaceRegistry, WorkspaceView
 from gateway.relay.responses import SSE_HEADERS, send_json
-from gateway.relay.subscription_registry import Changes, can_follow, meet
+from gateway.relay.subscription_registry import SubscriptionRegistry, can_follow, meet
 
 KEEP_ALIVE_S: Final = 15.0
 MAX_STREAMS: Final = 32
@@ -58,10 +58,12 @@ class Stream:
         return [(method, params) for (method, _), params in noted.items()]
 
 
-class Listening:
+class SubscriptionStreams:
     """The streams of every workspace."""
 
-    def __init__(self, directory: Callable[[], WorkspaceRegistry], recorder: Recorder, changes: Changes) -> None:
+    def __init__(
+        self, directory: Callable[[], WorkspaceRegistry], recorder: HeartbeatWriter, changes: SubscriptionRegistry
+    ) -> None:
         self._directory = directory
         self._recorder = recorder
         self._changes = changes

@@ -21,12 +21,12 @@ from gateway.mcp.era_bridge import InvalidResultError
 from gateway.relay import cross_era_call, param_header_check
 from gateway.relay.active_call import Call, server_timing
 from gateway.relay.deadlines import Guard, Guards
-from gateway.relay.heartbeat import Recorder
+from gateway.relay.heartbeat import HeartbeatWriter
 from gateway.relay.input_required import PendingCalls
 from gateway.relay.param_header_check import MismatchError
-from gateway.relay.quota import Denied
+from gateway.relay.quota import QuotaExceeded
 from gateway.relay.quota_refusal import TOO_MANY, reason, refusal_data, retry_after_s
-from gateway.relay.rate_limit import Exceeded
+from gateway.relay.rate_limit import RateLimitExceeded
 from gateway.relay.redaction import Redactor
 from gateway.relay.registry import Route, Server
 from gateway.relay.responses import EventStream, over_quota, rate_limited, send_json
@@ -76,7 +76,7 @@ class _Refused(Exception):  # noqa: N818 - an outcome, raised only to end the wa
 class ToolCalls:
     """Serves `tools/call` for every workspace."""
 
-    def __init__(self, recorder: Recorder, redactor: Redactor, guards: Guards, parking: PendingCalls) -> None:
+    def __init__(self, recorder: HeartbeatWriter, redactor: Redactor, guards: Guards, parking: PendingCalls) -> None:
         self._recorder = recorder
         self._journal = recorder.journal
         self._replica = lines.members(replica=recorder.replica) + ","
@@ -84,7 +84,9 @@ class ToolCalls:
         self._parking = parking
         self.redactor = redactor
 
-    async def serve(self, call: Call, receive: Receive, send: Send, over: Exceeded | Denied | None) -> None:
+    async def serve(
+        self, call: Call, receive: Receive, send: Send, over: RateLimitExceeded | QuotaExceeded | None
+    ) -> None:
         """Relay one call: whatever happens, it is recorded once, and a client that is still there gets an answer.
 
         One that is over a limit is not sent on.
@@ -217,20 +219,20 @@ class ToolCalls:
 
     # -- outcomes
 
-    def _over(self, call: Call, over: Exceeded | Denied) -> _Refused:
+    def _over(self, call: Call, over: RateLimitExceeded | QuotaExceeded) -> _Refused:
         name = call.request.params.get("name", _NO_NAME)
         route = call.view.route(name)
         call.server = call.view.resolve(name)[0]
         call.tool = route.tool if route is not None else UNKNOWN
-        if isinstance(over, Exceeded):
+        if isinstance(over, RateLimitExceeded):
             return _Refused(Failure(ErrorType.RATE_LIMITED, f"over the limit of {over.limit} requests"))
         message = reason(over)
         error = jsonrpc.error_object(TOO_MANY, message, refusal_data(over))
         return _Refused(Failure(ErrorType.QUOTA_EXCEEDED, message, error, code=TOO_MANY))
 
     @staticmethod
-    async def _refuse(call: Call, over: Exceeded | Denied, body: bytes, send: Send) -> None:
-        if isinstance(over, Exceeded):
+    async def _refuse(call: Call, over: RateLimitExceeded | QuotaExceeded, body: bytes, send: Send) -> None:
+        if isinstance(over, RateLimitExceeded):
             await rate_limited(send, over)
         else:
             await over_quota(send, body, retry_after_s(over, call.timestamp_ns))

@@ -15,8 +15,8 @@ from gateway.ledger import Ledger, LedgerSink, open_ledger
 from gateway.ledger.queries import Query
 from gateway.ledger.retention import delete_batch
 from gateway.months import month_of
-from gateway.observer.quota_snapshot_writer import UsageReports
-from gateway.quota_snapshot import UsageReport, read_report, report_path
+from gateway.observer.quota_snapshot_writer import QuotaSnapshotWriter
+from gateway.quota_snapshot import QuotaSnapshot, read_snapshot, snapshot_path
 from tests.ledger.records import batch
 from tests.observer.counting import Clock, call
 
@@ -57,14 +57,14 @@ def enforced(enforce: bool = True) -> Config:  # noqa: FBT001, FBT002 - the sett
     return Config.model_validate({"usage": {"enforce": enforce}})
 
 
-def reports(ledger: Any, folder: Path, clock: Clock, *, journal_id: str = "ours") -> UsageReports:
-    one = UsageReports(ledger, folder, journal_id=journal_id, clock=lambda: clock.ns, interval=0.01)
+def reports(ledger: Any, folder: Path, clock: Clock, *, journal_id: str = "ours") -> QuotaSnapshotWriter:
+    one = QuotaSnapshotWriter(ledger, folder, journal_id=journal_id, clock=lambda: clock.ns, interval=0.01)
     one.configure(enforced())
     return one
 
 
-def written(folder: Path) -> UsageReport:
-    report = read_report(report_path(folder))
+def written(folder: Path) -> QuotaSnapshot:
+    report = read_snapshot(snapshot_path(folder))
     assert report is not None
     return report
 
@@ -92,7 +92,7 @@ def test_a_report_has_the_months_calls_of_every_workspace_and_this_journals_posi
     LedgerSink(ledger, journal_id="theirs").absorb(batch([call(7)], writer="w2"))
     clock = Clock()
     reports(ledger, tmp_path, clock).write()
-    assert written(tmp_path) == UsageReport(
+    assert written(tmp_path) == QuotaSnapshot(
         written_ns=clock.ns,
         month_start_ns=MONTH.start_ns,
         used={"engineering": 4, "configured-no-more": 1},
@@ -135,7 +135,7 @@ def test_each_report_is_of_its_time_and_counts_anew_only_what_can_have_changed(
 async def test_reports_are_written_while_plans_are_enforced_and_taken_away_when_not(
     tmp_path: Path, ledger: Counting
 ) -> None:
-    clock, path = Clock(), report_path(tmp_path)
+    clock, path = Clock(), snapshot_path(tmp_path)
     one = reports(ledger, tmp_path, clock)
     task = asyncio.create_task(one.run())
     await until(path.exists)

@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 import pytest
 
 from gateway.months import month_of
-from gateway.quota_snapshot import UsageReport
-from gateway.relay.quota import FRESH_NS, GONE_NS, Behind, Denied, Fail, Limit, Quota
+from gateway.quota_snapshot import QuotaSnapshot
+from gateway.relay.quota import FRESH_NS, GONE_NS, Behind, Fail, Limit, Quota, QuotaExceeded
 from gateway.relay.quota_refusal import reason, refusal_data, retry_after_s
 
 NOW = int(datetime(2026, 11, 23, 14, 10, tzinfo=UTC).timestamp()) * 10**9
@@ -18,8 +18,8 @@ SECOND = 10**9
 OWN = "relay-0"
 
 
-def report(used: int = 0, position: int = 0, *, at: int = NOW, **others: int) -> UsageReport:
-    return UsageReport(
+def report(used: int = 0, position: int = 0, *, at: int = NOW, **others: int) -> QuotaSnapshot:
+    return QuotaSnapshot(
         written_ns=at,
         month_start_ns=month_of(at).start_ns,
         used={"team": used} if used else {},
@@ -225,7 +225,7 @@ def test_without_a_fresh_report_closed_refuses_and_says_so() -> None:
     relay = informed(limit=5, fail="closed")
     assert relay.serve(1) == 1
     denied = relay.quota.take("team", NOW + FRESH_NS + 1)
-    assert denied == Denied(Limit("ours", 5), None, MONTH)
+    assert denied == QuotaExceeded(Limit("ours", 5), None, MONTH)
     assert relay.unsure == {("team", "refused"): 1}
     relay.quota.learn(report(), NOW + FRESH_NS)
     assert relay.serve(10, NOW + FRESH_NS + 1) == 4, "those that were served meanwhile count"

@@ -15,7 +15,7 @@ from gateway.config import Plan, Usage
 from gateway.journal import Reader, Writer
 from gateway.journal.janitor import Janitor
 from gateway.months import month_of
-from gateway.quota_snapshot import UsageReport, read_report, remove_report, report_path, write_report
+from gateway.quota_snapshot import QuotaSnapshot, read_snapshot, remove_snapshot, snapshot_path, write_snapshot
 from gateway.relay import quota_enforcement
 from gateway.relay.quota import Behind
 from gateway.relay.quota_enforcement import calls_behind
@@ -34,9 +34,9 @@ MIRRORED = {
 def tell(folder: Path, used: int, *, age_s: float = 0, positions: Mapping[str, int] | None = None) -> None:
     """What the observer writes."""
     now_ns = time.time_ns()
-    write_report(
-        report_path(folder),
-        UsageReport(
+    write_snapshot(
+        snapshot_path(folder),
+        QuotaSnapshot(
             written_ns=now_ns - int(age_s * 1e9),
             month_start_ns=month_of(now_ns).start_ns,
             used={"team": used},
@@ -205,16 +205,16 @@ async def test_closed_refuses_calls_while_nothing_is_known_and_tells_of_it(
 async def test_a_relay_that_would_refuse_waits_for_the_first_report_before_it_serves(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    looks: list[UsageReport | None] = []
+    looks: list[QuotaSnapshot | None] = []
 
-    def look(path: Path) -> UsageReport | None:
+    def look(path: Path) -> QuotaSnapshot | None:
         """The observer is a little later than its relay."""
         if len(looks) == 2:
             tell(tmp_path, used=0)
-        looks.append(read_report(path))
+        looks.append(read_snapshot(path))
         return looks[-1]
 
-    monkeypatch.setattr(quota_enforcement, "read_report", look)
+    monkeypatch.setattr(quota_enforcement, "read_snapshot", look)
     settings = limited(tmp_path, 5, "closed")
     async with raw(modern_server()) as server, rig(tmp_path, {"files": server}, **settings) as relay:
         assert await statuses(relay, 1) == [200]
@@ -224,7 +224,7 @@ async def test_a_relay_that_would_refuse_waits_for_the_first_report_before_it_se
 @pytest.mark.parametrize("damage", [b"", b"{", b"[]", b'{"used":{}}'])
 async def test_a_damaged_report_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: bytes) -> None:
     monkeypatch.setattr(quota_enforcement, "WAIT_S", 0)
-    path = report_path(tmp_path)
+    path = snapshot_path(tmp_path)
     path.parent.mkdir()
     path.write_bytes(damage)
     settings = limited(tmp_path, 5, "closed")
@@ -336,6 +336,6 @@ def test_more_than_can_be_read_now_completes_no_report(tmp_path: Path, monkeypat
 
 def test_a_report_that_is_taken_away_is_no_more(tmp_path: Path) -> None:
     tell(tmp_path, used=1)
-    remove_report(report_path(tmp_path))
-    remove_report(report_path(tmp_path))
-    assert not report_path(tmp_path).exists()
+    remove_snapshot(snapshot_path(tmp_path))
+    remove_snapshot(snapshot_path(tmp_path))
+    assert not snapshot_path(tmp_path).exists()

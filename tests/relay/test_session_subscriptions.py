@@ -10,7 +10,7 @@ import pytest
 
 from gateway.mcp.subscriptions import MAX_RESOURCES
 from gateway.relay import get_stream, session_subscriptions
-from gateway.relay.sessions import MAX_QUEUED, Session
+from gateway.relay.sessions import MAX_QUEUED, LegacySession
 from gateway.upstream import http_subscriptions
 from gateway.upstream import session_stream as hearing
 from tests.relay.changing import CAN_CHANGE, changing, follows, modern_client, servers, told
@@ -39,7 +39,7 @@ async def refused(client: LegacyClient, params: Any, method: str = SUBSCRIBE) ->
     return response.json()["error"]
 
 
-def session_of(relay: Rig) -> Session:
+def session_of(relay: Rig) -> LegacySession:
     (session,) = relay.relay._sessions
     return session
 

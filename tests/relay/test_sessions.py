@@ -7,7 +7,7 @@ import pytest
 
 from gateway.mcp.jsonrpc import raw as as_raw
 from gateway.relay.registry import Principal
-from gateway.relay.sessions import IDLE_S, LIFETIME_S, MAX_SESSIONS, Session, Sessions
+from gateway.relay.sessions import IDLE_S, LIFETIME_S, MAX_SESSIONS, LegacySession, Sessions
 from gateway.relay.signing_key import KeyFileError, kept_key, new_key
 from tests.http1.raw import modern as modern_server
 from tests.http1.raw import raw
@@ -162,7 +162,7 @@ def test_what_is_not_used_is_forgotten_unless_its_client_has_a_stream_open() -> 
     clock = Clock()
     sessions = Sessions(new_key(), clock)
     idle, busy = (sessions.open(ALICE, PARAMS, "2025-06-18") for _ in range(2))
-    told: list[Session] = []
+    told: list[LegacySession] = []
     idle.at_end(lambda: told.append(idle))
     busy.stream = object()
     clock.now += IDLE_S
@@ -197,7 +197,7 @@ def test_a_key_that_is_none_is_said_to_be_one_to_delete(tmp_path: Path) -> None:
 # -- the session's own stream
 
 
-def sessions_of(relay: Rig) -> list[Session]:
+def sessions_of(relay: Rig) -> list[LegacySession]:
     return list(relay.relay._sessions)
 
 
