@@ -20,7 +20,7 @@ from gateway.analytics import bearer
 from gateway.config import Jwt
 from gateway.demo.environment import READY
 
-SCRIPTED: Final = Path(__file__).parent.parent / "upstreams" / "scripted.py"
+SCRIPTED: Final = Path(__file__).parent.parent / "scripted_servers" / "scripted.py"
 STDIO: Final[dict[str, Any]] = {"command": sys.executable, "args": [str(SCRIPTED), "stdio"]}
 JWT: Final = Jwt(secret="a secret of the tests")
 WORKSPACE: Final = "engineering"
