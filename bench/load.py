@@ -8,7 +8,7 @@ import time
 
 import uvloop
 
-from gateway.http1.client import Pool
+from gateway.http1.pool import Pool
 
 META = (
     '{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{},'

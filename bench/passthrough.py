@@ -7,7 +7,7 @@ import uvicorn
 import uvloop
 from starlette.types import Receive, Scope, Send
 
-from gateway.http1.client import Pool
+from gateway.http1.pool import Pool
 
 HEAD = (
     b"POST /mcp HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\n"

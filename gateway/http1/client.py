@@ -5,9 +5,7 @@ closes it; nothing is ever sent twice here. Why it is our own: docs/adr/0002-ups
 """
 
 import asyncio
-import os
 import select
-import ssl
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
@@ -27,16 +25,9 @@ LINGER_S: Final = 1.0
 """How long a stream may take to end after its last message; then its connection is closed."""
 MAX_BUFFERED_BYTES: Final = 2**20
 """Of a stream whose reader is slower than the upstream: then reading pauses."""
-MAX_CONNECTIONS: Final = 512
-CONNECT_TIMEOUT_S: Final = 5.0
-"""Shorter than a handshake or a listing may take, so that these fail with the reason that no connection was made."""
 _FINAL: Final = 200
 """Statuses below it announce another answer (RFC 9110, section 15.2)."""
 _WITHOUT_BODY: Final = frozenset({204, 304})
-
-
-class ConnectError(CallscopeError):
-    """No connection could be made: the name, the address, the port, or TLS."""
 
 
 class ConnectionLostError(CallscopeError):
@@ -47,11 +38,11 @@ class ConnectionLostError(CallscopeError):
         self.began = began
 
 
-class MalformedAnswerError(CallscopeError):
+class MalformedResponseError(CallscopeError):
     """The upstream sent what is no HTTP/1.1 answer, or one that is too large."""
 
 
-class Response:
+class HttpResponse:
     """An answer's head; `body` is whole unless `streaming`, when the connection's `stream()` gives it."""
 
     __slots__ = ("body", "headers", "status", "streaming")
@@ -76,7 +67,7 @@ class Connection(asyncio.Protocol):
         self._loop = loop
         self._on_closed = closed
         self._parser = httptools.HttpResponseParser(self)
-        self._waiter: asyncio.Future[Response] | None = None
+        self._waiter: asyncio.Future[HttpResponse] | None = None
         self._poll = select.poll()
         self._streaming = self._paused = self._complete = False
         self._until_eof = self._keep_alive = False
@@ -96,7 +87,7 @@ class Connection(asyncio.Protocol):
 
     # -- what the pool and the caller use
 
-    def send(self, request: bytes) -> asyncio.Future[Response]:
+    def send(self, request: bytes) -> asyncio.Future[HttpResponse]:
         """Write a whole request; the future is its answer, or the answer's head if it streams."""
         self._streaming = self._complete = self._until_eof = False
         self._headers, self._received, self._overhead, self.first_byte_ns = {}, 0, 0, 0
@@ -111,7 +102,7 @@ class Connection(asyncio.Protocol):
         """The chunks of a streaming answer's body, to its end.
 
         Raises:
-            ConnectionLostError, MalformedAnswerError: the stream ended in the middle.
+            ConnectionLostError, MalformedResponseError: the stream ended in the middle.
         """
         while True:
             while self._chunks:
@@ -188,10 +179,10 @@ class Connection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            self._fail(MalformedAnswerError(f"answered what is no HTTP/1.1: {error}"))
+            self._fail(MalformedResponseError(f"answered what is no HTTP/1.1: {error}"))
             self.abort()
         if self._overhead > MAX_OVERHEAD_BYTES:
-            self._fail(MalformedAnswerError(f"sent more than {MAX_OVERHEAD_BYTES} bytes that are no body"))
+            self._fail(MalformedResponseError(f"sent more than {MAX_OVERHEAD_BYTES} bytes that are no body"))
             self.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -231,7 +222,7 @@ class Connection(asyncio.Protocol):
             self._max_idle = min(MAX_IDLE_S, float(seconds) - 1 if seconds.isdigit() else MAX_IDLE_S)
         if self._headers.get(b"content-type", b"").lower().startswith(b"text/event-stream"):
             self._streaming = True
-            self._answer(Response(status, self._headers, b"", streaming=True))
+            self._answer(HttpResponse(status, self._headers, b"", streaming=True))
 
     def on_body(self, body: bytes) -> None:
         """Collect a piece of the body, or hand it to the stream's reader."""
@@ -246,7 +237,7 @@ class Connection(asyncio.Protocol):
                 self._transport.pause_reading()
             self._wake()
         elif self._received > MAX_ANSWER_BYTES:
-            self._fail(MalformedAnswerError(f"answered with more than {MAX_ANSWER_BYTES} bytes"))
+            self._fail(MalformedResponseError(f"answered with more than {MAX_ANSWER_BYTES} bytes"))
             self.abort()
 
     def on_message_complete(self) -> None:
@@ -266,9 +257,9 @@ class Connection(asyncio.Protocol):
             return
         body = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
         self._chunks.clear()
-        self._answer(Response(status, self._headers, body, streaming=False))
+        self._answer(HttpResponse(status, self._headers, body, streaming=False))
 
-    def _answer(self, response: Response) -> None:
+    def _answer(self, response: HttpResponse) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(response)
 
@@ -290,120 +281,3 @@ class Connection(asyncio.Protocol):
 
 def _lost(*, began: bool) -> str:
     return f"closed the connection {'in the middle of its answer' if began else 'before it answered'}"
-
-
-def _reason(error: OSError) -> str:
-    """What the system calls it: asyncio's own texts do not say why."""
-    if isinstance(error, ConnectionError) and error.errno:
-        return os.strerror(error.errno).lower()
-    return error.strerror or str(error) or "closed while it was being made"
-
-
-class Pool:
-    """Connections to one origin; the warmest is taken first."""
-
-    def __init__(
-        self, host: str, port: int, tls: ssl.SSLContext | None, *, max_connections: int = MAX_CONNECTIONS
-    ) -> None:
-        self.host = host
-        self.port = port
-        self._tls = tls
-        self._max = max_connections
-        self._count = 0
-        self._idle: list[Connection] = []
-        self._open: set[Connection] = set()
-        self._waiters: deque[asyncio.Future[None]] = deque()
-
-    def take(self) -> Connection | None:
-        """A kept connection that nobody uses, if there is one."""
-        while self._idle:
-            connection = self._idle.pop()
-            if connection.is_fresh():
-                return connection
-            connection.abort()
-        return None
-
-    async def connect(self) -> Connection:
-        """A new connection, or, when there are as many as there may be, the next one that is put down.
-
-        Raises:
-            ConnectError: it says what failed, for a person.
-        """
-        waiter: asyncio.Future[None] | None = None
-        while self._count >= self._max:
-            again = waiter is not None  # its turn had come, and another was faster: it does not queue anew
-            waiter = asyncio.get_running_loop().create_future()
-            if again:
-                self._waiters.appendleft(waiter)
-            else:
-                self._waiters.append(waiter)
-            try:
-                await waiter
-            except asyncio.CancelledError:
-                if not waiter.cancelled():  # it was this one's turn: the next one takes it
-                    self._wake()
-                raise
-            connection = self.take()
-            if connection is not None:
-                return connection
-        return await self._connect()
-
-    def release(self, connection: Connection) -> None:
-        """Give back what `acquire` gave; a connection that is not reusable is closed."""
-        if connection.unfinished:
-            connection.linger(self.release)
-            return
-        if not connection.reusable:
-            connection.abort()
-            return
-        connection.rest()
-        self._idle.append(connection)
-        self._wake()
-
-    def close(self) -> None:
-        """Close every connection, also those in use."""
-        for connection in list(self._open):
-            connection.abort()
-        self._idle.clear()
-
-    async def _connect(self) -> Connection:
-        loop = asyncio.get_running_loop()
-        self._count += 1
-        try:
-            async with asyncio.timeout(CONNECT_TIMEOUT_S):
-                _, connection = await loop.create_connection(
-                    lambda: Connection(loop, self._closed),
-                    self.host,
-                    self.port,
-                    ssl=self._tls,
-                    server_hostname=self.host if self._tls else None,
-                )
-        except BaseException as error:
-            self._count -= 1
-            self._wake()
-            where = f"{self.host}:{self.port}"
-            if isinstance(error, TimeoutError):
-                raise ConnectError(f"no connection to {where} within {CONNECT_TIMEOUT_S:g} s") from error
-            if isinstance(error, ssl.SSLError):
-                reason = getattr(error, "verify_message", None) or error.reason
-                raise ConnectError(f"TLS with {where} failed: {reason}") from error
-            if isinstance(error, OSError):
-                raise ConnectError(f"no connection to {where}: {_reason(error)}") from error
-            raise
-        self._open.add(connection)
-        if connection.lost:  # already: `_closed` did not know it then
-            self._closed(connection)
-        return connection
-
-    def _closed(self, connection: Connection) -> None:
-        if connection in self._open:
-            self._open.remove(connection)
-            self._count -= 1
-            self._wake()
-
-    def _wake(self) -> None:
-        while self._waiters:
-            waiter = self._waiters.popleft()
-            if not waiter.done():
-                waiter.set_result(None)
-                return

@@ -18,7 +18,7 @@ from msgspec import Raw
 
 from gateway.calls import UNKNOWN, ErrorType, Operation
 from gateway.config import Config, HttpServer, StdioServer, Workspace
-from gateway.http1.client import Pool
+from gateway.http1.pool import Pool
 from gateway.journal import lines
 from gateway.mcp import capabilities, jsonrpc, tool_names
 from gateway.mcp.param_headers import ParamHeaders

@@ -15,7 +15,7 @@ from msgspec import UNSET, Raw
 
 from gateway.calls import ErrorType
 from gateway.config import HttpServer
-from gateway.http1.client import Response
+from gateway.http1.client import HttpResponse
 from gateway.mcp import jsonrpc
 from gateway.mcp.revisions import Era
 from gateway.upstream import discovery, http_response, request_meta
@@ -155,7 +155,7 @@ class HttpUpstream:
             reply, _ = await self._transport.attempt(again, exchange)
         return reply
 
-    async def _in(self, session: LegacySession, exchange: UpstreamRequest) -> tuple[UpstreamResponse, Response]:
+    async def _in(self, session: LegacySession, exchange: UpstreamRequest) -> tuple[UpstreamResponse, HttpResponse]:
         client = exchange.client
         asked = session.nobody
         if client is not None:

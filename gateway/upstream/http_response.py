@@ -6,7 +6,7 @@ from typing import Final
 from msgspec import UNSET, Raw
 
 from gateway.calls import ErrorType
-from gateway.http1.client import Response
+from gateway.http1.client import HttpResponse
 from gateway.mcp import jsonrpc
 from gateway.mcp.revisions import Era
 from gateway.upstream.base import UpstreamError, UpstreamResponse
@@ -84,7 +84,7 @@ def reply_in(message: jsonrpc.Message | jsonrpc.Response, size: int, request_id:
     )
 
 
-def read(response: Response, request_id: int, era: Era) -> UpstreamResponse:
+def read(response: HttpResponse, request_id: int, era: Era) -> UpstreamResponse:
     """What an answer that came whole means. A JSON-RPC error counts whatever the HTTP status is.
 
     Raises:

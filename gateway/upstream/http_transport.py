@@ -13,7 +13,8 @@ from urllib.parse import urljoin, urlsplit
 
 from gateway.calls import ErrorType
 from gateway.config import HttpServer
-from gateway.http1.client import ConnectError, Connection, ConnectionLostError, MalformedAnswerError, Pool, Response
+from gateway.http1.client import Connection, ConnectionLostError, HttpResponse, MalformedResponseError
+from gateway.http1.pool import ConnectError, Pool
 from gateway.mcp import cancellation, sse
 from gateway.mcp.revisions import Era
 from gateway.upstream import http_response
@@ -38,7 +39,7 @@ _NO_MCP: Final = ErrorType.UPSTREAM_PROTOCOL_ERROR
 
 PoolOf = Callable[[str, int, bool], Pool]
 """The process's pool for an origin: host, port, whether TLS."""
-FAILURES: Final = (ConnectError, ConnectionLostError, MalformedAnswerError, sse.EventTooLargeError)
+FAILURES: Final = (ConnectError, ConnectionLostError, MalformedResponseError, sse.EventTooLargeError)
 """Why there is no whole answer."""
 
 
@@ -82,7 +83,7 @@ class Transport:
 
     async def attempt(
         self, session: Session, exchange: UpstreamRequest, path: bytes = b"", hops: int = 0
-    ) -> tuple[UpstreamResponse, Response]:
+    ) -> tuple[UpstreamResponse, HttpResponse]:
         """Send it over a kept connection or a new one, and say of every failure what it means.
 
         A kept connection may have been closed by the upstream in the very moment of sending. Whether the upstream ran
@@ -110,12 +111,12 @@ class Transport:
         except ConnectionLostError as error:
             kind = _NO_MCP if error.began else ErrorType.UPSTREAM_UNREACHABLE
             raise UpstreamError(kind, str(error), http_status=exchange.http_status) from error
-        except (MalformedAnswerError, sse.EventTooLargeError) as error:
+        except (MalformedResponseError, sse.EventTooLargeError) as error:
             raise UpstreamError(_NO_MCP, str(error), http_status=exchange.http_status) from error
 
     async def _over(
         self, connection: Connection, session: Session, exchange: UpstreamRequest, path: bytes
-    ) -> tuple[UpstreamResponse, Response]:
+    ) -> tuple[UpstreamResponse, HttpResponse]:
         exchange.acquired_ns = time.perf_counter_ns()
         request_id = next(self._ids)
         try:
@@ -194,11 +195,11 @@ class Transport:
             seen = stream.parser.last_id
         return None
 
-    async def get(self, session: Session, last_event_id: str | None = None) -> tuple[Connection, Response]:
+    async def get(self, session: Session, last_event_id: str | None = None) -> tuple[Connection, HttpResponse]:
         """Open a legacy server's own event stream; who asks for it aborts the connection.
 
         Raises:
-            ConnectError, ConnectionLostError, MalformedAnswerError: there is no answer.
+            ConnectError, ConnectionLostError, MalformedResponseError: there is no answer.
         """
         head = session.head.replace(b"POST ", b"GET ", 1)
         head = head.replace(b"content-type: application/json\r\naccept: application/json, ", b"accept: ", 1)
@@ -206,11 +207,11 @@ class Transport:
             head += b"last-event-id: %b\r\n" % last_event_id.encode()
         return await self.open(head + b"\r\n")
 
-    async def open(self, request: bytes) -> tuple[Connection, Response]:
+    async def open(self, request: bytes) -> tuple[Connection, HttpResponse]:
         """Send what is answered by a stream; who asks for it aborts the connection.
 
         Raises:
-            ConnectError, ConnectionLostError, MalformedAnswerError: there is no answer.
+            ConnectError, ConnectionLostError, MalformedResponseError: there is no answer.
         """
         request = moved(request, self._elsewhere) if self._elsewhere else request
         for connection in (self.pool.take(), None):
@@ -256,7 +257,7 @@ class Transport:
             async with asyncio.timeout(COURTESY_TIMEOUT_S):
                 connection, _ = await self.open(request)
                 self.pool.release(connection)
-        except (ConnectError, ConnectionLostError, MalformedAnswerError, TimeoutError) as error:
+        except (ConnectError, ConnectionLostError, MalformedResponseError, TimeoutError) as error:
             logger.warning("upstream %s took no message from the gateway: %s", self.slug, error)
 
     # -- redirects
@@ -275,7 +276,7 @@ class Transport:
 
     async def _moved(
         self, session: Session, exchange: UpstreamRequest, path: bytes, hops: int, error: RedirectError
-    ) -> tuple[UpstreamResponse, Response]:
+    ) -> tuple[UpstreamResponse, HttpResponse]:
         """Follow a redirect; one that is permanent holds from now on."""
         if not self._elsewhere:
             logger.warning("upstream %s %s", self.slug, error)

@@ -46,7 +46,7 @@ class AnswerStream:
 
         Raises:
             UpstreamError: what came is no JSON-RPC.
-            ConnectionLostError, MalformedAnswerError, EventTooLargeError: the stream cannot be read to its end.
+            ConnectionLostError, MalformedResponseError, EventTooLargeError: the stream cannot be read to its end.
         """
         async for chunk in connection.stream():
             for event in self.parser.feed(chunk):

@@ -11,7 +11,8 @@ from typing import Final
 from msgspec import UNSET
 
 from gateway.calls import ErrorType
-from gateway.http1.client import ConnectError, Connection
+from gateway.http1.client import Connection
+from gateway.http1.pool import ConnectError
 from gateway.mcp import jsonrpc, sse, subscriptions
 from gateway.mcp.subscriptions import Filter
 from gateway.upstream import http_response

@@ -6,7 +6,8 @@ import ssl
 from collections.abc import AsyncIterator, Iterator
 from typing import Final
 
-from gateway.http1.client import Connection, Pool, Response
+from gateway.http1.client import Connection, HttpResponse
+from gateway.http1.pool import Pool
 from tests.http1.raw import Raw, Steps, whole
 
 ASK: Final = b"POST /mcp HTTP/1.1\r\nhost: upstream\r\ncontent-length: 2\r\n\r\n{}"
@@ -25,7 +26,7 @@ async def pool_of(server: Raw, *, tls: ssl.SSLContext | None = None, most: int =
         pool.close()
 
 
-async def ask(pool: Pool) -> Response:
+async def ask(pool: Pool) -> HttpResponse:
     """One whole exchange."""
     connection = pool.take() or await pool.connect()
     try:

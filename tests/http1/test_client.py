@@ -6,7 +6,8 @@ import socket
 import pytest
 
 from gateway.http1 import client as module
-from gateway.http1.client import ConnectionLostError, MalformedAnswerError, Pool
+from gateway.http1.client import ConnectionLostError, MalformedResponseError
+from gateway.http1.pool import Pool
 from tests.http1.client_rig import ASK, HANG_S, OK, ask, in_turn, pool_of
 from tests.http1.raw import (
     Do,
@@ -98,7 +99,7 @@ async def test_an_answer_that_was_cut_is_none(steps: Steps) -> None:
 )
 async def test_what_is_no_http_is_said_to_be_none_and_its_connection_is_closed(answer: bytes) -> None:
     async with raw(lambda _: [answer, Do.HOLD]) as server, pool_of(server) as pool:
-        with pytest.raises(MalformedAnswerError):
+        with pytest.raises(MalformedResponseError):
             await ask(pool)
 
         assert await eventually(lambda: server.open == 0)
@@ -145,7 +146,7 @@ async def test_an_answer_that_never_ends_is_given_up_before_it_fills_the_memory(
     listener = await asyncio.start_server(endless, "127.0.0.1", 0)
     pool = Pool("127.0.0.1", listener.sockets[0].getsockname()[1], None)
 
-    with pytest.raises(MalformedAnswerError, match="more than"):
+    with pytest.raises(MalformedResponseError, match="more than"):
         async with asyncio.timeout(HANG_S):
             await ask(pool)
 

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from gateway.http1 import client as module
-from gateway.http1.client import Connection, ConnectionLostError, MalformedAnswerError
+from gateway.http1.client import Connection, ConnectionLostError, MalformedResponseError
 from tests.http1.client_rig import OK, ask, begin, in_turn, pool_of
 from tests.http1.raw import (
     SSE_END,
@@ -67,8 +67,10 @@ async def test_an_event_stream_is_handed_over_before_it_ends() -> None:
     [
         pytest.param([SSE_HEAD + chunk(b"one"), Do.CLOSE], ConnectionLostError, id="closed"),
         pytest.param([SSE_HEAD + chunk(b"one"), Do.RESET], ConnectionLostError, id="reset"),
-        pytest.param([SSE_HEAD + chunk(b"one"), b"garbage\r\n", Do.HOLD], MalformedAnswerError, id="garbage"),
-        pytest.param([SSE_HEAD + chunk(b"one") + b"garbage\r\n", Do.HOLD], MalformedAnswerError, id="garbage at once"),
+        pytest.param([SSE_HEAD + chunk(b"one"), b"garbage\r\n", Do.HOLD], MalformedResponseError, id="garbage"),
+        pytest.param(
+            [SSE_HEAD + chunk(b"one") + b"garbage\r\n", Do.HOLD], MalformedResponseError, id="garbage at once"
+        ),
     ],
 )
 async def test_an_event_stream_that_was_cut_says_so_after_what_had_come(steps: Steps, error: type[Exception]) -> None:

@@ -5,7 +5,7 @@ import ssl
 import pytest
 import trustme
 
-from gateway.http1.client import ConnectError
+from gateway.http1.pool import ConnectError
 from tests.http1.client_rig import OK, ask, in_turn, pool_of
 from tests.http1.raw import (
     Do,

@@ -6,8 +6,9 @@ import socket
 
 import pytest
 
-from gateway.http1 import client as module
-from gateway.http1.client import ConnectError, ConnectionLostError, MalformedAnswerError, Pool, Response
+from gateway.http1 import pool as pool_module
+from gateway.http1.client import ConnectionLostError, HttpResponse, MalformedResponseError
+from gateway.http1.pool import ConnectError, Pool
 from tests.http1.client_rig import ASK, HANG_S, OK, ask, in_turn, pool_of
 from tests.http1.raw import (
     Do,
@@ -82,7 +83,7 @@ async def test_an_exchange_that_failed_gives_its_place_back() -> None:
     async with raw(lambda _: next(answers)) as server, pool_of(server, most=1) as pool:
         outcomes = await asyncio.gather(*(ask(pool) for _ in range(3)), return_exceptions=True)
 
-        assert [type(outcome) for outcome in outcomes] == [ConnectionLostError, MalformedAnswerError, Response]
+        assert [type(outcome) for outcome in outcomes] == [ConnectionLostError, MalformedResponseError, HttpResponse]
 
 
 async def test_a_connection_that_is_refused_gives_its_place_back() -> None:
@@ -138,7 +139,7 @@ async def test_a_cancelled_exchange_closes_its_connection() -> None:
 
 
 async def test_a_host_that_does_not_take_connections_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "CONNECT_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(pool_module, "CONNECT_TIMEOUT_S", 0.05)
     with socket.socket() as full:
         full.bind(("127.0.0.1", 0))
         full.listen(0)

@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Raw as RawJson
 
 from gateway.config import HttpServer
-from gateway.http1.client import Pool
+from gateway.http1.pool import Pool
 from gateway.mcp import jsonrpc
 from gateway.upstream.base import Notify, UpstreamRequest, UpstreamResponse
 from gateway.upstream.http import HttpUpstream

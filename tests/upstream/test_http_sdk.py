@@ -12,7 +12,7 @@ import pytest
 from msgspec import Raw
 
 from gateway.config import HttpServer
-from gateway.http1.client import Pool
+from gateway.http1.pool import Pool
 from gateway.mcp import jsonrpc
 from gateway.mcp.revisions import Era
 from gateway.process import serve
