@@ -13,7 +13,7 @@ from gateway.config import Metrics
 from gateway.journal import Reader, Writer
 from gateway.ledger import LedgerSink, open_ledger
 from gateway.observer.metrics import MetricsSink
-from gateway.observer.sinks import Pump
+from gateway.observer.sinks import SinkWorker
 
 PHASES = Phases(authenticate=0.03, route=0.02, acquire=0.01, send=0.05, wait=12.5, receive=0.1, respond=0.04)
 SERVERS, TOOLS, TOKENS = 4, 10, 10
@@ -67,24 +67,26 @@ def _end(start: CallStart, *, failed: bool) -> ToolCall:
 
 
 def run(console: Console, *, calls: int, ledger_url: str | None = None) -> None:
-    """Pump everything through both sinks at once, as the observer does, and say how long a call took."""
+    """SinkWorker everything through both sinks at once, as the observer does, and say how long a call took."""
     os.sched_setaffinity(0, {MEASURED})
     with tempfile.TemporaryDirectory(prefix="callscope-bench-") as name:
         folder = Path(name)
         write(folder / "journal", calls)
         ledger = open_ledger(ledger_url, folder)
         metrics = MetricsSink(folder / "metrics.state", Metrics())
-        pumps = [
-            Pump(
+        workers = [
+            SinkWorker(
                 LedgerSink(ledger, journal_id=name), Reader(folder / "journal", ToolCall), interval=0.5, max_bytes=2**22
             ),
-            Pump(metrics, Reader(folder / "journal", ToolCall, Operation, Heartbeat), interval=0.1, max_bytes=2**18),
+            SinkWorker(
+                metrics, Reader(folder / "journal", ToolCall, Operation, Heartbeat), interval=0.1, max_bytes=2**18
+            ),
         ]
         began, cpu = time.perf_counter(), time.process_time()
-        for pump in pumps:
-            pump.start()
-        for pump in pumps:
-            pump.stop(drain_seconds=600)
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.stop(drain_seconds=600)
         elapsed, cpu = time.perf_counter() - began, time.process_time() - cpu
         ledger.close()
         kind = "DuckDB" if ledger_url is None else "PostgreSQL"

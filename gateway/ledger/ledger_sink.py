@@ -32,7 +32,7 @@ class LedgerSink:
         self._committed_at_ns = 0
 
     @property
-    def durable(self) -> Mapping[str, int]:
+    def committed(self) -> Mapping[str, int]:
         """The positions that are committed: beside the rows, never ahead of them nor behind.
 
         Raises:
@@ -40,13 +40,13 @@ class LedgerSink:
         """
         return self._committed if self._committed is not None else self._load()
 
-    def absorb(self, batch: Batch) -> None:
+    def process(self, batch: Batch) -> None:
         """Commit the batch's calls and positions, if it has calls that are new, and now and then if it has none.
 
         Raises:
             LedgerUnavailableError: nothing of it is kept, or all of it and the same batch will change nothing.
         """
-        committed = self.durable
+        committed = self.committed
         calls = [
             event
             for event, writer, offset in batch.entries

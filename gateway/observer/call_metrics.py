@@ -1,6 +1,6 @@
 """From events to series: the one place that says which event counts where.
 
-A fold knows no clock, no lock, no file and no exposition. Its speed is what a call costs the metrics sink, so that the
+It knows no clock, no lock, no file and no exposition. Its speed is what a call costs the metrics sink, so that the
 series of a combination of labels are looked up once and kept as a `_Route`.
 """
 
@@ -14,7 +14,7 @@ from gateway.mcp import tool_names
 from gateway.observer import signals
 from gateway.observer.failures import GATEWAYS_OWN
 from gateway.observer.relay_metrics import Relays
-from gateway.observer.series import GROWN, Histogram, Histograms, Labels, Value, Values
+from gateway.observer.series import ESTABLISHED, Histogram, Histograms, Labels, Value, Values
 from gateway.observer.signals import Metric
 
 MAX_ROUTES: Final = 50_000
@@ -49,7 +49,7 @@ class _Route:
     """The overflow counters of the metrics in which the call has other labels than its own."""
 
 
-class Fold:
+class CallMetrics:
     """The series of all metrics that come from the journal; `now` is always seconds since the epoch."""
 
     def __init__(self, settings: Metrics) -> None:
@@ -220,7 +220,7 @@ class Fold:
             self._spill(self._phase.metric).value += 1
 
     def _spill(self, metric: Metric) -> Value:
-        return self._overflow.find((metric.name,), GROWN)
+        return self._overflow.find((metric.name,), ESTABLISHED)
 
     def _use(self, workspace: str, token: str, timestamp_ns: int, now: float) -> None:
         labels = (workspace, token)

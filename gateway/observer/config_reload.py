@@ -15,7 +15,7 @@ FIXED: Final = ("listen", "observer", "data_dir", "ledger", "journal", "metrics"
 """Sections that are read once, at the start."""
 
 
-class Reloading:
+class ConfigReloader:
     """The configuration that holds now, and how often another was taken or refused."""
 
     def __init__(self, config: Config, subscribers: Sequence[Callable[[Config], None]]) -> None:

@@ -12,7 +12,7 @@ from starlette.routing import Route
 from gateway.errors import LedgerUnavailableError
 from gateway.ledger import Ledger
 from gateway.ledger.queries import Query
-from gateway.observer.sinks import Pump
+from gateway.observer.sinks import SinkWorker
 
 logger = logging.getLogger(__name__)
 
@@ -23,8 +23,8 @@ PATIENCE_S: Final = 2.0
 class Health:
     """Ready means: every sink runs, and the ledger answers. A collector that is away makes nobody unready."""
 
-    def __init__(self, pumps: Sequence[Pump], ledger: Ledger) -> None:
-        self._pumps = pumps
+    def __init__(self, workers: Sequence[SinkWorker], ledger: Ledger) -> None:
+        self._workers = workers
         self._ledger = ledger
 
     def routes(self) -> list[Route]:
@@ -37,7 +37,7 @@ class Health:
 
     async def ready(self, _request: Request) -> JSONResponse:
         """200, or 503 with what is missing. Why the ledger is away may have addresses in it, and is for the log."""
-        problems = [f"the {pump.sink.name} sink does not run" for pump in self._pumps if not pump.is_alive()]
+        problems = [f"the {worker.sink.name} sink does not run" for worker in self._workers if not worker.is_alive()]
         problems += await asyncio.to_thread(self._ask_ledger)
         return JSONResponse({"ready": not problems, "problems": problems}, 503 if problems else 200)
 

@@ -8,7 +8,7 @@ from typing import Final
 
 from gateway.journal import Janitor
 from gateway.journal.reader import Positions
-from gateway.observer.sinks import Pump
+from gateway.observer.sinks import SinkWorker
 
 logger = logging.getLogger(__name__)
 
@@ -16,14 +16,14 @@ COLLECT_EVERY: Final = 10
 """Of so many rounds, one deletes what every sink has read."""
 
 
-class Upkeep:
-    """The journal's upkeep, and what it cost: calls that a sink lost because the journal grew over `max_bytes`."""
+class JournalMaintenance:
+    """The journal's maintenance, and what it cost: calls that a sink lost because the journal grew over `max_bytes`."""
 
-    def __init__(self, janitor: Janitor, pumps: Sequence[Pump]) -> None:
+    def __init__(self, janitor: Janitor, workers: Sequence[SinkWorker]) -> None:
         self.dropped: Counter[str] = Counter()
         """Calls, by sink."""
         self._janitor = janitor
-        self._pumps = pumps
+        self._workers = workers
 
     async def run(self, stop: asyncio.Event, *, interval: float = 1.0) -> None:
         """Close dead writers each `interval` seconds, and delete what has been read; a sink that died ends it all.
@@ -34,9 +34,9 @@ class Upkeep:
         while not stop.is_set():
             rounds += 1  # the first round deletes nothing: after a long pause, sinks must get to read before
             await asyncio.to_thread(self._round, collect=rounds % COLLECT_EVERY == 0)
-            for pump in self._pumps:
-                if not pump.is_alive() and not stop.is_set():
-                    logger.error("the %s sink has ended: the observer stops, to be started again", pump.sink.name)
+            for worker in self._workers:
+                if not worker.is_alive() and not stop.is_set():
+                    logger.error("the %s sink has ended: the observer stops, to be started again", worker.sink.name)
                     stop.set()
             try:
                 async with asyncio.timeout(interval):
@@ -55,7 +55,7 @@ class Upkeep:
             logger.warning("a relay died: %d calls that it left open are closed as gateway_error", closed)
 
     def _collect(self) -> None:
-        positions: dict[str, Positions] = {pump.sink.name: dict(pump.durable) for pump in self._pumps}
+        positions: dict[str, Positions] = {worker.sink.name: dict(worker.committed) for worker in self._workers}
         for sink, calls in self._janitor.collect(positions).items():
             self.dropped[sink] += calls
             logger.error("the journal is over journal.max_bytes: %d calls are lost to the %s sink", calls, sink)

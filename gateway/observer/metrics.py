@@ -17,7 +17,7 @@ from gateway.config import Config, Metrics
 from gateway.journal import Batch
 from gateway.journal.reader import Positions
 from gateway.observer import metrics_state, signals
-from gateway.observer.call_metrics import Fold
+from gateway.observer.call_metrics import CallMetrics
 from gateway.observer.config_metrics import Usage, read_configured
 from gateway.observer.exposition import FamiliesCollector
 from gateway.observer.samples import Family, read_histograms, read_timestamps, read_values
@@ -42,12 +42,12 @@ class _Counted:
         self._tally = tally
         self._taken: dict[Labels, int] = {}
 
-    def take(self, fold: Fold, now: float) -> bool:
+    def take(self, call_metrics: CallMetrics, now: float) -> bool:
         """Take over what is new; whether there was anything."""
         changed = False
         for labels, number in self._tally().items():
             new = number - self._taken.get(labels, 0)
-            fold.add(self._metric, labels, new, now)
+            call_metrics.add(self._metric, labels, new, now)
             self._taken[labels] = number
             changed |= new > 0
         return changed
@@ -79,9 +79,9 @@ class MetricsSink:
         self._clock = clock
         self._lock = threading.Lock()
         self._saving = threading.Lock()
-        self._fold = Fold(settings)
+        self._call_metrics = CallMetrics(settings)
         self._positions: Positions = {}
-        self._durable: Positions = {}
+        self._committed: Positions = {}
         self._config: Config | None = None
         self._counted: list[_Counted] = []
         self._behind_until = 0.0
@@ -92,9 +92,9 @@ class MetricsSink:
         """For a registry."""
 
     @property
-    def durable(self) -> Mapping[str, int]:
+    def committed(self) -> Mapping[str, int]:
         """The positions that are saved, beside the series that they stand for."""
-        return self._durable
+        return self._committed
 
     def configure(self, config: Config) -> None:
         """Expose this configuration's tokens, workspaces and plans from now on."""
@@ -102,7 +102,7 @@ class MetricsSink:
         now = self._clock()
         with self._lock:
             for workspace_id, decision in product(config.workspaces, DECISIONS):
-                self._fold.add(signals.USAGE_UNKNOWN, (workspace_id, decision), 0, now)
+                self._call_metrics.add(signals.USAGE_UNKNOWN, (workspace_id, decision), 0, now)
 
     def count_also(self, metric: Metric, tally: Tally) -> None:
         """Let a counter say also what `tally` does. It is taken over when the state is saved: it never goes back."""
@@ -110,7 +110,7 @@ class MetricsSink:
             self._counted.append(_Counted(metric, tally))
             self._take_counted(self._clock())
 
-    def absorb(self, batch: Batch) -> None:
+    def process(self, batch: Batch) -> None:
         """Count what is new in the batch, and save if it is time; a batch that comes again changes nothing."""
         now = self._clock()
         with self._lock:
@@ -125,10 +125,10 @@ class MetricsSink:
         with self._saving:
             now = self._saved_at = self._clock()
             with self._lock:
-                changed = self._take_counted(now) or self._positions != self._durable
+                changed = self._take_counted(now) or self._positions != self._committed
                 positions = dict(self._positions)
                 exposed_until = now if closing else now + self._save_interval
-                data = metrics_state.encode(self._fold, positions, exposed_until=exposed_until)
+                data = metrics_state.encode(self._call_metrics, positions, exposed_until=exposed_until)
             if changed or closing:
                 self._write(data, positions)
 
@@ -141,7 +141,7 @@ class MetricsSink:
         now = self._clock()
         if now >= self._behind_until:
             with self._lock:
-                families = self._read_fold(now)
+                families = self._read_call_metrics(now)
             yield from families
         if self._config is not None:
             yield from read_configured(self._config, int(now * 1e9), self._usage)
@@ -150,26 +150,26 @@ class MetricsSink:
         try:
             state = metrics_state.read(self._path)
         except metrics_state.Unusable:
-            self._fold.drop(self.name, "corrupt_state", 1, now)
+            self._call_metrics.drop(self.name, "corrupt_state", 1, now)
             state = None
         if state is not None:
-            metrics_state.restore(self._fold, state, now=now, birth_interval=self._birth_interval)
-            self._positions, self._durable = dict(state.positions), state.positions
+            metrics_state.restore(self._call_metrics, state, now=now, birth_interval=self._birth_interval)
+            self._positions, self._committed = dict(state.positions), state.positions
             self._behind_until = now + CATCH_UP_S
-        self._fold.begin(now)
+        self._call_metrics.begin(now)
 
     def _count(self, batch: Batch, now: float) -> None:
-        fold, positions = self._fold, self._positions
+        call_metrics, positions = self._call_metrics, self._positions
         for event, writer, offset in batch.entries:
             if offset <= positions.get(writer, 0):
                 continue
             match event:
                 case ToolCall():
-                    fold.call(event, now)
+                    call_metrics.call(event, now)
                 case Operation():
-                    fold.operation(event, now)
+                    call_metrics.operation(event, now)
                 case Heartbeat():
-                    fold.heartbeat(event, now)
+                    call_metrics.heartbeat(event, now)
                 case _:
                     pass
             positions[writer] = offset
@@ -178,34 +178,34 @@ class MetricsSink:
     def upstream_up(self, workspace_id: str, server_slug: str) -> bool | None:
         """Whether a server answered when it was last asked; None if no relay that lives knows."""
         with self._lock:
-            return self._fold.relays.up(self._now_ns()).get((workspace_id, server_slug))
+            return self._call_metrics.relays.up(self._now_ns()).get((workspace_id, server_slug))
 
     def catalog(self, workspace_id: str) -> set[tuple[str, str]]:
         """Server and tool of everything that a workspace offers, as far as the relays have seen it."""
         with self._lock:
-            return self._fold.relays.tools(workspace_id, self._now_ns())
+            return self._call_metrics.relays.tools(workspace_id, self._now_ns())
 
     def relay_lag_s(self) -> float | None:
         """The worst lag of any living relay's event loop in the last seconds; None if no relay lives."""
         with self._lock:
-            return self._fold.relays.lag_s(self._now_ns())
+            return self._call_metrics.relays.lag_s(self._now_ns())
 
     def _now_ns(self) -> int:
         return int(self._clock() * 1e9)
 
-    def _read_fold(self, now: float) -> list[Family]:
-        fold, interval = self._fold, self._birth_interval
-        values = fold.values.values()
+    def _read_call_metrics(self, now: float) -> list[Family]:
+        call_metrics, interval = self._call_metrics, self._birth_interval
+        values = call_metrics.values.values()
         return [
             *(read_values(v, now, interval) for v in values if v.metric.kind == "counter"),
             *(read_timestamps(v) for v in values if v.metric.kind == "gauge"),
-            *(read_histograms(histograms, now, interval) for histograms in fold.histograms.values()),
-            *fold.relays.read(int(now * 1e9)),
+            *(read_histograms(histograms, now, interval) for histograms in call_metrics.histograms.values()),
+            *call_metrics.relays.read(int(now * 1e9)),
         ]
 
     def _take_counted(self, now: float) -> bool:
         """Whether there was anything new."""
-        news = [counted.take(self._fold, now) for counted in self._counted]  # all of them, whichever is new
+        news = [counted.take(self._call_metrics, now) for counted in self._counted]  # all of them, whichever is new
         return any(news)
 
     def _write(self, data: bytes, positions: Positions) -> None:
@@ -219,4 +219,4 @@ class MetricsSink:
             self._save_failed = True
             return
         self._save_failed = False
-        self._durable = positions
+        self._committed = positions

@@ -13,8 +13,8 @@ from msgspec import Struct
 
 from gateway.errors import StartError
 from gateway.journal.reader import Positions
-from gateway.observer.call_metrics import Fold
-from gateway.observer.series import GROWN, Histogram, Value
+from gateway.observer.call_metrics import CallMetrics
+from gateway.observer.series import ESTABLISHED, Histogram, Value
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ class State(Struct, frozen=True, kw_only=True):
     histograms: dict[str, SavedHistograms]
 
 
-def encode(fold: Fold, positions: Positions, *, exposed_until: float) -> bytes:
+def encode(call_metrics: CallMetrics, positions: Positions, *, exposed_until: float) -> bytes:
     """The file's content."""
     return msgspec.msgpack.encode(
         State(
@@ -56,11 +56,11 @@ def encode(fold: Fold, positions: Positions, *, exposed_until: float) -> bytes:
             positions=positions,
             values={
                 name: SavedValues(family.metric.labels, list(family.series.values()))
-                for name, family in fold.values.items()
+                for name, family in call_metrics.values.items()
             },
             histograms={
                 name: SavedHistograms(family.metric.labels, family.metric.buckets, list(family.series.values()))
-                for name, family in fold.histograms.items()
+                for name, family in call_metrics.histograms.items()
             },
         )
     )
@@ -122,27 +122,27 @@ def read(path: Path) -> State | None:
     return state
 
 
-def restore(fold: Fold, state: State, *, now: float, birth_interval: float) -> None:
+def restore(call_metrics: CallMetrics, state: State, *, now: float, birth_interval: float) -> None:
     """Take the saved series over; those of a metric that has other labels or buckets now begin anew.
 
     A series that nobody can have seen with its value is newborn again: nobody may have seen its 0 either.
     """
-    for name, family in fold.values.items():
+    for name, family in call_metrics.values.items():
         saved = state.values.get(name)
         if saved is None or saved.labels != family.metric.labels:
             _say_anew(name)
         else:
             family.restore(saved.series)
-    for name, histograms in fold.histograms.items():
+    for name, histograms in call_metrics.histograms.items():
         found = state.histograms.get(name)
         shape = (histograms.metric.labels, histograms.metric.buckets)
         if found is None or (found.labels, found.buckets) != shape:
             _say_anew(name)
         else:
             histograms.restore(found.series)
-    for kept in fold.families:
+    for kept in call_metrics.families:
         for series in kept.series.values():
-            if series.birth != GROWN and series.birth + birth_interval > state.exposed_until:
+            if series.birth != ESTABLISHED and series.birth + birth_interval > state.exposed_until:
                 series.birth = now
 
 

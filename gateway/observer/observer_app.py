@@ -1,4 +1,4 @@
-"""The telemetry plane put together: sinks, upkeep, and what is served over HTTP. Nothing here decides anything."""
+"""The telemetry plane put together: sinks, maintenance, and what is served over HTTP. Nothing here decides anything."""
 
 import asyncio
 import contextlib
@@ -25,19 +25,19 @@ from gateway.config import Config
 from gateway.journal import Janitor, Reader, journal_id
 from gateway.ledger import Ledger, LedgerSink, open_ledger
 from gateway.observer import signals
-from gateway.observer.config_reload import Reloading
+from gateway.observer.config_reload import ConfigReloader
 from gateway.observer.exposition import exposition
 from gateway.observer.health import Health
 from gateway.observer.live import LiveStream
 from gateway.observer.loop_lag import LoopProbe
-from gateway.observer.maintenance import Upkeep
+from gateway.observer.maintenance import JournalMaintenance
 from gateway.observer.metrics import MetricsSink
 from gateway.observer.otlp import OtlpSink
 from gateway.observer.quota_snapshot_writer import QuotaSnapshotWriter
-from gateway.observer.retention_task import Retaining
+from gateway.observer.retention_task import RetentionTask
 from gateway.observer.self_metrics import internals_collector, losses
 from gateway.observer.series import Labels
-from gateway.observer.sinks import Pump
+from gateway.observer.sinks import SinkWorker
 from gateway.observer.usage_metrics import LedgerUsage
 
 DRAIN_S: Final = 5.0
@@ -45,18 +45,18 @@ DRAIN_S: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plane:
+class TelemetryPlane:
     """Everything that is open while the observer runs."""
 
     journal: Path
     ledger: Ledger
     metrics: MetricsSink
     otlp: OtlpSink | None
-    pumps: tuple[Pump, ...]
-    upkeep: Upkeep
-    retaining: Retaining
+    workers: tuple[SinkWorker, ...]
+    maintenance: JournalMaintenance
+    retention: RetentionTask
     reports: QuotaSnapshotWriter
-    reloading: Reloading
+    reloader: ConfigReloader
     probe: LoopProbe
 
     @classmethod
@@ -74,40 +74,40 @@ class Plane:
         shared = "" if config.ledger is None else identity
         usage = LedgerUsage(ledger)
         metrics = MetricsSink(config.data_dir / "metrics.state", config.metrics, usage=usage)
-        pumps = [
+        workers = [
             # A commit costs as much as a thousand rows; what is only counted is quickest while it fits into a cache.
-            Pump(LedgerSink(ledger, journal_id=shared), Reader(journal, ToolCall), interval=0.5, max_bytes=2**22),
-            Pump(metrics, Reader(journal, ToolCall, Operation, Heartbeat), interval=0.1, max_bytes=2**18),
+            SinkWorker(LedgerSink(ledger, journal_id=shared), Reader(journal, ToolCall), interval=0.5, max_bytes=2**22),
+            SinkWorker(metrics, Reader(journal, ToolCall, Operation, Heartbeat), interval=0.1, max_bytes=2**18),
         ]
-        retaining = Retaining(ledger)
+        retention = RetentionTask(ledger)
         reports = QuotaSnapshotWriter(ledger, config.data_dir, journal_id=shared)
-        subscribers = [usage.configure, metrics.configure, retaining.configure, reports.configure]
+        subscribers = [usage.configure, metrics.configure, retention.configure, reports.configure]
         otlp = None
         if config.otlp is not None:
             position = config.data_dir / "otlp.position"
             otlp = OtlpSink(position, config.otlp, instance=replica, version=__version__)
-            pumps.append(Pump(otlp, Reader(journal, ToolCall), interval=0.5))
+            workers.append(SinkWorker(otlp, Reader(journal, ToolCall), interval=0.5))
             subscribers.append(otlp.configure)
         plane = cls(
             journal=journal,
             ledger=ledger,
             metrics=metrics,
             otlp=otlp,
-            pumps=tuple(pumps),
-            upkeep=Upkeep(janitor, pumps),
-            retaining=retaining,
+            workers=tuple(workers),
+            maintenance=JournalMaintenance(janitor, workers),
+            retention=retention,
             reports=reports,
-            reloading=Reloading(config, subscribers),
+            reloader=ConfigReloader(config, subscribers),
             probe=LoopProbe(),
         )
         metrics.count_also(signals.RECORDS_DROPPED, plane.losses)
-        metrics.count_also(signals.LEDGER_ROWS_DELETED, retaining.deleted)
+        metrics.count_also(signals.LEDGER_ROWS_DELETED, retention.deleted)
         return plane
 
     def losses(self) -> Mapping[Labels, int]:
         """Records that are lost since this process began, by sink and reason."""
         refused = {} if self.otlp is None else {self.otlp.name: self.otlp.dropped}
-        return losses(self.pumps, self.upkeep.dropped, refused)
+        return losses(self.workers, self.maintenance.dropped, refused)
 
     def loop_lags(self) -> Mapping[str, float | None]:
         """The event loops' lag in seconds, by kind of process."""
@@ -117,15 +117,15 @@ class Plane:
         """What `/metrics` exposes."""
         registry = CollectorRegistry()
         registry.register(self.metrics.collector)
-        registry.register(internals_collector(self.pumps, self.reloading, self.loop_lags, version=__version__))
+        registry.register(internals_collector(self.workers, self.reloader, self.loop_lags, version=__version__))
         ProcessCollector(registry=registry)
         return registry
 
     async def close(self) -> None:
         """Let the sinks drain, all at once, and close what is open."""
         async with asyncio.TaskGroup() as tasks:
-            for pump in self.pumps:
-                tasks.create_task(asyncio.to_thread(pump.stop, drain_seconds=DRAIN_S))
+            for worker in self.workers:
+                tasks.create_task(asyncio.to_thread(worker.stop, drain_seconds=DRAIN_S))
         self.metrics.close()
         if self.otlp is not None:
             self.otlp.close()
@@ -143,10 +143,10 @@ async def build(
     Raises:
         StartError: the ledger is another process's.
     """
-    plane = await asyncio.to_thread(Plane.open, config, replica=replica or socket.gethostname())
+    plane = await asyncio.to_thread(TelemetryPlane.open, config, replica=replica or socket.gethostname())
     try:
-        for pump in plane.pumps:
-            pump.start()
+        for worker in plane.workers:
+            worker.start()
         async with _background(plane, stop, config_path):
             yield _app(plane, stop)
     finally:
@@ -154,11 +154,11 @@ async def build(
 
 
 @contextlib.asynccontextmanager
-async def _background(plane: Plane, stop: asyncio.Event, config_path: Path | None) -> AsyncIterator[None]:
+async def _background(plane: TelemetryPlane, stop: asyncio.Event, config_path: Path | None) -> AsyncIterator[None]:
     async with asyncio.TaskGroup() as tasks:
-        work = [plane.upkeep.run(stop), plane.probe.run(), plane.retaining.run(), plane.reports.run()]
+        work = [plane.maintenance.run(stop), plane.probe.run(), plane.retention.run(), plane.reports.run()]
         if config_path is not None:
-            work.append(plane.reloading.follow(config_path))
+            work.append(plane.reloader.follow(config_path))
         running = [tasks.create_task(each) for each in work]
         try:
             yield
@@ -167,13 +167,13 @@ async def _background(plane: Plane, stop: asyncio.Event, config_path: Path | Non
                 task.cancel()
 
 
-def _app(plane: Plane, stop: asyncio.Event) -> Starlette:
-    current = plane.reloading.current
+def _app(plane: TelemetryPlane, stop: asyncio.Event) -> Starlette:
+    current = plane.reloader.current
     catalog = plane.metrics.catalog
     live = LiveStream(plane.journal, Authorizer(current), ledger=plane.ledger, stop=stop, catalog=catalog)
     app = Starlette(
         routes=[
-            *Health(plane.pumps, plane.ledger).routes(),
+            *Health(plane.workers, plane.ledger).routes(),
             Route("/metrics", Scrape(plane.registry()).answer),
             *live.routes(),
             *routes(plane.ledger, current, catalog=catalog, upstream_up=plane.metrics.upstream_up),

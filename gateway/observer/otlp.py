@@ -50,7 +50,7 @@ REASONS: Final = ("rejected", "refused", "too_large")
 """Why data is lost: the collector took an export but for these, or not at all, or one call is more than it takes."""
 
 
-class CollectorAwayError(CallscopeError):
+class CollectorUnavailableError(CallscopeError):
     """The collector does not take data now; the same data may be taken later."""
 
 
@@ -70,7 +70,7 @@ _LOGS: Final = _Signal("/v1/logs", "log records")
 
 
 class OtlpSink:
-    """Exports each call's spans and log record; see the module. For one thread, but for `durable` and `dropped`."""
+    """Exports each call's spans and log record; see the module. For one thread, but for `committed` and `dropped`."""
 
     name = "otlp"
 
@@ -99,9 +99,9 @@ class OtlpSink:
         self._resource = resource(version=version, instance=instance)
         self._scope = scope(version)
         self._clock = clock
-        self._durable = _load(position_path)
-        self._acknowledged = self._durable
-        self._traced = self._durable
+        self._committed = _load(position_path)
+        self._acknowledged = self._committed
+        self._traced = self._committed
         """The positions behind the last call whose spans the collector has acknowledged."""
         self._saved_at = 0.0
         self._save_failed = False
@@ -110,23 +110,23 @@ class OtlpSink:
         self._retentions: Mapping[str, str] = {}
 
     @property
-    def durable(self) -> Mapping[str, int]:
+    def committed(self) -> Mapping[str, int]:
         """The positions, as they are saved, behind the last call that the collector has acknowledged."""
-        return self._durable
+        return self._committed
 
     def configure(self, config: Config) -> None:
         """Take over the retention of each workspace."""
         self._retentions = retentions(config)
 
-    def absorb(self, batch: Batch) -> None:
+    def process(self, batch: Batch) -> None:
         """Export the calls, in portions; an acknowledged portion is not sent again when a later one fails.
 
         Raises:
-            CollectorAwayError: it asks to be spared for a while, or cannot be reached.
+            CollectorUnavailableError: it asks to be spared for a while, or cannot be reached.
         """
         left = self._not_before - self._clock()
         if left > 0:
-            raise CollectorAwayError(f"{self._base} asked to be left alone for another {left:.0f} s")
+            raise CollectorUnavailableError(f"{self._base} asked to be left alone for another {left:.0f} s")
         exported = False
         while entries := list(islice(self._unacknowledged(batch), self._portion)):
             if self._send(entries):
@@ -134,7 +134,7 @@ class OtlpSink:
                 exported = True
         self._acknowledged = self._traced = batch.positions
         idle = self._clock() - self._saved_at
-        if batch.positions != self._durable and (exported or idle >= IDLE_SAVE_S):
+        if batch.positions != self._committed and (exported or idle >= IDLE_SAVE_S):
             self._save(batch.positions)
 
     def close(self) -> None:
@@ -189,7 +189,7 @@ class OtlpSink:
         """Post the request, and read the collector's `answer`; what it refuses for good is counted.
 
         Raises:
-            CollectorAwayError: it may take the same later.
+            CollectorUnavailableError: it may take the same later.
             _TooLargeError: it may take fewer calls.
         """
         url = self._base + signal.path
@@ -209,11 +209,11 @@ class OtlpSink:
         try:
             response = self._client.post(url, content=body)
         except httpx.TransportError as error:
-            raise CollectorAwayError(f"{url} does not answer: {error!r}; see otlp.endpoint") from error
+            raise CollectorUnavailableError(f"{url} does not answer: {error!r}; see otlp.endpoint") from error
         if response.status_code in RETRYABLE:
             now = self._clock()
             self._not_before = now + min(_retry_after(response.headers.get("retry-after"), now), MAX_RETRY_AFTER_S)
-            raise CollectorAwayError(f"{url} answers {_said(response)}")
+            raise CollectorUnavailableError(f"{url} answers {_said(response)}")
         return response
 
     def _partly_rejected(self, signal: _Signal, count: int, message: str) -> None:
@@ -238,7 +238,7 @@ class OtlpSink:
             self._save_failed = True
             return
         self._save_failed = False
-        self._durable = positions
+        self._committed = positions
 
 
 def _said(response: httpx.Response) -> str:

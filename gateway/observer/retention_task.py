@@ -26,7 +26,7 @@ RECLAIM_EVERY: Final = 20
 """Of so many batches, one is followed by reclaiming their room: of more it would take so long that others notice."""
 
 
-class Retaining:
+class RetentionTask:
     """Deletes for the workspaces and plans of the last configuration that it was given."""
 
     def __init__(

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from gateway.observer.series import GROWN, Exemplar, Histogram, Histograms, Labels, Value, Values
+from gateway.observer.series import ESTABLISHED, Exemplar, Histogram, Histograms, Labels, Value, Values
 from gateway.observer.signals import Metric
 
 
@@ -63,9 +63,9 @@ def read_timestamps(values: Values) -> Family:
 
 def _newborn(series: Value | Histogram, now: float, birth_interval: float) -> bool:
     """Once a series is grown it stays so, even if the clock is set back."""
-    if series.birth == GROWN:
+    if series.birth == ESTABLISHED:
         return False
     if 0 <= now - series.birth < birth_interval:
         return True
-    series.birth = GROWN
+    series.birth = ESTABLISHED
     return False

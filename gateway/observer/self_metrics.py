@@ -4,11 +4,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
 from gateway.observer import signals
-from gateway.observer.config_reload import Reloading
+from gateway.observer.config_reload import ConfigReloader
 from gateway.observer.exposition import FamiliesCollector
 from gateway.observer.samples import Family, Reading
 from gateway.observer.series import Labels
-from gateway.observer.sinks import Pump
+from gateway.observer.sinks import SinkWorker
 
 METRICS: Final = (
     signals.SINK_LAG_SECONDS,
@@ -24,25 +24,25 @@ LoopLags = Callable[[], Mapping[str, float | None]]
 
 
 def internals_collector(
-    pumps: Sequence[Pump], reloading: Reloading, loop_lags: LoopLags, *, version: str
+    workers: Sequence[SinkWorker], reloader: ConfigReloader, loop_lags: LoopLags, *, version: str
 ) -> FamiliesCollector:
     """A collector of the sinks' and the event loops' lag, and of what became of the configuration file's changes."""
 
     def read() -> Iterator[Family]:
-        yield Family(signals.SINK_LAG_SECONDS, [Reading((pump.sink.name,), pump.lag_seconds) for pump in pumps])
-        yield Family(signals.SINK_LAG_BYTES, [Reading((pump.sink.name,), pump.lag_bytes) for pump in pumps])
+        yield Family(signals.SINK_LAG_SECONDS, [Reading((worker.sink.name,), worker.lag_seconds) for worker in workers])
+        yield Family(signals.SINK_LAG_BYTES, [Reading((worker.sink.name,), worker.lag_bytes) for worker in workers])
         lags = loop_lags().items()
         yield Family(signals.EVENT_LOOP_LAG, [Reading((kind,), lag) for kind, lag in lags if lag is not None])
-        outcomes = reloading.outcomes
+        outcomes = reloader.outcomes
         yield Family(signals.CONFIG_RELOADS, [Reading((status,), outcomes[status]) for status in ("success", "error")])
-        yield Family(signals.CONFIG_VALID, [Reading((), int(reloading.valid))])
+        yield Family(signals.CONFIG_VALID, [Reading((), int(reloader.valid))])
         yield Family(signals.BUILD_INFO, [Reading(("observer", version), 1)])
 
     return FamiliesCollector(METRICS, read)
 
 
 def losses(
-    pumps: Sequence[Pump], over_max_bytes: Mapping[str, int], refused: Mapping[str, Mapping[str, int]]
+    workers: Sequence[SinkWorker], over_max_bytes: Mapping[str, int], refused: Mapping[str, Mapping[str, int]]
 ) -> dict[Labels, int]:
     """What each sink has lost since this process began, by sink and reason: see `MetricsSink.count_also`.
 
@@ -50,9 +50,9 @@ def losses(
     back end did not take.
     """
     lost: dict[Labels, int] = {}
-    for pump in pumps:
-        name = pump.sink.name
-        lost[name, "corrupt"] = pump.corrupt_lines
+    for worker in workers:
+        name = worker.sink.name
+        lost[name, "corrupt"] = worker.corrupt_lines
         lost[name, "max_bytes"] = over_max_bytes.get(name, 0)
     lost.update(((sink, reason), records) for sink, reasons in refused.items() for reason, records in reasons.items())
     return lost

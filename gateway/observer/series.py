@@ -16,7 +16,7 @@ Labels = tuple[str, ...]
 Exemplar = tuple[str, float, int]
 """Trace id, milliseconds, nanoseconds since the epoch. A plain tuple: one is made for each call."""
 
-GROWN: Final = 0.0
+ESTABLISHED: Final = 0.0
 """The birth of a series that is exposed with its value, whatever the clock says."""
 RESERVE: Final = 10
 """One in so many of a budget's label sets is kept for the series that take what is over it."""

@@ -19,7 +19,7 @@ MAX_DOUBLINGS: Final = 8
 
 
 class Sink(Protocol):
-    """Takes batches, in order, each exactly once as far as `durable` says.
+    """Takes batches, in order, each exactly once as far as `committed` says.
 
     A sink that raises gets a batch that begins with the same entries again, later: what it has kept, it must know.
     """
@@ -27,22 +27,22 @@ class Sink(Protocol):
     name: str
 
     @property
-    def durable(self) -> Mapping[str, int]:
+    def committed(self) -> Mapping[str, int]:
         """The positions up to which nothing can be lost by `kill -9`: where reading begins after a start.
 
         Raises:
             CallscopeError: where they are kept is away.
         """
 
-    def absorb(self, batch: Batch) -> None:
+    def process(self, batch: Batch) -> None:
         """Take the batch; called from the sink's own thread, also with an empty batch each time nothing was new."""
 
 
-class Pump(threading.Thread):
+class SinkWorker(threading.Thread):
     """Moves batches from the journal into one sink until it is stopped; no failure of the sink ends it."""
 
     def __init__(self, sink: Sink, reader: Reader, *, interval: float, max_bytes: int = 2**20) -> None:
-        super().__init__(name=f"pump-{sink.name}", daemon=True)
+        super().__init__(name=f"worker-{sink.name}", daemon=True)
         self.sink = sink
         self.failures = 0
         """Batches that could not be read, or that the sink refused; each was tried again."""
@@ -53,7 +53,7 @@ class Pump(threading.Thread):
         self._reader = reader
         self._interval = interval
         self._max_bytes = max_bytes
-        self.durable: Mapping[str, int] = {}
+        self.committed: Mapping[str, int] = {}
         """What the sink's said when it was asked last; asking may wait, and this does not."""
         self._positions: Positions | None = None
         self._caught_up = time.monotonic()
@@ -87,11 +87,11 @@ class Pump(threading.Thread):
         """Read a batch and let the sink take it; None if either failed, and the pause after that is over."""
         try:
             if self._positions is None:
-                self._positions = dict(self.sink.durable)
+                self._positions = dict(self.sink.committed)
             batch = self._reader.read(self._positions, self._max_bytes)
             self.lag_bytes = batch.lag_bytes + batch.size
-            self.sink.absorb(batch)
-            self.durable = dict(self.sink.durable)
+            self.sink.process(batch)
+            self.committed = dict(self.sink.committed)
         except (CallscopeError, OSError) as error:
             pause = self._failed()
             logger.warning("the %s sink waits %.1f s and tries again: %s", self.sink.name, pause, error)

@@ -34,7 +34,7 @@ if __name__ == "__main__":
     calls = [call(error_message=f"{i:x}" * 60) for i in range(BATCH)]
     while refusals < 20 and taken < 20:
         try:
-            sink.absorb(batch(calls, start=10 * BATCH * taken))
+            sink.process(batch(calls, start=10 * BATCH * taken))
         except LedgerUnavailableError as error:
             refusals += 1
             print(error)  # noqa: T201 - for the test's report

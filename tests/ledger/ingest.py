@@ -16,5 +16,5 @@ if __name__ == "__main__":
         sink = LedgerSink(DuckLedger.open(Path(target)))
     reader = Reader(journal, ToolCall)
     while True:
-        sink.absorb(reader.read(sink.durable, 20_000))
-        print(sum(sink.durable.values()), flush=True)  # noqa: T201 - how far it came, for the test that kills it
+        sink.process(reader.read(sink.committed, 20_000))
+        print(sum(sink.committed.values()), flush=True)  # noqa: T201 - how far it came, for the test that kills it

@@ -46,7 +46,7 @@ def test_its_calls_and_positions_are_todays(tmp_path: Path) -> None:
 
     for _ in range(2):  # what was migrated is opened like any other
         ledger = DuckLedger.open(path)
-        assert LedgerSink(ledger).durable == {"w1": 70, "w2": 5}
+        assert LedgerSink(ledger).committed == {"w1": 70, "w2": 5}
         assert ledger.fresh_as_of_ns == 1795443000000000000
         with ledger.snapshot() as snapshot:
             everything = Scope(workspace_id="engineering", from_ns=0, to_ns=2**63 - 1, filters={})
@@ -58,8 +58,8 @@ def test_its_calls_and_positions_are_todays(tmp_path: Path) -> None:
 
     ledger = DuckLedger.open(path)
     sink = LedgerSink(ledger)
-    sink.absorb(batch([call(call_id="taken before")], start=60, others={"w2": 5}))
-    sink.absorb(batch([call(call_id="new")], start=70, others={"w2": 5}))
+    sink.process(batch([call(call_id="taken before")], start=60, others={"w2": 5}))
+    sink.process(batch([call(call_id="new")], start=70, others={"w2": 5}))
     with ledger.snapshot() as snapshot:
         ids = snapshot.rows(Query("select call_id from calls order by call_id", {}))
     ledger.close()

@@ -212,9 +212,9 @@ def test_a_ledger_of_the_first_version_keeps_its_rows_and_its_positions(tmp_path
         old.execute(f"insert into calls ({', '.join(columns)}) values ({holders})", columns)  # noqa: S608 - names of columns
     ledger = DuckLedger.open(path)
     sink = LedgerSink(ledger)
-    assert sink.durable == {"w1": 70}
-    sink.absorb(batch([call(call_id="new")], start=70))
-    assert sink.durable == {"w1": 80}
+    assert sink.committed == {"w1": 70}
+    sink.process(batch([call(call_id="new")], start=70))
+    assert sink.committed == {"w1": 80}
     assert count(ledger) == 2
     ledger.close()
 

@@ -46,48 +46,48 @@ def stored_positions(ledger: Ledger) -> dict[str, int]:
 
 def test_calls_and_positions_are_there_together(ledger: Ledger) -> None:
     sink = LedgerSink(ledger)
-    sink.absorb(batch([call(call_id="a"), call(call_id="b")], others={"w0": 7}))
+    sink.process(batch([call(call_id="a"), call(call_id="b")], others={"w0": 7}))
     assert ids(ledger) == ["a", "b"]
-    assert sink.durable == stored_positions(ledger) == {"w1": 20, "w0": 7}
+    assert sink.committed == stored_positions(ledger) == {"w1": 20, "w0": 7}
 
 
 def test_only_finished_calls_are_rows(ledger: Ledger) -> None:
     ended = call(call_id="a")
     start = CallStart(**{name: getattr(ended, name) for name in CallStart.__struct_fields__})
-    LedgerSink(ledger).absorb(Batch([Entry(start, "w1", 10), Entry(ended, "w1", 20)], {"w1": 20}, 0, 0))
+    LedgerSink(ledger).process(Batch([Entry(start, "w1", 10), Entry(ended, "w1", 20)], {"w1": 20}, 0, 0))
     assert ids(ledger) == ["a"]
 
 
 def test_a_batch_that_comes_again_changes_nothing(ledger: Ledger) -> None:
     sink = LedgerSink(ledger)
     first = batch([call(call_id="a"), call(call_id="b")])
-    sink.absorb(first)
-    sink.absorb(first)
-    LedgerSink(ledger).absorb(first)
+    sink.process(first)
+    sink.process(first)
+    LedgerSink(ledger).process(first)
     assert ids(ledger) == ["a", "b"]
-    assert sink.durable == {"w1": 20}
+    assert sink.committed == {"w1": 20}
 
 
 def test_of_a_batch_that_overlaps_only_what_is_new_is_taken(ledger: Ledger) -> None:
     sink = LedgerSink(ledger)
     calls = [call(call_id=name) for name in "abcd"]
-    sink.absorb(batch(calls[:2]))
-    sink.absorb(batch(calls))
+    sink.process(batch(calls[:2]))
+    sink.process(batch(calls))
     assert ids(ledger) == ["a", "b", "c", "d"]
 
 
 def test_positions_that_move_without_a_call_are_written_every_ten_seconds(ledger: Ledger) -> None:
     clock = Clock()
     sink = LedgerSink(ledger, clock=clock)
-    sink.absorb(batch([call()]))
+    sink.process(batch([call()]))
     before = as_of(ledger)
-    sink.absorb(Batch([], {"w1": 30}, 0, 0))
+    sink.process(Batch([], {"w1": 30}, 0, 0))
     assert stored_positions(ledger) == {"w1": 10}
     clock.now_ns += 10 * 10**9
-    sink.absorb(Batch([], {"w1": 10}, 0, 0))  # moves on the clock of the pass, and nothing else
+    sink.process(Batch([], {"w1": 10}, 0, 0))  # moves on the clock of the pass, and nothing else
     assert as_of(ledger) == before
-    sink.absorb(Batch([], {"w1": 30, "w2": 5}, 0, 0))
-    assert sink.durable == stored_positions(ledger) == {"w1": 30, "w2": 5}
+    sink.process(Batch([], {"w1": 30, "w2": 5}, 0, 0))
+    assert sink.committed == stored_positions(ledger) == {"w1": 30, "w2": 5}
     assert as_of(ledger) > before
 
 
@@ -95,10 +95,10 @@ def test_a_clock_that_is_set_back_stops_no_position(ledger: Ledger) -> None:
     clock = Clock()
     clock.now_ns = 1000 * 10**9
     sink = LedgerSink(ledger, clock=clock)
-    sink.absorb(batch([call()]))
+    sink.process(batch([call()]))
     clock.now_ns = 0
-    sink.absorb(Batch([], {"w1": 10}, 0, 0))
-    sink.absorb(Batch([], {"w1": 30}, 0, 0))
+    sink.process(Batch([], {"w1": 10}, 0, 0))
+    sink.process(Batch([], {"w1": 30}, 0, 0))
     assert stored_positions(ledger) == {"w1": 30}
 
 
@@ -111,11 +111,11 @@ def as_of(ledger: Ledger) -> int:
 def test_the_positions_of_writers_that_are_gone_are_deleted(ledger: Ledger) -> None:
     clock = Clock()
     sink = LedgerSink(ledger, clock=clock)
-    sink.absorb(batch([call()], others={"old": 5}))
+    sink.process(batch([call()], others={"old": 5}))
     clock.now_ns += 10 * 10**9
-    sink.absorb(Batch([], {"w1": 10, "old": 5}, 0, 0))
-    sink.absorb(Batch([], {"w1": 10}, 0, 0))
-    assert sink.durable == stored_positions(ledger) == {"w1": 10}
+    sink.process(Batch([], {"w1": 10, "old": 5}, 0, 0))
+    sink.process(Batch([], {"w1": 10}, 0, 0))
+    assert sink.committed == stored_positions(ledger) == {"w1": 10}
 
 
 def test_a_batch_that_the_ledger_refuses_is_taken_whole_when_it_comes_again(ledger: Ledger) -> None:
@@ -124,11 +124,11 @@ def test_a_batch_that_the_ledger_refuses_is_taken_whole_when_it_comes_again(ledg
     with ledger.transaction() as transaction:
         transaction.execute(Query("alter table positions rename to hidden", {}))
     with pytest.raises(Exception, match="positions"):
-        sink.absorb(refused)
+        sink.process(refused)
     assert ids(ledger) == []
     with ledger.transaction() as transaction:
         transaction.execute(Query("alter table hidden rename to positions", {}))
-    sink.absorb(refused)
+    sink.process(refused)
     assert ids(ledger) == ["a", "b"]
 
 
@@ -148,8 +148,8 @@ def test_a_commit_whose_answer_was_lost_is_not_repeated(tmp_path: Path) -> None:
     sink = LedgerSink(ledger)
     unanswered = batch([call(call_id="a"), call(call_id="b")])
     with pytest.raises(LedgerUnavailableError, match="lost"):
-        sink.absorb(unanswered)
-    sink.absorb(unanswered)
+        sink.process(unanswered)
+    sink.process(unanswered)
     assert ids(ledger) == ["a", "b"]
     ledger.close()
 
@@ -159,18 +159,18 @@ def test_freshness_is_what_was_in_the_journal_when_the_last_read_began(ledger: L
     sink = LedgerSink(ledger, clock=clock)
     assert ledger.fresh_as_of_ns is None
     opened_at = clock.now_ns
-    sink.absorb(batch([call()]))
+    sink.process(batch([call()]))
     assert ledger.fresh_as_of_ns == opened_at
     first_pass_ended_at = clock.now_ns
-    sink.absorb(Batch([], {"w1": 10}, 0, 0))
+    sink.process(Batch([], {"w1": 10}, 0, 0))
     assert ledger.fresh_as_of_ns == first_pass_ended_at
 
 
 def test_a_ledger_that_lags_behind_does_not_call_itself_fresher(ledger: Ledger) -> None:
     sink = LedgerSink(ledger, clock=Clock())
-    sink.absorb(batch([call()]))
+    sink.process(batch([call()]))
     fresh = ledger.fresh_as_of_ns
-    sink.absorb(batch([call()], start=10, lag=500))
+    sink.process(batch([call()], start=10, lag=500))
     assert ledger.fresh_as_of_ns == fresh
 
 
@@ -179,11 +179,11 @@ def test_a_reopened_ledger_knows_how_fresh_it_was(tmp_path: Path) -> None:
     ledger = DuckLedger.open(path)
     clock = Clock()
     sink = LedgerSink(ledger, clock=clock)
-    sink.absorb(batch([call()]))
+    sink.process(batch([call()]))
     fresh = ledger.fresh_as_of_ns
     ledger.close()
     again = DuckLedger.open(path)
-    assert LedgerSink(again).durable == {"w1": 10}
+    assert LedgerSink(again).committed == {"w1": 10}
     assert again.fresh_as_of_ns == fresh is not None
     again.close()
 
@@ -200,9 +200,9 @@ def test_however_batches_are_cut_repeated_and_refused_each_call_is_there_once(
     for begin, length, forgets in [*reads, (0, 18, False)]:
         start = min(begin, reached)  # a reader never leaves a gap, but may go back
         taken = journal[start : start + length]
-        sink.absorb(batch(taken, start=10 * start))
+        sink.process(batch(taken, start=10 * start))
         reached = max(reached, start + len(taken))
-        assert sink.durable == {"w1": 10 * reached} or reached == 0
+        assert sink.committed == {"w1": 10 * reached} or reached == 0
         if forgets:
             sink = LedgerSink(ledger)
     found = ids(ledger)

@@ -39,7 +39,7 @@ def test_after_kill_9_amid_ingestion_no_call_is_lost_and_none_is_there_twice(tmp
     for share in (0.1, 0.3, 0.6):
         ingest_until_killed(journal, path, beyond=int(writer.offset * share))
         ledger = DuckLedger.open(path)
-        committed = LedgerSink(ledger).durable
+        committed = LedgerSink(ledger).committed
         behind = len(Reader(journal, ToolCall).read(committed, 2**30).entries)
         rows = rows_by_id(ledger)
         ledger.close()
@@ -48,7 +48,7 @@ def test_after_kill_9_amid_ingestion_no_call_is_lost_and_none_is_there_twice(tmp
 
     ledger = DuckLedger.open(path)
     sink = LedgerSink(ledger)
-    sink.absorb(Reader(journal, ToolCall).read(sink.durable, 2**30))
+    sink.process(Reader(journal, ToolCall).read(sink.committed, 2**30))
     rows = rows_by_id(ledger)
     ledger.close()
     writer.close()

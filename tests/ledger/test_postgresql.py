@@ -16,7 +16,7 @@ from gateway.errors import LedgerUnavailableError, StartError
 from gateway.journal import Reader, Writer, journal_id
 from gateway.ledger import InterruptedQuestionError, Ledger, LedgerSink, open_ledger, postgres_driver, postgres_pool
 from gateway.ledger.queries import Query
-from gateway.observer.sinks import Pump
+from gateway.observer.sinks import SinkWorker
 from tests.databases import Cluster, cluster
 from tests.ledger.proxy import proxy
 from tests.ledger.records import batch, call
@@ -70,29 +70,29 @@ def mortal() -> Iterator[Cluster]:
         yield started
 
 
-def ingesting(ledger: Ledger, journal: Path) -> Pump:
-    pump = Pump(LedgerSink(ledger, journal_id=journal_id(journal)), Reader(journal, ToolCall), interval=0.02)
-    pump.start()
-    return pump
+def ingesting(ledger: Ledger, journal: Path) -> SinkWorker:
+    worker = SinkWorker(LedgerSink(ledger, journal_id=journal_id(journal)), Reader(journal, ToolCall), interval=0.02)
+    worker.start()
+    return worker
 
 
 @pytest.mark.parametrize("mode", ["fast", "immediate"])
 def test_a_restart_amid_ingestion_loses_nothing_and_doubles_nothing(mortal: Cluster, tmp_path: Path, mode: str) -> None:
     journal = tmp_path / "journal"
     ledger = open_ledger(mortal.database(), tmp_path)
-    traffic, pump = Traffic(journal), ingesting(ledger, journal)
+    traffic, worker = Traffic(journal), ingesting(ledger, journal)
     traffic.start()
     for _ in range(2):
         before = len(rows_by_id(ledger))
         wait_for(lambda before=before: len(rows_by_id(ledger)) > before + 50)  # type: ignore[misc]  # bound on purpose
         mortal.stop(mode)
-        wait_for(lambda: pump.failures_in_a_row >= 2)
+        wait_for(lambda: worker.failures_in_a_row >= 2)
         with pytest.raises(LedgerUnavailableError, match="does not answer"):
             rows_by_id(ledger)
         mortal.start()
     traffic.stop()
     wait_for(lambda: len(rows_by_id(ledger)) >= len(traffic.calls))
-    pump.stop(drain_seconds=10)
+    worker.stop(drain_seconds=10)
     assert rows_by_id(ledger) == dict.fromkeys(traffic.calls, 1)
     ledger.close()
 
@@ -112,18 +112,18 @@ def test_a_server_that_is_cut_off_without_a_word_is_noticed_and_loses_nothing(
     url = postgresql.database()
     with proxy(postgresql.port) as between:
         ledger = open_ledger(url.replace(str(postgresql.port), str(between.port)), tmp_path)
-        traffic, pump = Traffic(journal), ingesting(ledger, journal)
+        traffic, worker = Traffic(journal), ingesting(ledger, journal)
         traffic.start()
         for _ in range(3):
             before = len(rows_by_id(ledger))
             wait_for(lambda before=before: len(rows_by_id(ledger)) > before + 50)  # type: ignore[misc]  # bound
-            failures = pump.failures
+            failures = worker.failures
             between.silent.set()
-            wait_for(lambda failures=failures: pump.failures > failures)  # type: ignore[misc]  # bound
+            wait_for(lambda failures=failures: worker.failures > failures)  # type: ignore[misc]  # bound
             between.silent.clear()
         traffic.stop()
         wait_for(lambda: len(rows_by_id(ledger)) >= len(traffic.calls))
-        pump.stop(drain_seconds=10)
+        worker.stop(drain_seconds=10)
         assert rows_by_id(ledger) == dict.fromkeys(traffic.calls, 1)
         ledger.close()
 
@@ -133,12 +133,12 @@ def test_a_commit_that_goes_on_after_its_connection_was_lost_is_waited_for(postg
     ledger, lingering = open_ledger(url, tmp_path), open_ledger(url, tmp_path)
     sink, ghost = LedgerSink(ledger, journal_id="j"), LedgerSink(lingering, journal_id="j")
     unanswered = batch([call(call_id="a"), call(call_id="b")])
-    assert sink.durable == ghost.durable == {}
+    assert sink.committed == ghost.committed == {}
     refused: list[LedgerUnavailableError] = []
 
     def take() -> None:
         try:
-            sink.absorb(unanswered)
+            sink.process(unanswered)
         except LedgerUnavailableError as error:
             refused.append(error)
 
@@ -152,7 +152,7 @@ def test_a_commit_that_goes_on_after_its_connection_was_lost_is_waited_for(postg
         assert taking.is_alive(), "it did not wait for the claim"
     taking.join()
     assert len(refused) == 1
-    sink.absorb(unanswered)
+    sink.process(unanswered)
     assert rows_by_id(ledger) == {"a": 1, "b": 1}
     ledger.close()
     lingering.close()
@@ -176,7 +176,7 @@ def test_kill_9_amid_ingestion_loses_nothing_and_doubles_nothing(postgresql: Clu
     ledger = open_ledger(url, tmp_path)
     sink = LedgerSink(ledger, journal_id=journal_id(journal))
     assert 0 < len(rows_by_id(ledger)) < len(calls), "the kills came too late to be amid anything"
-    sink.absorb(Reader(journal, ToolCall).read(sink.durable, 2**30))
+    sink.process(Reader(journal, ToolCall).read(sink.committed, 2**30))
     assert rows_by_id(ledger) == {record.call_id: 1 for record in calls}
     ledger.close()
 
@@ -186,10 +186,10 @@ def test_replicas_share_a_ledger_and_keep_their_places_apart(postgresql: Cluster
     ledgers = [open_ledger(url, tmp_path) for _ in range(2)]
     sinks = [LedgerSink(ledger, journal_id=name) for ledger, name in zip(ledgers, "ab", strict=True)]
     for sink, name in zip(sinks, "ab", strict=True):  # writers of the same name, as two hosts may have
-        sink.absorb(batch([call(call_id=f"{name}{i}") for i in range(3)], others={f"old-{name}": 5}))
+        sink.process(batch([call(call_id=f"{name}{i}") for i in range(3)], others={f"old-{name}": 5}))
     for sink in sinks:
-        sink.absorb(batch([call(call_id=f"late-{sink._journal_id}")], start=30))
-    assert [dict(sink.durable) for sink in sinks] == [{"w1": 40}, {"w1": 40}]
+        sink.process(batch([call(call_id=f"late-{sink._journal_id}")], start=30))
+    assert [dict(sink.committed) for sink in sinks] == [{"w1": 40}, {"w1": 40}]
     assert sorted(rows_by_id(ledgers[0])) == ["a0", "a1", "a2", "b0", "b1", "b2", "late-a", "late-b"]
     for ledger in ledgers:
         ledger.close()
@@ -212,7 +212,7 @@ def test_each_month_has_a_partition_though_replicas_make_it_at_once(postgresql: 
 
     def write(number: int) -> None:
         barrier.wait()
-        LedgerSink(ledgers[number], journal_id=str(number)).absorb(batch([call(timestamp_ns=ns) for ns in months]))
+        LedgerSink(ledgers[number], journal_id=str(number)).process(batch([call(timestamp_ns=ns) for ns in months]))
 
     threads = [threading.Thread(target=write, args=(number,)) for number in range(len(ledgers))]
     for thread in threads:
@@ -247,9 +247,9 @@ def test_a_server_that_is_away_at_the_start_is_found_later(mortal: Cluster, tmp_
     ledger = open_ledger(url, tmp_path)
     sink = LedgerSink(ledger)
     with pytest.raises(LedgerUnavailableError, match="does not answer"):
-        sink.absorb(batch([call(call_id="a")]))
+        sink.process(batch([call(call_id="a")]))
     mortal.start()
-    sink.absorb(batch([call(call_id="a")]))
+    sink.process(batch([call(call_id="a")]))
     assert rows_by_id(ledger) == {"a": 1}
     ledger.close()
 

@@ -187,7 +187,7 @@ def test_calls_are_taken_in_while_others_are_deleted_and_neither_fails(ledger: L
         try:
             for i in range(40):
                 calls = [call(timestamp_ns=NOVEMBER + 9 * DAY_NS + 50 * i + j) for j in range(50)]
-                sink.absorb(batch(calls, start=500 * i))
+                sink.process(batch(calls, start=500 * i))
         except Exception as error:  # noqa: BLE001 - whatever it is, the test must know
             failures.append(error)
 

@@ -80,11 +80,11 @@ def batch(*events: Event, start: int = 0, lag_bytes: int = 0) -> Batch:
 
 
 def read_all(sink: MetricsSink, reader: Reader, max_bytes: int = 2**20) -> None:
-    """Pump the journal into the sink from where the sink says that it is, until there is no more."""
-    positions = dict(sink.durable)
+    """SinkWorker the journal into the sink from where the sink says that it is, until there is no more."""
+    positions = dict(sink.committed)
     while True:
         found = reader.read(positions, max_bytes)
-        sink.absorb(found)
+        sink.process(found)
         positions = found.positions
         if found.lag_bytes == 0:
             return

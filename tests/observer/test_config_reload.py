@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from gateway.config import Config, load
-from gateway.observer.config_reload import Reloading
+from gateway.observer.config_reload import ConfigReloader
 
 RESTART = "the change of 'listen' needs a restart"
 BEFORE = "listen: 127.0.0.1:1"
@@ -28,14 +28,14 @@ def remove(path: Path) -> None:
 
 
 @asynccontextmanager
-async def following(path: Path, subscriber: Callable[[Config], None]) -> AsyncIterator[Reloading]:
+async def following(path: Path, subscriber: Callable[[Config], None]) -> AsyncIterator[ConfigReloader]:
     """Changes of the file are taken over; they are seen from the start, whenever the watch begins."""
     write(path, BEFORE)
-    reloading = Reloading(load(path), [subscriber])
-    task = asyncio.ensure_future(reloading.follow(path))
+    reloader = ConfigReloader(load(path), [subscriber])
+    task = asyncio.ensure_future(reloader.follow(path))
     try:
         async with asyncio.timeout(30):
-            yield reloading
+            yield reloader
     finally:
         task.cancel()
 

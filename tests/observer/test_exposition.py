@@ -16,11 +16,11 @@ from gateway.config import Config, Metrics
 from gateway.journal import Reader
 from gateway.ledger.totals import Totals
 from gateway.observer import signals
-from gateway.observer.config_reload import Reloading
+from gateway.observer.config_reload import ConfigReloader
 from gateway.observer.exposition import exposition
 from gateway.observer.metrics import MetricsSink
 from gateway.observer.self_metrics import internals_collector
-from gateway.observer.sinks import Pump
+from gateway.observer.sinks import SinkWorker
 from tests.observer.counting import NOW, Clock, batch, beat, call, configuration, operation, sink_at
 
 OPENMETRICS = "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,*/*;q=0.1"
@@ -38,7 +38,7 @@ def full_sink(folder: Path) -> MetricsSink:
     sink = sink_at(folder, clock, usage=lambda: {"engineering": Totals(used=1)})
     sink.configure(configuration(name='Alice "A\\B"\nCursor'))
     up = {"up": True, "last_success_ns": clock.ns, "tools": 1}
-    sink.absorb(
+    sink.process(
         batch(
             call(),
             call(1, timestamp_ns=clock.ns + 10**9),
@@ -56,8 +56,10 @@ def full_registry(folder: Path) -> CollectorRegistry:
     sink = full_sink(folder)
     registry = CollectorRegistry()
     registry.register(sink.collector)
-    pumps = [Pump(sink, Reader(folder / "journal"), interval=1.0)]
-    registry.register(internals_collector(pumps, Reloading(Config(), []), lambda: {"relay": 0.0}, version=__version__))
+    workers = [SinkWorker(sink, Reader(folder / "journal"), interval=1.0)]
+    registry.register(
+        internals_collector(workers, ConfigReloader(Config(), []), lambda: {"relay": 0.0}, version=__version__)
+    )
     ProcessCollector(registry=registry)
     return registry
 
@@ -126,7 +128,7 @@ def test_each_bucket_of_a_calls_duration_has_the_newest_trace_in_openmetrics_onl
 
 def test_a_newborn_histogram_has_no_exemplar(tmp_path: Path) -> None:
     sink = MetricsSink(tmp_path / "newborn", Metrics(), clock=Clock())
-    sink.absorb(batch(call()))
+    sink.process(batch(call()))
     registry = CollectorRegistry()
     registry.register(sink.collector)
 

@@ -7,8 +7,8 @@ import pytest
 
 from gateway.calls import CallStart, ToolCall
 from gateway.journal import Batch, Janitor, Reader, Writer
-from gateway.observer.maintenance import Upkeep
-from gateway.observer.sinks import Pump
+from gateway.observer.maintenance import JournalMaintenance
+from gateway.observer.sinks import SinkWorker
 
 
 class Stubborn:
@@ -17,15 +17,15 @@ class Stubborn:
     def __init__(self, *, takes: bool) -> None:
         self.name = "stubborn"
         self._takes = takes
-        self._durable: Mapping[str, int] = {}
+        self._committed: Mapping[str, int] = {}
 
     @property
-    def durable(self) -> Mapping[str, int]:
-        return self._durable
+    def committed(self) -> Mapping[str, int]:
+        return self._committed
 
-    def absorb(self, batch: Batch) -> None:
+    def process(self, batch: Batch) -> None:
         if self._takes:
-            self._durable = batch.positions
+            self._committed = batch.positions
 
 
 @pytest.fixture
@@ -69,57 +69,57 @@ async def until(condition: Callable[[], object]) -> None:
             await asyncio.sleep(0.005)
 
 
-async def keep(upkeep: Upkeep, pump: Pump, condition: Callable[[], object]) -> asyncio.Event:
-    """Run until the condition holds, or the upkeep stops the process."""
+async def keep(maintenance: JournalMaintenance, worker: SinkWorker, condition: Callable[[], object]) -> asyncio.Event:
+    """Run until the condition holds, or the maintenance stops the process."""
     stop = asyncio.Event()
     async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(upkeep.run(stop, interval=0.005))
+        tasks.create_task(maintenance.run(stop, interval=0.005))
         await until(lambda: stop.is_set() or condition())
         asked = stop.is_set()
         stop.set()
-    pump.stop(drain_seconds=0)
+    worker.stop(drain_seconds=0)
     return stop if asked else asyncio.Event()
 
 
 async def test_what_every_sink_has_read_is_deleted_and_nothing_is_lost(root: Path, writer: Writer) -> None:
-    pump = Pump(Stubborn(takes=True), Reader(root, ToolCall), interval=0.005)
-    pump.start()
-    await until(lambda: pump.sink.durable == {writer.writer_id: writer.offset})
-    upkeep = Upkeep(Janitor(root, retain_seconds=0), [pump])
+    worker = SinkWorker(Stubborn(takes=True), Reader(root, ToolCall), interval=0.005)
+    worker.start()
+    await until(lambda: worker.sink.committed == {writer.writer_id: writer.offset})
+    maintenance = JournalMaintenance(Janitor(root, retain_seconds=0), [worker])
 
-    await keep(upkeep, pump, lambda: lines(root) < 100)
+    await keep(maintenance, worker, lambda: lines(root) < 100)
 
-    assert upkeep.dropped == {}
+    assert maintenance.dropped == {}
 
 
 @pytest.mark.usefixtures("writer")
 async def test_what_a_sink_lost_because_the_journal_was_full_is_counted(root: Path) -> None:
-    pump = Pump(Stubborn(takes=False), Reader(root, ToolCall), interval=0.005)
-    pump.start()
-    upkeep = Upkeep(Janitor(root, max_bytes=8192), [pump])
+    worker = SinkWorker(Stubborn(takes=False), Reader(root, ToolCall), interval=0.005)
+    worker.start()
+    maintenance = JournalMaintenance(Janitor(root, max_bytes=8192), [worker])
 
-    await keep(upkeep, pump, lambda: upkeep.dropped)
+    await keep(maintenance, worker, lambda: maintenance.dropped)
 
-    assert upkeep.dropped["stubborn"] == 100 - lines(root) > 0
+    assert maintenance.dropped["stubborn"] == 100 - lines(root) > 0
 
 
 @pytest.mark.usefixtures("writer")
 async def test_a_sink_that_was_away_for_long_gets_to_read_before_a_full_journal_is_cut(root: Path) -> None:
-    pump = Pump(Stubborn(takes=True), Reader(root, ToolCall), interval=0.005)
-    upkeep = Upkeep(Janitor(root, max_bytes=8192), [pump])
-    pump.start()
+    worker = SinkWorker(Stubborn(takes=True), Reader(root, ToolCall), interval=0.005)
+    maintenance = JournalMaintenance(Janitor(root, max_bytes=8192), [worker])
+    worker.start()
 
-    await keep(upkeep, pump, lambda: lines(root) < 100)
+    await keep(maintenance, worker, lambda: lines(root) < 100)
 
-    assert upkeep.dropped == {}
+    assert maintenance.dropped == {}
 
 
 async def test_the_calls_of_a_relay_that_dies_are_closed(root: Path, writer: Writer) -> None:
     writer.append(CallStart(**{name: getattr(call(100), name) for name in CallStart.__struct_fields__}))
     dead = root / writer.writer_id
-    pump = Pump(Stubborn(takes=True), Reader(root, ToolCall), interval=0.005)
-    pump.start()
-    upkeep = Upkeep(Janitor(root), [pump])
+    worker = SinkWorker(Stubborn(takes=True), Reader(root, ToolCall), interval=0.005)
+    worker.start()
+    maintenance = JournalMaintenance(Janitor(root), [worker])
     assert lines(root) == 101
 
     copy = root / dead.name.replace("relay-0", "relay-1")
@@ -127,7 +127,7 @@ async def test_the_calls_of_a_relay_that_dies_are_closed(root: Path, writer: Wri
     last = max(dead.glob("*.jsonl"))
     (copy / last.name).write_bytes(last.read_bytes())
     before = lines(root)
-    await keep(upkeep, pump, lambda: lines(root) > before)
+    await keep(maintenance, worker, lambda: lines(root) > before)
 
     assert b'"gateway_error"' in (copy / last.name).read_bytes()
     assert b'"gateway_error"' not in last.read_bytes()
@@ -135,11 +135,11 @@ async def test_the_calls_of_a_relay_that_dies_are_closed(root: Path, writer: Wri
 
 @pytest.mark.usefixtures("writer")
 async def test_a_sink_whose_thread_has_ended_stops_the_observer(root: Path) -> None:
-    pump = Pump(Stubborn(takes=True), Reader(root, ToolCall), interval=0.005)
-    pump.start()
-    pump.stop(drain_seconds=5)
+    worker = SinkWorker(Stubborn(takes=True), Reader(root, ToolCall), interval=0.005)
+    worker.start()
+    worker.stop(drain_seconds=5)
 
-    stop = await keep(Upkeep(Janitor(root), [pump]), pump, lambda: False)
+    stop = await keep(JournalMaintenance(Janitor(root), [worker]), worker, lambda: False)
 
     assert stop.is_set()
 
@@ -157,10 +157,10 @@ class FullDisk(Janitor):
 @pytest.mark.usefixtures("writer")
 async def test_upkeep_goes_on_after_a_disk_error(root: Path, caplog: pytest.LogCaptureFixture) -> None:
     janitor = FullDisk(root)
-    pump = Pump(Stubborn(takes=True), Reader(root, ToolCall), interval=0.005)
-    pump.start()
+    worker = SinkWorker(Stubborn(takes=True), Reader(root, ToolCall), interval=0.005)
+    worker.start()
 
-    stop = await keep(Upkeep(janitor, [pump]), pump, lambda: janitor.rounds >= 3)
+    stop = await keep(JournalMaintenance(janitor, [worker]), worker, lambda: janitor.rounds >= 3)
 
     assert not stop.is_set()
     assert "the journal cannot be kept in order: [Errno 28] No space left on device: 'x.jsonl'" in caplog.text
@@ -168,9 +168,9 @@ async def test_upkeep_goes_on_after_a_disk_error(root: Path, caplog: pytest.LogC
 
 @pytest.mark.usefixtures("writer")
 async def test_what_has_been_read_is_deleted_though_the_disk_is_too_full_to_close_a_writer(root: Path) -> None:
-    pump = Pump(Stubborn(takes=True), Reader(root, ToolCall), interval=0.005)
-    pump.start()
+    worker = SinkWorker(Stubborn(takes=True), Reader(root, ToolCall), interval=0.005)
+    worker.start()
 
-    await keep(Upkeep(FullDisk(root, retain_seconds=0), [pump]), pump, lambda: lines(root) < 100)
+    await keep(JournalMaintenance(FullDisk(root, retain_seconds=0), [worker]), worker, lambda: lines(root) < 100)
 
     assert lines(root) < 100

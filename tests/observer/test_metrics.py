@@ -116,7 +116,7 @@ def some_call(draw: st.DrawFn) -> ToolCall:
 def test_every_sample_is_what_a_plain_fold_of_the_calls_gives(calls: list[ToolCall]) -> None:
     with TemporaryDirectory() as folder:
         sink = sink_at(Path(folder), Clock())
-        sink.absorb(batch(*calls))
+        sink.process(batch(*calls))
 
         exposed = of_calls(samples(sink))
     expected = {key: pytest.approx(number) for key, number in PlainFold(calls).samples.items()}
@@ -125,7 +125,7 @@ def test_every_sample_is_what_a_plain_fold_of_the_calls_gives(calls: list[ToolCa
 
 def test_a_call_that_the_gateway_refused_is_counted_and_is_no_operation_of_a_client(tmp_path: Path) -> None:
     sink = sink_at(tmp_path, Clock())
-    sink.absorb(batch(call(status="error", error_type=ErrorType.RATE_LIMITED, **NOT_UPSTREAM)))
+    sink.process(batch(call(status="error", error_type=ErrorType.RATE_LIMITED, **NOT_UPSTREAM)))
 
     assert value(sink, "mcp_gateway_tool_calls_total", error_type="rate_limited") == 1
     assert value(sink, "mcp_server_operation_duration_seconds_count", error_type="rate_limited") == 1
@@ -135,7 +135,7 @@ def test_a_call_that_the_gateway_refused_is_counted_and_is_no_operation_of_a_cli
 def test_operations_are_counted_by_side_method_error_and_transport(tmp_path: Path) -> None:
     sink = sink_at(tmp_path, Clock())
     failed = operation(side="client", server_slug="github", error_type="upstream_timeout", transport="stdio")
-    sink.absorb(batch(operation(), operation(), operation(method="initialize"), failed))
+    sink.process(batch(operation(), operation(), operation(method="initialize"), failed))
 
     nothing = {"gen_ai_tool_name": "", "error_type": "", "network_transport": "tcp"}
     listed, initialized = named(sink, "mcp_server_operation_duration_seconds_count")
@@ -149,7 +149,7 @@ def test_operations_are_counted_by_side_method_error_and_transport(tmp_path: Pat
 def test_what_heartbeats_count_is_added_up(tmp_path: Path) -> None:
     clock = Clock()
     sink = sink_at(tmp_path, clock)
-    sink.absorb(
+    sink.process(
         batch(
             beat(clock, rejected={"unauthorized": 2, "too_large": 1}, usage_unknown={"lab": {"refused": 1}}),
             beat(clock, pid=2, rejected={"unauthorized": 3}, dropped=4),
@@ -168,7 +168,7 @@ def test_what_heartbeats_count_is_added_up(tmp_path: Path) -> None:
 def test_a_token_was_last_used_by_its_newest_request_whatever_its_kind_and_order(tmp_path: Path) -> None:
     sink = sink_at(tmp_path, Clock(), Metrics())
     later = int((NOW + 7) * 1e9)
-    sink.absorb(batch(operation(token_id="alice", timestamp_ns=later), call(), call(token_id="bob"), operation()))
+    sink.process(batch(operation(token_id="alice", timestamp_ns=later), call(), call(token_id="bob"), operation()))
 
     last_used = named(sink, "mcp_gateway_token_last_used_timestamp_seconds")
     assert sorted((labels["token"], number) for labels, number in last_used) == [("alice", NOW + 7), ("bob", NOW)]
@@ -176,18 +176,18 @@ def test_a_token_was_last_used_by_its_newest_request_whatever_its_kind_and_order
 
 def test_a_batch_that_comes_again_changes_nothing(tmp_path: Path) -> None:
     sink = sink_at(tmp_path, Clock())
-    sink.absorb(batch(call(), call()))
-    sink.absorb(batch(call(), call()))
-    sink.absorb(batch(call(), call(), call()))
+    sink.process(batch(call(), call()))
+    sink.process(batch(call(), call()))
+    sink.process(batch(call(), call(), call()))
 
     assert value(sink, "mcp_gateway_tool_calls_total") == 3
 
 
 def test_an_older_batch_that_comes_again_makes_nothing_count_twice(tmp_path: Path) -> None:
     sink = sink_at(tmp_path, Clock())
-    sink.absorb(batch(call(), call()))
-    sink.absorb(batch(call()))
-    sink.absorb(batch(call(), call(), call()))
+    sink.process(batch(call(), call()))
+    sink.process(batch(call()))
+    sink.process(batch(call(), call(), call()))
 
     assert value(sink, "mcp_gateway_tool_calls_total") == 3
 
@@ -197,10 +197,10 @@ def test_more_combinations_of_labels_than_are_kept_at_hand_count_as_well(
 ) -> None:
     monkeypatch.setattr(call_metrics, "MAX_ROUTES", 2)
     sink = sink_at(tmp_path, Clock())
-    sink.absorb(batch(*(call(tool_name=f"tool{i % 5}") for i in range(20))))
+    sink.process(batch(*(call(tool_name=f"tool{i % 5}") for i in range(20))))
 
     assert sorted(number for _, number in named(sink, "mcp_gateway_tool_calls_total")) == [4] * 5
-    assert len(sink._fold._routes) <= 2
+    assert len(sink._call_metrics._routes) <= 2
 
 
 # -- newborn series
@@ -209,9 +209,9 @@ def test_more_combinations_of_labels_than_are_kept_at_hand_count_as_well(
 def test_a_newborn_series_is_0_until_the_birth_interval_has_passed_and_has_its_whole_value_then(tmp_path: Path) -> None:
     clock = Clock()
     sink = sink_at(tmp_path, clock, Metrics(birth_interval=10))
-    sink.absorb(batch(call()))
+    sink.process(batch(call()))
     clock.now += 9.9
-    sink.absorb(batch(call(1), start=100))
+    sink.process(batch(call(1), start=100))
     newborn = of_calls(samples(sink))
     clock.now += 0.1
     grown = of_calls(samples(sink))
@@ -224,9 +224,9 @@ def test_a_newborn_series_is_0_until_the_birth_interval_has_passed_and_has_its_w
 def test_only_the_series_that_is_new_is_newborn(tmp_path: Path) -> None:
     clock = Clock()
     sink = sink_at(tmp_path, clock, Metrics(birth_interval=10))
-    sink.absorb(batch(call()))
+    sink.process(batch(call()))
     clock.now += 10
-    sink.absorb(batch(call(1), call(2, token_id="bob"), start=100))
+    sink.process(batch(call(1), call(2, token_id="bob"), start=100))
 
     assert value(sink, "mcp_gateway_tool_calls_total", token="alice") == 2
     assert value(sink, "mcp_gateway_tool_calls_total", token="bob") == 0
@@ -235,7 +235,7 @@ def test_only_the_series_that_is_new_is_newborn(tmp_path: Path) -> None:
 def test_a_clock_that_is_set_back_makes_no_grown_series_newborn(tmp_path: Path) -> None:
     clock = Clock()
     sink = sink_at(tmp_path, clock, Metrics(birth_interval=10))
-    sink.absorb(batch(call()))
+    sink.process(batch(call()))
     clock.now += 10
     assert value(sink, "mcp_gateway_tool_calls_total") == 1
     clock.now -= 5
@@ -246,7 +246,7 @@ def test_a_clock_that_is_set_back_makes_no_grown_series_newborn(tmp_path: Path) 
 def test_a_clock_that_is_set_back_by_an_hour_keeps_no_series_at_0_for_an_hour(tmp_path: Path) -> None:
     clock = Clock()
     sink = sink_at(tmp_path, clock, Metrics(birth_interval=10))
-    sink.absorb(batch(call()))
+    sink.process(batch(call()))
     clock.now -= 3600
 
     assert value(sink, "mcp_gateway_tool_calls_total") == 1
@@ -261,7 +261,7 @@ def spilled(sink_samples: list[tuple[dict[str, str], float]]) -> dict[str, float
 
 def test_over_the_budget_the_token_becomes_other_then_the_tool_and_no_call_is_left_out(tmp_path: Path) -> None:
     sink = sink_at(tmp_path, Clock(), Metrics(birth_interval=0, max_series=3))
-    sink.absorb(batch(*(call(token_id=f"t{i}", tool_name=f"tool{i}") for i in range(5))))
+    sink.process(batch(*(call(token_id=f"t{i}", tool_name=f"tool{i}") for i in range(5))))
 
     calls = {
         (labels["token"], labels["tool"]): number for labels, number in named(sink, "mcp_gateway_tool_calls_total")
@@ -280,7 +280,7 @@ def test_a_budget_changes_no_sum(calls: list[ToolCall], max_series: int, label_s
     within = Metrics(birth_interval=0, max_series=max_series, max_duration_label_sets=label_sets)
     with TemporaryDirectory() as folder:
         sink = sink_at(Path(folder), Clock(), within)
-        sink.absorb(batch(*calls))
+        sink.process(batch(*calls))
 
         exposed = of_calls(samples(sink))
 
@@ -297,14 +297,14 @@ def test_a_budget_changes_no_sum(calls: list[ToolCall], max_series: int, label_s
 
 def test_each_call_over_a_metrics_budget_is_counted_once_for_the_metric(tmp_path: Path) -> None:
     sink = sink_at(tmp_path, Clock(), Metrics(birth_interval=0, max_duration_label_sets=2))
-    sink.absorb(batch(call(), *(call(token_id=token) for token in ("bob", "carol", "bob"))))
+    sink.process(batch(call(), *(call(token_id=token) for token in ("bob", "carol", "bob"))))
 
     assert spilled(named(sink, "mcp_gateway_series_overflow_total")) == {"mcp_gateway_tool_call_duration_seconds": 3}
 
 
 def test_a_call_with_many_phases_over_the_budget_is_counted_once(tmp_path: Path) -> None:
     sink = sink_at(tmp_path, Clock(), Metrics(birth_interval=0, max_series=20 * 8))
-    sink.absorb(batch(call(), call(server_slug="jira"), call(server_slug="jira")))
+    sink.process(batch(call(), call(server_slug="jira"), call(server_slug="jira")))
 
     phases = named(sink, "mcp_gateway_phase_duration_seconds_count")
     assert sum(number for _, number in phases) == 21
@@ -315,7 +315,7 @@ def test_a_call_with_many_phases_over_the_budget_is_counted_once(tmp_path: Path)
 
 def test_an_operation_over_the_budget_is_counted_once_for_the_metric(tmp_path: Path) -> None:
     sink = sink_at(tmp_path, Clock(), Metrics(birth_interval=0, max_series=17))
-    sink.absorb(batch(operation(), operation(), operation(side="client")))
+    sink.process(batch(operation(), operation(), operation(side="client")))
 
     assert spilled(named(sink, "mcp_gateway_series_overflow_total")) == {
         "mcp_server_operation_duration_seconds": 2,
@@ -346,7 +346,7 @@ def test_what_counts_overflow_and_loss_is_there_from_the_start(tmp_path: Path) -
 def test_a_token_that_is_renamed_breaks_no_series(tmp_path: Path) -> None:
     sink = sink_at(tmp_path, Clock())
     sink.configure(configuration())
-    sink.absorb(batch(call()))
+    sink.process(batch(call()))
     before = of_calls(samples(sink))
 
     sink.configure(configuration(name="Alice Claude"))
@@ -358,7 +358,7 @@ def test_a_token_that_is_renamed_breaks_no_series(tmp_path: Path) -> None:
 def test_a_token_that_is_removed_keeps_its_series(tmp_path: Path) -> None:
     sink = sink_at(tmp_path, Clock())
     sink.configure(configuration())
-    sink.absorb(batch(call()))
+    sink.process(batch(call()))
 
     sink.configure(configuration(id="bob"))
 

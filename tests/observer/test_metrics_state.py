@@ -51,7 +51,7 @@ def test_a_sink_that_is_killed_counts_every_call_once_when_it_is_back(
             killed.save()
         found = journal.read(positions, max_bytes=4000)
         assert found.entries
-        killed.absorb(found)
+        killed.process(found)
         positions = found.positions
     if absorbed_after_the_save == 0:
         killed.save()
@@ -65,47 +65,47 @@ def test_a_sink_that_is_killed_counts_every_call_once_when_it_is_back(
 
 def test_without_a_kill_nothing_is_read_again(tmp_path: Path) -> None:
     first = sink_at(tmp_path, Clock(), save_interval=NEVER)
-    first.absorb(batch(call(), call()))
+    first.process(batch(call(), call()))
     first.close()
 
     second = sink_at(tmp_path, Clock())
-    second.absorb(batch(call(2), start=200))
+    second.process(batch(call(2), start=200))
 
     assert value(second, "mcp_gateway_tool_calls_total") == 3
 
 
-def test_durable_is_what_is_saved_and_it_is_saved_at_the_interval(tmp_path: Path) -> None:
+def test_committed_is_what_is_saved_and_it_is_saved_at_the_interval(tmp_path: Path) -> None:
     clock = Clock()
     sink = sink_at(tmp_path, clock, save_interval=5)
-    sink.absorb(batch(call()))
-    assert sink.durable == {}
+    sink.process(batch(call()))
+    assert sink.committed == {}
 
     clock.now += 5
-    sink.absorb(batch(call(1), start=100))
+    sink.process(batch(call(1), start=100))
 
-    assert sink.durable == {"w": 200}
-    assert sink_at(tmp_path, clock).durable == {"w": 200}
+    assert sink.committed == {"w": 200}
+    assert sink_at(tmp_path, clock).committed == {"w": 200}
 
 
 def test_a_clock_that_is_set_back_stops_no_saving(tmp_path: Path) -> None:
     clock = Clock()
     sink = sink_at(tmp_path, clock, save_interval=5)
     clock.now -= 3600
-    sink.absorb(batch(call()))
+    sink.process(batch(call()))
 
-    assert sink.durable == {"w": 100}
+    assert sink.committed == {"w": 100}
 
 
 def test_a_series_that_was_newborn_when_its_process_ended_is_newborn_again(tmp_path: Path) -> None:
     clock = Clock()
     ended = sink_at(tmp_path, clock, TEN, save_interval=5)
-    ended.absorb(batch(call()))
+    ended.process(batch(call()))
     clock.now += 8
-    ended.absorb(batch(start=100))
+    ended.process(batch(start=100))
     ended.close()
     clock.now += 12
     again = sink_at(tmp_path, clock, TEN)
-    again.absorb(batch(start=100))
+    again.process(batch(start=100))
     first = value(again, "mcp_gateway_tool_calls_total")
     clock.now += 10
 
@@ -115,25 +115,25 @@ def test_a_series_that_was_newborn_when_its_process_ended_is_newborn_again(tmp_p
 def test_a_series_is_saved_before_it_is_grown_however_short_the_birth_interval(tmp_path: Path) -> None:
     clock = Clock()
     sink = sink_at(tmp_path, clock, Metrics(birth_interval=2), save_interval=5)
-    sink.absorb(batch(call()))
+    sink.process(batch(call()))
     clock.now += 1
-    sink.absorb(batch(start=100))
+    sink.process(batch(start=100))
 
-    assert sink.durable == {"w": 100}
+    assert sink.committed == {"w": 100}
 
 
 def test_what_is_exposed_never_goes_back_while_the_journal_is_read_again(tmp_path: Path) -> None:
     killed = sink_at(tmp_path, Clock(), save_interval=NEVER)
-    killed.absorb(batch(call()))
+    killed.process(batch(call()))
     killed.save()
-    killed.absorb(batch(call(1), call(2), start=100))
+    killed.process(batch(call(1), call(2), start=100))
     assert value(killed, "mcp_gateway_tool_calls_total") == 3
 
     again = sink_at(tmp_path, Clock())
     restored = value(again, "mcp_gateway_tool_calls_total")
-    again.absorb(batch(call(1), start=100, lag_bytes=100))
+    again.process(batch(call(1), start=100, lag_bytes=100))
     half_way = value(again, "mcp_gateway_tool_calls_total")
-    again.absorb(batch(call(2), start=200))
+    again.process(batch(call(2), start=200))
 
     assert (restored, half_way) == (None, None)
     assert value(again, "mcp_gateway_tool_calls_total") == 3
@@ -142,11 +142,11 @@ def test_what_is_exposed_never_goes_back_while_the_journal_is_read_again(tmp_pat
 def test_a_sink_that_cannot_catch_up_is_exposed_all_the_same(tmp_path: Path) -> None:
     clock = Clock()
     killed = sink_at(tmp_path, clock)
-    killed.absorb(batch(call()))
+    killed.process(batch(call()))
     killed.save()
 
     again = sink_at(tmp_path, clock)
-    again.absorb(batch(call(1), start=100, lag_bytes=10**9))
+    again.process(batch(call(1), start=100, lag_bytes=10**9))
     clock.now += 30
 
     assert value(again, "mcp_gateway_tool_calls_total") == 2
@@ -158,13 +158,13 @@ def test_a_sink_that_cannot_catch_up_is_exposed_all_the_same(tmp_path: Path) -> 
 def test_a_series_that_is_grown_is_not_born_again(tmp_path: Path) -> None:
     clock = Clock()
     first = sink_at(tmp_path, clock, TEN)
-    first.absorb(batch(call()))
+    first.process(batch(call()))
     clock.now += 10
     assert value(first, "mcp_gateway_tool_calls_total") == 1
     first.close()
 
     second = sink_at(tmp_path, clock, TEN)
-    second.absorb(batch(start=100))
+    second.process(batch(start=100))
 
     assert value(second, "mcp_gateway_tool_calls_total") == 1
 
@@ -172,14 +172,14 @@ def test_a_series_that_is_grown_is_not_born_again(tmp_path: Path) -> None:
 def test_a_newborn_series_that_may_have_been_seen_grown_after_the_last_save_is_not_born_again(tmp_path: Path) -> None:
     clock = Clock()
     killed = sink_at(tmp_path, clock, TEN, save_interval=5)
-    killed.absorb(batch(call()))
+    killed.process(batch(call()))
     clock.now += 6
     killed.save()
     clock.now += 4
     assert value(killed, "mcp_gateway_tool_calls_total") == 1
 
     again = sink_at(tmp_path, clock, TEN)
-    again.absorb(batch(start=100))
+    again.process(batch(start=100))
 
     assert value(again, "mcp_gateway_tool_calls_total") == 1
 
@@ -187,13 +187,13 @@ def test_a_newborn_series_that_may_have_been_seen_grown_after_the_last_save_is_n
 def test_a_newborn_series_that_nobody_can_have_seen_grown_is_born_again_after_the_pause(tmp_path: Path) -> None:
     clock = Clock()
     closed = sink_at(tmp_path, clock, TEN)
-    closed.absorb(batch(call()))
+    closed.process(batch(call()))
     clock.now += 9
     closed.close()
     clock.now += 3600
 
     again = sink_at(tmp_path, clock, TEN)
-    again.absorb(batch(start=100))
+    again.process(batch(start=100))
     newborn = value(again, "mcp_gateway_tool_calls_total")
     clock.now += 10
 
@@ -208,12 +208,14 @@ def test_everything_that_was_counted_is_kept(tmp_path: Path) -> None:
     clock = Clock()
     within = Metrics(birth_interval=0, max_series=2)
     first = sink_at(tmp_path, clock, within)
-    first.absorb(batch(call(), call(token_id="bob"), call(token_id="carol"), beat(clock, rejected={"x": 2}, dropped=1)))
+    first.process(
+        batch(call(), call(token_id="bob"), call(token_id="carol"), beat(clock, rejected={"x": 2}, dropped=1))
+    )
     before = {key: number for key, number in samples(first).items() if key[0] != "mcp_gateway_event_loop_lag_seconds"}
     first.close()
 
     second = sink_at(tmp_path, clock, within)
-    second.absorb(batch(start=400))
+    second.process(batch(start=400))
 
     assert samples(second) == before
     assert value(second, "mcp_gateway_series_overflow_total", metric="mcp_gateway_tool_calls_total") == 2
@@ -221,11 +223,11 @@ def test_everything_that_was_counted_is_kept(tmp_path: Path) -> None:
 
 def test_exemplars_are_kept(tmp_path: Path) -> None:
     first = sink_at(tmp_path, Clock())
-    first.absorb(batch(call(41)))
+    first.process(batch(call(41)))
     first.close()
 
     second = sink_at(tmp_path, Clock())
-    second.absorb(batch(start=100))
+    second.process(batch(start=100))
 
     assert exemplars(second)
     assert exemplars(second) == exemplars(first)
@@ -234,14 +236,14 @@ def test_exemplars_are_kept(tmp_path: Path) -> None:
 
 def test_a_state_of_a_version_without_these_exemplars_is_taken_over(tmp_path: Path) -> None:
     first = sink_at(tmp_path, Clock())
-    first.absorb(batch(call(41)))
-    for histograms in first._fold.histograms.values():
+    first.process(batch(call(41)))
+    for histograms in first._call_metrics.histograms.values():
         for series in histograms.series.values():
             series.exemplars = []
     first.close()
 
     second = sink_at(tmp_path, Clock())
-    second.absorb(batch(call(42), start=100))
+    second.process(batch(call(42), start=100))
 
     assert value(second, "mcp_gateway_overhead_seconds_count") == 2
     assert {exemplar.labels["trace_id"] for exemplar in exemplars(second)} == {f"{43:032x}"}
@@ -261,7 +263,7 @@ def test_a_state_that_cannot_be_decoded_is_set_aside_said_and_counted(
 
     sink = sink_at(tmp_path, Clock())
 
-    assert sink.durable == {}
+    assert sink.committed == {}
     assert (tmp_path / "metrics.state.corrupt").read_bytes() == content
     assert not (tmp_path / "metrics.state").exists()
     assert "the counters begin anew" in caplog.text
@@ -270,11 +272,11 @@ def test_a_state_that_cannot_be_decoded_is_set_aside_said_and_counted(
 
 def test_the_state_of_another_version_is_set_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = sink_at(tmp_path, Clock())
-    first.absorb(batch(call()))
+    first.process(batch(call()))
     first.close()
     monkeypatch.setattr(metrics_state, "VERSION", metrics_state.VERSION + 1)
 
-    assert sink_at(tmp_path, Clock()).durable == {}
+    assert sink_at(tmp_path, Clock()).committed == {}
     assert (tmp_path / "metrics.state.corrupt").exists()
 
 
@@ -295,23 +297,23 @@ def test_a_disk_that_refuses_the_state_is_said_once_and_the_journal_stays_unread
     (tmp_path / "metrics.state.draft").mkdir()
     for i in range(3):
         clock.now += 5
-        sink.absorb(batch(call(i), start=100 * i))
+        sink.process(batch(call(i), start=100 * i))
 
-    assert sink.durable == {}
+    assert sink.committed == {}
     assert caplog.text.count("cannot be saved") == 1
     assert value(sink, "mcp_gateway_tool_calls_total") == 3
 
     (tmp_path / "metrics.state.draft").rmdir()
     clock.now += 5
-    sink.absorb(batch(start=300))
-    assert sink.durable == {"w": 300}
+    sink.process(batch(start=300))
+    assert sink.committed == {"w": 300}
 
 
 def test_series_of_other_buckets_begin_anew_and_the_rest_stays(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     first = sink_at(tmp_path, Clock())
-    first.absorb(batch(call()))
+    first.process(batch(call()))
     first.close()
     name, path = "mcp_gateway_tool_call_duration_seconds", tmp_path / "metrics.state"
     state = msgspec.msgpack.decode(path.read_bytes(), type=metrics_state.State)
@@ -320,7 +322,7 @@ def test_series_of_other_buckets_begin_anew_and_the_rest_stays(
     path.write_bytes(msgspec.msgpack.encode(state))
 
     second = sink_at(tmp_path, Clock())
-    second.absorb(batch(start=100))
+    second.process(batch(start=100))
 
     assert named(second, f"{name}_count") == []
     assert value(second, "mcp_gateway_tool_calls_total") == 1

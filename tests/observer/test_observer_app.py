@@ -23,7 +23,7 @@ from gateway.calls import ErrorType, Phases, ToolCall
 from gateway.config import Jwt, load
 from gateway.journal import Reader, Writer
 from gateway.observer.exposition import exposition
-from gateway.observer.observer_app import Plane, build
+from gateway.observer.observer_app import TelemetryPlane, build
 from gateway.process import Launch
 
 SECRET = "a secret of the tests that is long enough"
@@ -158,12 +158,12 @@ async def test_a_call_is_in_the_metrics_and_in_the_usage_gauge(config_path: Path
 
 async def test_what_sinks_have_lost_is_in_the_metrics(config_path: Path) -> None:
     write_config(config_path, otlp={"endpoint": "http://127.0.0.1:1"})
-    plane = Plane.open(load(config_path), replica="here")
+    plane = TelemetryPlane.open(load(config_path), replica="here")
     assert plane.otlp is not None
     page, _ = exposition(plane.registry(), OPENMETRICS)
     before = sample(page.decode(), DROPPED)
 
-    plane.upkeep.dropped["ledger"] += 7
+    plane.maintenance.dropped["ledger"] += 7
     plane.otlp.dropped["rejected"] += 5
     plane.metrics.save()
     page, _ = exposition(plane.registry(), OPENMETRICS)

@@ -14,8 +14,8 @@ from gateway.calls import Heartbeat, Phases, ToolCall
 from gateway.config import Config, Otlp, Workspace
 from gateway.errors import StartError
 from gateway.journal import Reader, Writer
-from gateway.observer.otlp import MAX_CALLS, CollectorAwayError, OtlpSink
-from gateway.observer.sinks import Pump
+from gateway.observer.otlp import MAX_CALLS, CollectorUnavailableError, OtlpSink
+from gateway.observer.sinks import SinkWorker
 from tests.observer.otlp_collector import Answer, Collector, collecting
 
 
@@ -71,7 +71,7 @@ class Bench:
             self.writer.append(call(number))
 
     def feed(self, sink: OtlpSink) -> None:
-        sink.absorb(self.reader.read(sink.durable))
+        sink.process(self.reader.read(sink.committed))
 
     def saved(self) -> dict[str, int]:
         if not self.position.exists():
@@ -106,7 +106,7 @@ def test_spans_and_log_records_arrive_and_then_the_position_is_written(bench: Be
     bench.feed(sink)
 
     assert collector.traced() == collector.logged() == ["c0", "c1"]
-    assert bench.saved() == dict(sink.durable) == {bench.writer.writer_id: bench.writer.offset}
+    assert bench.saved() == dict(sink.committed) == {bench.writer.writer_id: bench.writer.offset}
     traces, logs = collector.traces[0].resource_spans[0], collector.logs[0].resource_logs[0]
     expected = {"service.name": "callscope", "service.version": "1.2.3", "service.instance.id": "replica-1"}
     assert {a.key: a.value.string_value for a in traces.resource.attributes} == expected
@@ -127,11 +127,11 @@ def test_a_collector_that_is_away_moves_no_position_and_gets_the_calls_later(
     bench.write(0)
     collector.script[path] = [answer]
 
-    with pytest.raises(CollectorAwayError):
+    with pytest.raises(CollectorUnavailableError):
         bench.feed(sink)
 
     assert bench.saved() == {}
-    assert sink.durable == {}
+    assert sink.committed == {}
     bench.feed(sink)
     assert collector.traced() == collector.logged() == ["c0"]
     assert sink.dropped.total() == 0
@@ -142,7 +142,7 @@ def test_a_collector_that_no_one_listens_for_moves_no_position(bench: Bench, col
     sink = bench.sink()
     bench.write(0)
 
-    with pytest.raises(CollectorAwayError, match=r"127\.0\.0\.1:1/v1/traces does not answer"):
+    with pytest.raises(CollectorUnavailableError, match=r"127\.0\.0\.1:1/v1/traces does not answer"):
         bench.feed(sink)
 
     assert bench.saved() == {}
@@ -153,11 +153,11 @@ def test_a_collector_that_asks_to_be_spared_is_not_asked_before_that(bench: Benc
     sink = bench.sink()
     bench.write(0)
     collector.script["/v1/traces"] = [Answer(429, retry_after="20")]
-    with pytest.raises(CollectorAwayError):
+    with pytest.raises(CollectorUnavailableError):
         bench.feed(sink)
 
     bench.now += 19
-    with pytest.raises(CollectorAwayError, match="another 1 s"):
+    with pytest.raises(CollectorUnavailableError, match="another 1 s"):
         bench.feed(sink)
     assert collector.requests["/v1/traces"] == 1
 
@@ -170,10 +170,10 @@ def test_a_collector_may_say_the_date_until_which_it_wants_to_be_spared(bench: B
     sink = bench.sink()
     bench.write(0)
     collector.script["/v1/traces"] = [Answer(503, retry_after="Thu, 01 Jan 1970 00:17:00 GMT")]  # 1020 s
-    with pytest.raises(CollectorAwayError):
+    with pytest.raises(CollectorUnavailableError):
         bench.feed(sink)
 
-    with pytest.raises(CollectorAwayError, match="another 20 s"):
+    with pytest.raises(CollectorUnavailableError, match="another 20 s"):
         bench.feed(sink)
     bench.now += 20
     bench.feed(sink)
@@ -184,7 +184,7 @@ def test_a_collector_that_asks_for_an_hour_is_asked_again_after_a_minute(bench: 
     sink = bench.sink()
     bench.write(0)
     collector.script["/v1/traces"] = [Answer(503, retry_after="3600")]
-    with pytest.raises(CollectorAwayError):
+    with pytest.raises(CollectorUnavailableError):
         bench.feed(sink)
 
     bench.now += 60
@@ -263,7 +263,7 @@ def test_spans_are_not_sent_again_because_the_log_records_were_refused(bench: Be
     bench.write(0)
     collector.script["/v1/logs"] = [Answer(503), Answer(503)]
     for _ in range(2):
-        with pytest.raises(CollectorAwayError):
+        with pytest.raises(CollectorUnavailableError):
             bench.feed(sink)
 
     bench.feed(sink)
@@ -275,7 +275,7 @@ def test_a_call_that_came_while_log_records_were_refused_has_its_spans_too(bench
     sink = bench.sink()
     bench.write(0)
     collector.script["/v1/logs"] = [Answer(503)]
-    with pytest.raises(CollectorAwayError):
+    with pytest.raises(CollectorUnavailableError):
         bench.feed(sink)
     bench.write(1)
 
@@ -295,12 +295,12 @@ def test_a_disk_that_refuses_the_position_costs_no_repetition_while_the_process_
     bench.feed(sink)
 
     assert collector.traced() == collector.logged() == ["c0", "c1"]
-    assert sink.durable == {}
+    assert sink.committed == {}
     assert caplog.text.count("position cannot be saved") == 1
     bench.position.with_suffix(".draft").rmdir()
     bench.write(2)
     bench.feed(sink)
-    assert bench.saved() == dict(sink.durable) == {bench.writer.writer_id: bench.writer.offset}
+    assert bench.saved() == dict(sink.committed) == {bench.writer.writer_id: bench.writer.offset}
     assert collector.logged() == ["c0", "c1", "c2"]
 
 
@@ -320,10 +320,10 @@ def test_a_large_batch_goes_in_portions_and_an_acknowledged_one_is_not_repeated(
     batch = bench.reader.read({}, 2**30)
     collector.script["/v1/traces"] = [Answer(), Answer(503)]
 
-    with pytest.raises(CollectorAwayError):
-        sink.absorb(batch)
+    with pytest.raises(CollectorUnavailableError):
+        sink.process(batch)
     assert collector.logged() == [f"c{n}" for n in range(MAX_CALLS)]
-    sink.absorb(batch)
+    sink.process(batch)
 
     assert collector.traced() == collector.logged() == [f"c{n}" for n in range(total)]
     assert bench.saved() == {bench.writer.writer_id: bench.writer.offset}
@@ -335,7 +335,7 @@ def test_a_killed_sink_sends_what_was_not_acknowledged_with_the_same_ids(bench: 
     bench.write(1)
     collector.script["/v1/logs"] = [Answer(503)]
     killed = bench.sink()
-    with pytest.raises(CollectorAwayError):
+    with pytest.raises(CollectorUnavailableError):
         bench.feed(killed)
 
     bench.feed(bench.sink())
@@ -367,7 +367,7 @@ def test_a_writer_that_is_gone_is_forgotten(bench: Bench) -> None:
     bench.write(2)
     bench.feed(sink)
 
-    assert bench.saved() == dict(sink.durable) == {bench.writer.writer_id: bench.writer.offset}
+    assert bench.saved() == dict(sink.committed) == {bench.writer.writer_id: bench.writer.offset}
     assert sink._acknowledged.keys() == sink._traced.keys() == {bench.writer.writer_id}
 
 
@@ -389,14 +389,14 @@ def test_heartbeats_alone_move_the_position_seldom(bench: Bench) -> None:
 def test_every_call_is_delivered_through_refusals_and_hang_ups(bench: Bench, collector: Collector) -> None:
     collector.script["/v1/traces"] = [Answer(503), Answer(), Answer(die=True)]
     collector.script["/v1/logs"] = [Answer(die=True), Answer(429)]
-    pump = Pump(bench.sink(), bench.reader, interval=0.01, max_bytes=2**12)
-    pump.start()
+    worker = SinkWorker(bench.sink(), bench.reader, interval=0.01, max_bytes=2**12)
+    worker.start()
 
     for number in range(40):
         bench.write(number)
     wait_for(lambda: len(set(collector.logged())) == 40)
-    pump.stop(drain_seconds=5)
+    worker.stop(drain_seconds=5)
 
     assert set(collector.traced()) == set(collector.logged()) == {f"c{n}" for n in range(40)}
-    assert pump.failures == 4
+    assert worker.failures == 4
     assert bench.saved() == {bench.writer.writer_id: bench.writer.offset}

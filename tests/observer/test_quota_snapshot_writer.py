@@ -88,8 +88,8 @@ def test_a_report_has_the_months_calls_of_every_workspace_and_this_journals_posi
         call(5, status="error", error_type=ErrorType.TOOL_ERROR),
         call(6, workspace_id="configured-no-more"),
     ]
-    LedgerSink(ledger, journal_id="ours").absorb(batch(calls, writer="w1"))
-    LedgerSink(ledger, journal_id="theirs").absorb(batch([call(7)], writer="w2"))
+    LedgerSink(ledger, journal_id="ours").process(batch(calls, writer="w1"))
+    LedgerSink(ledger, journal_id="theirs").process(batch([call(7)], writer="w2"))
     clock = Clock()
     reports(ledger, tmp_path, clock).write()
     assert written(tmp_path) == QuotaSnapshot(
@@ -101,7 +101,7 @@ def test_a_report_has_the_months_calls_of_every_workspace_and_this_journals_posi
 
 
 def test_calls_that_retention_has_deleted_are_in_it(tmp_path: Path, ledger: Counting) -> None:
-    LedgerSink(ledger, journal_id="ours").absorb(batch([call(0), call(1)]))
+    LedgerSink(ledger, journal_id="ours").process(batch([call(0), call(1)]))
     delete_batch(ledger, "engineering", MONTH.end_ns)
     reports(ledger, tmp_path, Clock()).write()
     assert written(tmp_path).used == {"engineering": 2}
@@ -111,7 +111,7 @@ def test_each_report_is_of_its_time_and_counts_anew_only_what_can_have_changed(
     tmp_path: Path, ledger: Counting
 ) -> None:
     sink = LedgerSink(ledger, journal_id="ours")
-    sink.absorb(batch([call(0)]))
+    sink.process(batch([call(0)]))
     clock = Clock()
     one = reports(ledger, tmp_path, clock)
     one.write()
@@ -119,11 +119,11 @@ def test_each_report_is_of_its_time_and_counts_anew_only_what_can_have_changed(
     one.write()
     assert (ledger.counts, written(tmp_path).written_ns) == (1, clock.ns)
 
-    sink.absorb(batch([call(1)], start=10))
+    sink.process(batch([call(1)], start=10))
     one.write()
     assert (ledger.counts, written(tmp_path).used, written(tmp_path).positions) == (2, {"engineering": 2}, {"w1": 20})
 
-    LedgerSink(ledger, journal_id="theirs").absorb(batch([call(2)], writer="w2"))
+    LedgerSink(ledger, journal_id="theirs").process(batch([call(2)], writer="w2"))
     one.write()
     assert (ledger.counts, written(tmp_path).used) == (3, {"engineering": 3})
 

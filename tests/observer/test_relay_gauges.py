@@ -25,7 +25,7 @@ def test_a_relay_says_what_it_knows_of_its_upstreams(tmp_path: Path) -> None:
     clock = Clock()
     sink = sink_at(tmp_path, clock)
     knows = {"up": True, "last_success_ns": ns(-3), "in_flight": 2, "tools": 7, "tools_list_bytes": 4096}
-    sink.absorb(batch(beat(clock, upstream=knows)))
+    sink.process(batch(beat(clock, upstream=knows)))
 
     assert [named(sink, gauge) for gauge in GAUGES] == [[(UPSTREAM, number)] for number in (2, 1, NOW - 3, 7, 4096)]
 
@@ -33,7 +33,7 @@ def test_a_relay_says_what_it_knows_of_its_upstreams(tmp_path: Path) -> None:
 def test_an_upstream_that_nobody_has_asked_yet_is_neither_up_nor_down(tmp_path: Path) -> None:
     clock = Clock()
     sink = sink_at(tmp_path, clock)
-    sink.absorb(batch(beat(clock, upstream={})))
+    sink.process(batch(beat(clock, upstream={})))
 
     assert named(sink, "mcp_gateway_upstream_up") == []
     assert named(sink, "mcp_gateway_upstream_last_success_timestamp_seconds") == []
@@ -43,7 +43,7 @@ def test_an_upstream_that_nobody_has_asked_yet_is_neither_up_nor_down(tmp_path: 
 def test_calls_in_flight_are_those_of_all_relays_and_a_catalog_is_that_of_any(tmp_path: Path) -> None:
     clock = Clock()
     sink = sink_at(tmp_path, clock)
-    sink.absorb(
+    sink.process(
         batch(
             beat(clock, pid=1, upstream={"in_flight": 9}),
             beat(clock, pid=1, upstream={"in_flight": 2, "tools": 7}),
@@ -70,7 +70,7 @@ def test_an_upstream_is_up_if_the_relay_that_asked_last_says_so(
 ) -> None:
     clock = Clock()
     sink = sink_at(tmp_path, clock)
-    sink.absorb(batch(beat(clock, pid=1, upstream=first), beat(clock, pid=2, upstream=second)))
+    sink.process(batch(beat(clock, pid=1, upstream=first), beat(clock, pid=2, upstream=second)))
 
     assert value(sink, "mcp_gateway_upstream_up") == up
 
@@ -78,10 +78,10 @@ def test_an_upstream_is_up_if_the_relay_that_asked_last_says_so(
 def test_an_old_failure_does_not_become_newer_by_being_said_again(tmp_path: Path) -> None:
     clock = Clock()
     sink = sink_at(tmp_path, clock)
-    sink.absorb(batch(beat(clock, pid=1, upstream={"up": False})))
+    sink.process(batch(beat(clock, pid=1, upstream={"up": False})))
     clock.now += 2
     good = {"up": True, "last_success_ns": ns(1)}
-    sink.absorb(batch(beat(clock, pid=1, upstream={"up": False}), beat(clock, pid=2, upstream=good), start=100))
+    sink.process(batch(beat(clock, pid=1, upstream={"up": False}), beat(clock, pid=2, upstream=good), start=100))
 
     assert value(sink, "mcp_gateway_upstream_up") == 1
 
@@ -89,11 +89,11 @@ def test_an_old_failure_does_not_become_newer_by_being_said_again(tmp_path: Path
 def test_a_failure_after_a_success_is_new_though_nobody_heard_of_the_success(tmp_path: Path) -> None:
     clock = Clock()
     sink = sink_at(tmp_path, clock)
-    sink.absorb(batch(beat(clock, pid=1, upstream={"up": False})))
+    sink.process(batch(beat(clock, pid=1, upstream={"up": False})))
     clock.now += 1
     of_one = beat(clock, pid=1, upstream={"up": False, "last_success_ns": ns(0.5)})
     of_another = beat(clock, pid=2, upstream={"up": True, "last_success_ns": ns(0.7)})
-    sink.absorb(batch(of_one, of_another, start=100))
+    sink.process(batch(of_one, of_another, start=100))
 
     assert value(sink, "mcp_gateway_upstream_up") == 0
 
@@ -103,7 +103,7 @@ def test_a_heartbeat_that_is_late_changes_nothing(tmp_path: Path) -> None:
     sink = sink_at(tmp_path, clock)
     late = beat(clock, upstream={"up": False, "in_flight": 9})
     clock.now += 1
-    sink.absorb(batch(beat(clock, upstream={"up": True, "last_success_ns": ns(1), "in_flight": 1}), late))
+    sink.process(batch(beat(clock, upstream={"up": True, "last_success_ns": ns(1), "in_flight": 1}), late))
 
     assert value(sink, "mcp_gateway_upstream_up") == 1
     assert value(sink, "mcp_gateway_in_flight_calls") == 1
@@ -112,9 +112,9 @@ def test_a_heartbeat_that_is_late_changes_nothing(tmp_path: Path) -> None:
 def test_a_catalog_is_remembered_between_the_heartbeats_that_name_its_tools(tmp_path: Path) -> None:
     clock = Clock()
     sink = sink_at(tmp_path, clock)
-    sink.absorb(batch(beat(clock, upstream={"tool_names": ["find"]}), beat(clock, upstream={})))
+    sink.process(batch(beat(clock, upstream={"tool_names": ["find"]}), beat(clock, upstream={})))
     before = sink.catalog("engineering")
-    sink.absorb(batch(beat(clock, upstream={"tool_names": []}), start=200))
+    sink.process(batch(beat(clock, upstream={"tool_names": []}), start=200))
 
     assert before == {("github", "find")}
     assert sink.catalog("engineering") == set()
@@ -123,9 +123,9 @@ def test_a_catalog_is_remembered_between_the_heartbeats_that_name_its_tools(tmp_
 def test_a_relay_that_is_silent_for_more_than_5_seconds_no_longer_counts(tmp_path: Path) -> None:
     clock = Clock()
     sink = sink_at(tmp_path, clock)
-    sink.absorb(batch(beat(clock, pid=1, upstream={"in_flight": 2}, event_loop_lag_ms=500.0)))
+    sink.process(batch(beat(clock, pid=1, upstream={"in_flight": 2}, event_loop_lag_ms=500.0)))
     clock.now += 5
-    sink.absorb(batch(beat(clock, pid=2, upstream={"in_flight": 3}), start=100))
+    sink.process(batch(beat(clock, pid=2, upstream={"in_flight": 3}), start=100))
     both = value(sink, "mcp_gateway_in_flight_calls")
     clock.now += 0.1
 
@@ -140,10 +140,10 @@ def test_a_relay_that_is_silent_for_more_than_5_seconds_no_longer_counts(tmp_pat
 def test_the_event_loops_lag_is_the_worst_of_all_relays_in_15_seconds(tmp_path: Path) -> None:
     clock = Clock()
     sink = sink_at(tmp_path, clock)
-    sink.absorb(batch(beat(clock, pid=1, event_loop_lag_ms=250.0)))
+    sink.process(batch(beat(clock, pid=1, event_loop_lag_ms=250.0)))
     for second in range(1, 16):
         clock.now += 1
-        sink.absorb(
+        sink.process(
             batch(
                 beat(clock, pid=1, event_loop_lag_ms=1.0),
                 beat(clock, pid=2, event_loop_lag_ms=20.0),
@@ -152,7 +152,7 @@ def test_the_event_loops_lag_is_the_worst_of_all_relays_in_15_seconds(tmp_path: 
         )
     peak = sink.relay_lag_s()
     clock.now += 1
-    sink.absorb(batch(beat(clock, pid=1), beat(clock, pid=2), start=4000))
+    sink.process(batch(beat(clock, pid=1), beat(clock, pid=2), start=4000))
 
     assert peak == 0.25
     assert sink.relay_lag_s() == 0.02
@@ -163,9 +163,9 @@ def test_what_is_up_and_what_it_offers_is_what_living_relays_say_whether_anybody
     sink = sink_at(tmp_path, clock)
     unknown = (sink.upstream_up("engineering", "github"), sink.catalog("engineering"))
     names = ["create_issue", "find"]
-    sink.absorb(batch(beat(clock, upstream={"up": True, "last_success_ns": clock.ns, "tool_names": names})))
+    sink.process(batch(beat(clock, upstream={"up": True, "last_success_ns": clock.ns, "tool_names": names})))
     clock.now += 1
-    sink.absorb(batch(beat(clock, upstream={"up": False, "last_success_ns": ns(0)}), start=100))
+    sink.process(batch(beat(clock, upstream={"up": False, "last_success_ns": ns(0)}), start=100))
     alive = (sink.upstream_up("engineering", "github"), sink.catalog("engineering"))
     elsewhere = (sink.upstream_up("lab", "github"), sink.catalog("lab"))
     clock.now += 5.1

@@ -12,7 +12,7 @@ from gateway.ledger import Ledger, open_ledger
 from gateway.ledger.queries import Query
 from gateway.months import DAY_NS
 from gateway.observer import signals
-from gateway.observer.retention_task import Retaining
+from gateway.observer.retention_task import RetentionTask
 from tests.observer.counting import AT_ONCE, Clock, call, sink_at, value
 
 NOW_NS = Clock().ns
@@ -36,8 +36,8 @@ def plans(**days: int | None) -> Config:
     )
 
 
-def retaining(ledger: Ledger, config: Config, *, batch: int = 3) -> Retaining:
-    one = Retaining(ledger, clock=lambda: NOW_NS, interval=3600, batch=batch)
+def retention(ledger: Ledger, config: Config, *, batch: int = 3) -> RetentionTask:
+    one = RetentionTask(ledger, clock=lambda: NOW_NS, interval=3600, batch=batch)
     one.configure(config)
     return one
 
@@ -68,7 +68,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 @asynccontextmanager
-async def running(one: Retaining) -> AsyncIterator[None]:
+async def running(one: RetentionTask) -> AsyncIterator[None]:
     task = asyncio.create_task(one.run())
     try:
         yield
@@ -80,7 +80,7 @@ async def running(one: Retaining) -> AsyncIterator[None]:
 def test_each_workspace_keeps_what_its_plan_says_and_one_without_a_plan_keeps_all(ledger: Ledger) -> None:
     for workspace_id in ("week", "month", "forever", "configured-no-more"):
         fill(ledger, workspace_id, 0, 1, 7, 30, 400)
-    one = retaining(ledger, plans(week=7, month=30, forever=None))
+    one = retention(ledger, plans(week=7, month=30, forever=None))
     one.round()
     assert kept(ledger, "week") == 5, "at the boundary a call is kept, and a nanosecond behind it not"
     assert kept(ledger, "month") == 7
@@ -90,7 +90,7 @@ def test_each_workspace_keeps_what_its_plan_says_and_one_without_a_plan_keeps_al
 
 async def test_the_first_round_is_at_the_start_and_another_when_a_plan_changes(ledger: Ledger) -> None:
     fill(ledger, "ours", 0, 7, 30)
-    one = retaining(ledger, plans(ours=30))
+    one = retention(ledger, plans(ours=30))
     async with running(one):
         await until(lambda: kept(ledger, "ours") == 5)
         one.configure(plans(ours=1))
@@ -99,7 +99,7 @@ async def test_the_first_round_is_at_the_start_and_another_when_a_plan_changes(l
 
 
 def test_a_plan_that_keeps_more_holds_in_the_middle_of_a_round(ledger: Ledger) -> None:
-    class Generous(Retaining):
+    class Generous(RetentionTask):
         """Hears of a larger plan behind the first batch."""
 
         def _delete_batch(self, workspace_id: str) -> bool:
@@ -116,11 +116,11 @@ def test_a_plan_that_keeps_more_holds_in_the_middle_of_a_round(ledger: Ledger) -
 
 async def test_who_stops_in_the_middle_goes_on_at_the_next_start(ledger: Ledger) -> None:
     fill(ledger, "ours", *range(10, 60))
-    one = retaining(ledger, plans(ours=7), batch=1)
+    one = retention(ledger, plans(ours=7), batch=1)
     async with running(one):
         await until(lambda: kept(ledger, "ours") < 100)
     assert kept(ledger, "ours") > 0
-    again = retaining(ledger, plans(ours=7))
+    again = retention(ledger, plans(ours=7))
     again.round()
     assert kept(ledger, "ours") == 0
 
@@ -128,7 +128,7 @@ async def test_who_stops_in_the_middle_goes_on_at_the_next_start(ledger: Ledger)
 def test_what_is_deleted_is_counted_from_0_on_and_over_restarts(tmp_path: Path, ledger: Ledger) -> None:
     clock = Clock()
     fill(ledger, "ours", 10, 20)
-    one = retaining(ledger, plans(ours=7))
+    one = retention(ledger, plans(ours=7))
     first = sink_at(tmp_path, clock, AT_ONCE)
     first.count_also(signals.LEDGER_ROWS_DELETED, one.deleted)
     assert value(first, DELETED, workspace="ours") == 0
@@ -137,7 +137,7 @@ def test_what_is_deleted_is_counted_from_0_on_and_over_restarts(tmp_path: Path, 
     assert value(first, DELETED, workspace="ours") == 4
 
     fill(ledger, "ours", 11)
-    one = retaining(ledger, plans(ours=7))
+    one = retention(ledger, plans(ours=7))
     second = sink_at(tmp_path, clock, AT_ONCE)
     second.count_also(signals.LEDGER_ROWS_DELETED, one.deleted)
     one.round()
@@ -152,7 +152,7 @@ def test_a_ledger_that_is_away_is_said_and_tried_again(
 ) -> None:
     other = open_ledger(None, tmp_path / "other")
     other.close()
-    one = retaining(other, plans(ours=7))
+    one = retention(other, plans(ours=7))
     one.round()
     assert "old calls are deleted later: the ledger is closed" in caplog.text
     fill(ledger, "ours", 10)

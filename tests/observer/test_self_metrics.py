@@ -8,40 +8,40 @@ from gateway.calls import ToolCall
 from gateway.config import Config
 from gateway.journal import Reader, Writer
 from gateway.observer import signals
-from gateway.observer.config_reload import Reloading
+from gateway.observer.config_reload import ConfigReloader
 from gateway.observer.self_metrics import internals_collector, losses
 from gateway.observer.series import Labels
-from gateway.observer.sinks import Pump
+from gateway.observer.sinks import SinkWorker
 from tests.observer.counting import AT_ONCE, Clock, batch, call, sink_at, value
 
-UNCHANGED = Reloading(Config(), [])
+UNCHANGED = ConfigReloader(Config(), [])
 
 
 def test_the_lag_of_each_sink_is_exposed(tmp_path: Path) -> None:
     writer = Writer(tmp_path / "journal", "relay-0")
     writer.append(call())
-    pump = Pump(sink_at(tmp_path, Clock()), Reader(tmp_path / "journal", ToolCall), interval=0.01)
-    pump.lag_bytes = 512
+    worker = SinkWorker(sink_at(tmp_path, Clock()), Reader(tmp_path / "journal", ToolCall), interval=0.01)
+    worker.lag_bytes = 512
     registry = CollectorRegistry()
-    registry.register(internals_collector([pump], UNCHANGED, dict, version="1.2.3"))
+    registry.register(internals_collector([worker], UNCHANGED, dict, version="1.2.3"))
 
     assert registry.get_sample_value("mcp_gateway_sink_lag_bytes", {"sink": "metrics"}) == 512
     behind = registry.get_sample_value("mcp_gateway_sink_lag_seconds", {"sink": "metrics"})
     assert behind is not None
     assert behind > 0
-    pump.start()
-    pump.stop(drain_seconds=10)
+    worker.start()
+    worker.stop(drain_seconds=10)
     writer.close()
     assert registry.get_sample_value("mcp_gateway_sink_lag_bytes", {"sink": "metrics"}) == 0
     assert registry.get_sample_value("mcp_gateway_sink_lag_seconds", {"sink": "metrics"}) == 0
 
 
 def test_reloads_and_the_version_are_exposed() -> None:
-    reloading = Reloading(Config(), [])
+    reloader = ConfigReloader(Config(), [])
     registry = CollectorRegistry()
-    registry.register(internals_collector([], reloading, dict, version="1.2.3"))
-    reloading.outcomes["error"] += 2
-    reloading.valid = False
+    registry.register(internals_collector([], reloader, dict, version="1.2.3"))
+    reloader.outcomes["error"] += 2
+    reloader.valid = False
 
     assert registry.get_sample_value("mcp_gateway_config_reloads_total", {"status": "success"}) == 0
     assert registry.get_sample_value("mcp_gateway_config_reloads_total", {"status": "error"}) == 2
@@ -60,10 +60,10 @@ def test_the_event_loops_lag_is_exposed_of_each_kind_of_process_that_runs() -> N
 
 
 def test_losses_are_named_for_every_sink_before_there_are_any(tmp_path: Path) -> None:
-    pump = Pump(sink_at(tmp_path, Clock()), Reader(tmp_path / "journal"), interval=0.01)
-    pump.corrupt_lines = 3
+    worker = SinkWorker(sink_at(tmp_path, Clock()), Reader(tmp_path / "journal"), interval=0.01)
+    worker.corrupt_lines = 3
 
-    lost = losses([pump], {"ledger": 9, "metrics": 2}, {"otlp": {"rejected": 0, "too_large": 4}})
+    lost = losses([worker], {"ledger": 9, "metrics": 2}, {"otlp": {"rejected": 0, "too_large": 4}})
 
     assert lost == {
         ("metrics", "corrupt"): 3,
@@ -86,7 +86,7 @@ def test_losses_of_every_life_of_the_process_are_added_up(tmp_path: Path) -> Non
     first.close()
 
     second = sink_at(tmp_path, clock, AT_ONCE)
-    second.absorb(batch())
+    second.process(batch())
     lost["otlp", "rejected"] = 1
     second.count_also(signals.RECORDS_DROPPED, lambda: lost)
 
@@ -102,11 +102,11 @@ def test_a_loss_is_exposed_when_it_is_saved_so_that_a_kill_takes_none_of_it_back
     lost["otlp", "rejected"] = 5
     unsaved = value(killed, name, **rejected)
     clock.now += 5
-    killed.absorb(batch())
+    killed.process(batch())
     saved = value(killed, name, **rejected)
 
     again = sink_at(tmp_path, clock, AT_ONCE)
-    again.absorb(batch())
+    again.process(batch())
 
     assert (unsaved, saved) == (0, 5)
     assert value(again, name, **rejected) == 5

@@ -82,7 +82,7 @@ def test_what_a_plan_retains_no_more_is_used_and_not_shown(ledger: Ledger) -> No
 def test_a_ledger_that_is_away_takes_its_own_gauges_from_a_scrape_and_no_other(tmp_path: Path, ledger: Ledger) -> None:
     sink = sink_at(tmp_path, Clock(), usage=usage_of(ledger, configuration()))
     sink.configure(configuration())
-    sink.absorb(batch(call()))
+    sink.process(batch(call()))
     before = named(sink, "mcp_gateway_usage_calls")
     ledger.close()
 

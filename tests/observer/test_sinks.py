@@ -1,4 +1,4 @@
-"""The pump between the journal and a sink: nothing that fails ends it, and it does not call taken what is not."""
+"""The worker between the journal and a sink: nothing that fails ends it, and it does not call taken what is not."""
 
 import threading
 import time
@@ -10,7 +10,7 @@ import pytest
 from gateway.calls import ToolCall
 from gateway.errors import LedgerUnavailableError
 from gateway.journal import Batch, Reader, Writer
-from gateway.observer.sinks import MAX_BACKOFF_S, Pump
+from gateway.observer.sinks import MAX_BACKOFF_S, SinkWorker
 from tests.observer.counting import call
 
 
@@ -26,10 +26,10 @@ class Keeper:
         self.gate.set()
 
     @property
-    def durable(self) -> Mapping[str, int]:
+    def committed(self) -> Mapping[str, int]:
         return {}
 
-    def absorb(self, batch: Batch) -> None:
+    def process(self, batch: Batch) -> None:
         if batch.entries:
             assert self.gate.wait(10), "nobody opened the gate"
             if self.refusals:
@@ -69,14 +69,14 @@ def test_a_disk_that_fails_a_read_is_read_again(
     tmp_path: Path, writer: Writer, caplog: pytest.LogCaptureFixture
 ) -> None:
     sink = Keeper()
-    pump = Pump(sink, FailingReader(tmp_path, OSError(5, "Input/output error", "x.jsonl")), interval=0.01)
-    pump.start()
+    worker = SinkWorker(sink, FailingReader(tmp_path, OSError(5, "Input/output error", "x.jsonl")), interval=0.01)
+    worker.start()
     wait_for(lambda: sink.taken == ["c0"])
     writer.append(call(1))
-    pump.stop(drain_seconds=10)
+    worker.stop(drain_seconds=10)
 
     assert sink.taken == ["c0", "c1"]
-    assert (pump.failures, pump.failures_in_a_row) == (1, 0)
+    assert (worker.failures, worker.failures_in_a_row) == (1, 0)
     assert "the keeper sink waits 0.2 s and tries again: [Errno 5] Input/output error: 'x.jsonl'" in caplog.text
 
 
@@ -86,19 +86,19 @@ def test_a_disk_that_fails_a_read_is_read_again(
 )
 def test_a_batch_that_was_refused_comes_again(tmp_path: Path, refusal: Exception) -> None:
     sink = Keeper(refusal)
-    pump = Pump(sink, Reader(tmp_path, ToolCall), interval=0.01)
-    pump.start()
+    worker = SinkWorker(sink, Reader(tmp_path, ToolCall), interval=0.01)
+    worker.start()
     wait_for(lambda: sink.taken == ["c0"])
-    pump.stop(drain_seconds=10)
+    worker.stop(drain_seconds=10)
 
     assert sink.taken == ["c0"]
-    assert pump.failures == 1
+    assert worker.failures == 1
 
 
 def test_pauses_grow_to_half_a_minute_and_stay_there_however_long_it_lasts(tmp_path: Path) -> None:
-    pump = Pump(Keeper(), Reader(tmp_path, ToolCall), interval=0.01)
+    worker = SinkWorker(Keeper(), Reader(tmp_path, ToolCall), interval=0.01)
 
-    pauses = [pump._failed() for _ in range(5000)]
+    pauses = [worker._failed() for _ in range(5000)]
 
     assert pauses[:4] == [0.2, 0.4, 0.8, 1.6]
     assert set(pauses[8:]) == {MAX_BACKOFF_S}
@@ -107,42 +107,42 @@ def test_pauses_grow_to_half_a_minute_and_stay_there_however_long_it_lasts(tmp_p
 def test_what_a_sink_has_read_and_not_taken_is_its_lag(tmp_path: Path, writer: Writer) -> None:
     sink = Keeper(LedgerUnavailableError("away"))
     sink.gate.clear()
-    pump = Pump(sink, Reader(tmp_path, ToolCall), interval=0.01)
-    pump.start()
-    wait_for(lambda: pump.lag_bytes > 0)
-    taking = (pump.lag_bytes, pump.lag_seconds > 0)
+    worker = SinkWorker(sink, Reader(tmp_path, ToolCall), interval=0.01)
+    worker.start()
+    wait_for(lambda: worker.lag_bytes > 0)
+    taking = (worker.lag_bytes, worker.lag_seconds > 0)
     sink.gate.set()
-    wait_for(lambda: pump.failures == 1)
-    refused = (pump.lag_bytes, pump.lag_seconds > 0)
+    wait_for(lambda: worker.failures == 1)
+    refused = (worker.lag_bytes, worker.lag_seconds > 0)
     wait_for(lambda: sink.taken == ["c0"])
-    pump.stop(drain_seconds=10)
+    worker.stop(drain_seconds=10)
 
     assert taking == refused == (writer.offset, True)
-    assert (pump.lag_bytes, pump.lag_seconds) == (0, 0)
+    assert (worker.lag_bytes, worker.lag_seconds) == (0, 0)
 
 
 def test_the_end_waits_for_what_was_written_before_it(tmp_path: Path, writer: Writer) -> None:
     sink = Keeper()
     sink.gate.clear()
-    pump = Pump(sink, Reader(tmp_path, ToolCall), interval=0.01, max_bytes=1)
-    pump.start()
-    wait_for(lambda: pump.lag_bytes > 0)
+    worker = SinkWorker(sink, Reader(tmp_path, ToolCall), interval=0.01, max_bytes=1)
+    worker.start()
+    wait_for(lambda: worker.lag_bytes > 0)
     for number in range(1, 20):
         writer.append(call(number))
     threading.Timer(0.05, sink.gate.set).start()
-    pump.stop(drain_seconds=10)
+    worker.stop(drain_seconds=10)
 
     assert sink.taken == [f"c{number}" for number in range(20)]
 
 
 def test_a_sink_that_takes_nothing_does_not_hold_up_the_end(tmp_path: Path, writer: Writer) -> None:
     sink = Keeper(*[LedgerUnavailableError("away")] * 100)
-    pump = Pump(sink, Reader(tmp_path, ToolCall), interval=0.01)
-    pump.failures_in_a_row = 50  # the next pause is the longest
-    pump.start()
-    wait_for(lambda: pump.failures > 0)
-    pump.stop(drain_seconds=0.01)
+    worker = SinkWorker(sink, Reader(tmp_path, ToolCall), interval=0.01)
+    worker.failures_in_a_row = 50  # the next pause is the longest
+    worker.start()
+    wait_for(lambda: worker.failures > 0)
+    worker.stop(drain_seconds=0.01)
 
-    assert not pump.is_alive()
+    assert not worker.is_alive()
     assert sink.taken == []
-    assert pump.lag_bytes == writer.offset
+    assert worker.lag_bytes == writer.offset
