@@ -1,6 +1,6 @@
 """What happened to the gateway, drawn into every chart: restarts, new configurations, alerts."""
 
-from dashboards.extension import Json, data_source
+from dashboards.grafanalib_ext import Json, data_source
 from dashboards.promql import Scope
 from dashboards.queries.gateway import FIRING
 from gateway.observer.signals import CONFIG_RELOADS

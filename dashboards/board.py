@@ -7,7 +7,7 @@ from grafanalib import core
 
 from dashboards import variables
 from dashboards.annotations import annotations
-from dashboards.extension import Json, Variable, dashboard_json
+from dashboards.grafanalib_ext import Json, Variable, dashboard_json
 from dashboards.layout import Section, lay_out
 from dashboards.links import TAG, TITLES, Uid, navigation, opened
 

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from grafanalib import core
 
-from dashboards.extension import Json
+from dashboards.grafanalib_ext import Json
 
 Links = Sequence[core.DataLink]
 Steps = Sequence[tuple[float, str]]

@@ -6,7 +6,7 @@ from typing import Final
 
 from grafanalib.core import GridPos
 
-from dashboards.extension import Panel, Row
+from dashboards.grafanalib_ext import Panel, Row
 
 COLUMNS: Final = 24
 

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from grafanalib import core
 
-from dashboards.extension import Json
+from dashboards.grafanalib_ext import Json
 
 TAG: Final = "callscope"
 """What all of the dashboards are tagged with."""
@@ -62,7 +62,7 @@ def of_row(column: str) -> str:
     return f'${{__data.fields["{column}"]:percentencode}}'
 
 
-def drill(uid: Uid, title: str, **values: str) -> core.DataLink:
+def drilldown(uid: Uid, title: str, **values: str) -> core.DataLink:
     """A link from a value to a dashboard: `values` are its variables there, all others are kept as they are.
 
     Once it stands in a dashboard, what that does not filter by is All behind it: see `opened`.

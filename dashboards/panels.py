@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 
-from dashboards.extension import Json, LokiTarget, Panel, Target, TempoTarget
 from dashboards.fields import (
     CALM,
     COLOURS,
@@ -17,6 +16,7 @@ from dashboards.fields import (
     texts,
     thresholds,
 )
+from dashboards.grafanalib_ext import Json, LokiTarget, Panel, Target, TempoTarget
 
 
 def stat(

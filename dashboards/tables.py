@@ -7,8 +7,8 @@ chooses (`filterFieldsByName`, `byName`). A data source may give a field another
 from collections.abc import Sequence
 from typing import Any
 
-from dashboards.extension import Json, Panel, Target, TempoTarget
 from dashboards.fields import GOOD, Links, Steps, defaults_of, override, thresholds
+from dashboards.grafanalib_ext import Json, Panel, Target, TempoTarget
 
 
 class Column:

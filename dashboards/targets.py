@@ -1,6 +1,6 @@
 """Queries as panels take them: over time, at one moment, as rows, as lines."""
 
-from dashboards.extension import LokiTarget, PrometheusTarget, TempoTarget
+from dashboards.grafanalib_ext import LokiTarget, PrometheusTarget, TempoTarget
 
 
 def over_time(expr: str, legend: str = "", *, exemplar: bool = False) -> PrometheusTarget:

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from grafanalib.core import SORT_ALPHA_ASC
 
-from dashboards.extension import Variable, data_source
+from dashboards.grafanalib_ext import Variable, data_source
 from dashboards.promql import Scope
 from gateway.observer import signals
 

@@ -8,7 +8,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from stack import running, tools
+from stack import build, processes
 
 
 def main() -> int:
@@ -18,23 +18,23 @@ def main() -> int:
     parser.add_argument("--seconds", help="of traffic, then it ends by itself")
     options = parser.parse_args()
     if options.what == "tools":
-        return build()
+        return build_all()
     try:
         return run([f"--seconds={options.seconds}"] if options.seconds else [])
-    except (running.NotBuiltError, running.NotReadyError) as error:
+    except (processes.NotBuiltError, processes.NotReadyError) as error:
         print(error, file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130
 
 
-def build() -> int:
+def build_all() -> int:
     """Build what is not there."""
-    kept = tools.cache(os.environ)
-    for module in tools.MODULES:
+    kept = build.cache(os.environ)
+    for module in build.MODULES:
         print(f"{module.name} …", flush=True)
         try:
-            print(f"{module.name}: {tools.build(module, kept, os.environ)}", flush=True)
+            print(f"{module.name}: {build.build(module, kept, os.environ)}", flush=True)
         except (subprocess.CalledProcessError, FileNotFoundError) as error:
             print(f"{module.name} cannot be built: {error}", file=sys.stderr)
             return 2
@@ -43,14 +43,14 @@ def build() -> int:
 
 def run(options: list[str]) -> int:
     """Run the stack, and the demo beside it."""
-    programs = running.Programs.found(os.environ)
+    programs = processes.Programs.found(os.environ)
     with (
         tempfile.TemporaryDirectory(prefix="callscope-stack-") as folder,
-        running.running(Path(folder), programs) as stack,
+        processes.running(Path(folder), programs) as stack,
     ):
         print(directions(stack), flush=True)
         demo = subprocess.Popen(
-            running.leashed(*running.demo(stack, *options)), stdin=subprocess.PIPE, start_new_session=True
+            processes.leashed(*processes.demo(stack, *options)), stdin=subprocess.PIPE, start_new_session=True
         )
         with contextlib.suppress(KeyboardInterrupt):
             return demo.wait()
@@ -59,7 +59,7 @@ def run(options: list[str]) -> int:
         return demo.returncode
 
 
-def directions(stack: running.Stack) -> str:
+def directions(stack: processes.Stack) -> str:
     """Where everything is."""
     return "\n".join(
         (

@@ -2,11 +2,11 @@
 
 from dashboards import variables
 from dashboards.board import board
-from dashboards.boards import drills
-from dashboards.extension import Json
+from dashboards.boards import drilldowns
 from dashboards.fields import VISIBLE
+from dashboards.grafanalib_ext import Json
 from dashboards.layout import Section
-from dashboards.links import Uid, drill
+from dashboards.links import Uid, drilldown
 from dashboards.panels import chart, logs, stat, waterfall
 from dashboards.promql import Scope
 from dashboards.queries import gateway
@@ -89,7 +89,7 @@ def _said() -> Section:
                     Column("mcp_workspace_id", "Workspace"),
                     Column("token_id", "Token"),
                     Column("server_slug", "Server"),
-                    Column("tool_name", "Tool", links=drills.members_tool(drills.row)),
+                    Column("tool_name", "Tool", links=drilldowns.members_tool(drilldowns.row)),
                     Column("status", "Status"),
                     Column("error_type", "Error type"),
                     Column("error_message", "Error message"),
@@ -116,9 +116,9 @@ def _said() -> Section:
 def _worth_a_look() -> Section:
     columns = [
         Column("time", "Start", "dateTimeAsSystem", also="Start time"),
-        Column(HIDDEN, "Trace", links=[drills.call("Trace")], custom__hidden=False, custom__hideFrom=VISIBLE),
+        Column(HIDDEN, "Trace", links=[drilldowns.call("Trace")], custom__hidden=False, custom__hideFrom=VISIBLE),
         Column(signals.MCP_WORKSPACE_ID, "Workspace"),
-        Column(signals.GEN_AI_TOOL_NAME, "Call", links=[drills.call("Trace")]),
+        Column(signals.GEN_AI_TOOL_NAME, "Call", links=[drilldowns.call("Trace")]),
         Column(signals.MCP_SERVER_SLUG, "Server"),
         Column(signals.MCP_TOKEN_ID, "Token"),
         Column(signals.ERROR_TYPE, "Error type"),
@@ -146,7 +146,7 @@ def _worth_a_look() -> Section:
                 over_time(gateway.phases(Scope("server"), 0.95), "{{phase}}", exemplar=True),
                 unit="s",
                 width=24,
-                links=[drill(Uid.GATEWAY, "The gateway itself")],
+                links=[drilldown(Uid.GATEWAY, "The gateway itself")],
             )
         ],
     )

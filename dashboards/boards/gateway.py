@@ -2,11 +2,11 @@
 
 from dashboards import variables
 from dashboards.board import board
-from dashboards.boards import drills, pipeline
-from dashboards.extension import Json, Panel
+from dashboards.boards import drilldowns, pipeline
 from dashboards.fields import BAD, FAIR, GOOD, Steps
+from dashboards.grafanalib_ext import Json, Panel
 from dashboards.layout import Section
-from dashboards.links import Uid, drill
+from dashboards.links import Uid, drilldown
 from dashboards.panels import chart, heatmap, stat, states
 from dashboards.promql import Scope
 from dashboards.queries import calls, servers
@@ -79,7 +79,7 @@ def _answer() -> Section:
                 decimals=0,
                 steps=((1, BAD),),
                 first=GOOD,
-                links=[drill(Uid.LOGS, "These calls", status="error", error_type="gateway_error")],
+                links=[drilldown(Uid.LOGS, "These calls", status="error", error_type="gateway_error")],
             ),
             stat(
                 "Observers",
@@ -160,7 +160,7 @@ def _left_out() -> list[Panel]:
 
 def _overhead() -> Section:
     shares = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
-    links = [drill(Uid.CALL, "Slow calls"), drills.all_calls()]
+    links = [drilldown(Uid.CALL, "Slow calls"), drilldowns.all_calls()]
     return Section(
         "What the gateway adds to a call",
         [
@@ -207,7 +207,7 @@ def _overhead() -> Section:
                 over_time(servers.in_flight(SCOPE, "workspace"), "{{workspace}}"),
                 unit="short",
                 stacked=True,
-                links=[drills.workspace(Uid.SERVERS, "At which servers")],
+                links=[drilldowns.workspace(Uid.SERVERS, "At which servers")],
             ),
         ],
     )

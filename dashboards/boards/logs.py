@@ -2,11 +2,11 @@
 
 from dashboards import variables
 from dashboards.board import board
-from dashboards.boards import drills
-from dashboards.extension import Json, Panel
+from dashboards.boards import drilldowns
 from dashboards.fields import BAD, GOOD
+from dashboards.grafanalib_ext import Json, Panel
 from dashboards.layout import Section
-from dashboards.links import Uid, drill, of_row, of_series
+from dashboards.links import Uid, drilldown, of_row, of_series
 from dashboards.panels import chart, logs, stat
 from dashboards.queries import logs as query
 from dashboards.tables import Column, from_labels, table
@@ -49,7 +49,7 @@ def _answer() -> Section:
                 steps=((1, BAD),),
                 first=GOOD,
                 empty="0",
-                links=[drills.failed_calls()],
+                links=[drilldowns.failed_calls()],
             ),
             stat(
                 "Longest wait",
@@ -67,7 +67,7 @@ def _answer() -> Section:
                 bars=True,
                 width=12,
                 height=4,
-                links=[drills.by_status()],
+                links=[drilldowns.by_status()],
             ),
         ],
     )
@@ -83,11 +83,11 @@ def _calls() -> Section:
                 [lines(query.chosen())],
                 [
                     Column("Time", "Time", "dateTimeAsSystem", also="timestamp"),
-                    Column("trace_id", "Trace", links=[drills.call("Trace")]),
+                    Column("trace_id", "Trace", links=[drilldowns.call("Trace")]),
                     Column("mcp_workspace_id", "Workspace"),
                     Column("token_id", "Token"),
                     Column("server_slug", "Server"),
-                    Column("tool_name", "Tool", links=drills.members_tool(drills.row)),
+                    Column("tool_name", "Tool", links=drilldowns.members_tool(drilldowns.row)),
                     Column("status", "Status"),
                     Column("error_type", "Error type"),
                     Column("total_ms", "Total", "ms"),
@@ -139,7 +139,7 @@ def _what_fails() -> list[Panel]:
                     "error_type",
                     "Error type",
                     links=[
-                        drill(
+                        drilldown(
                             Uid.LOGS,
                             "These calls",
                             server=of_row("Server"),
@@ -164,7 +164,7 @@ def _what_fails() -> list[Panel]:
             bars=True,
             width=12,
             height=9,
-            links=[drill(Uid.LOGS, "These calls", status="error", error_type=of_series("error_type"))],
+            links=[drilldown(Uid.LOGS, "These calls", status="error", error_type=of_series("error_type"))],
         ),
     ]
 

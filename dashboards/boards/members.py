@@ -1,9 +1,9 @@
 """Members: who calls, how often, with which tools; is a bot calling the right ones, too often, or failing."""
 
 from dashboards.board import board
-from dashboards.boards import drills, totals
-from dashboards.extension import Json, Panel
+from dashboards.boards import drilldowns, totals
 from dashboards.fields import FAILURES, FAIR, GOOD, LATENCY
+from dashboards.grafanalib_ext import Json, Panel
 from dashboards.layout import Section
 from dashboards.links import Uid
 from dashboards.panels import chart, ranking, stat
@@ -75,7 +75,7 @@ def _who() -> Section:
                 "The members and bots with the most calls in the time range, approximately.",
                 at_once(query.most_active(SCOPE, 15), NAME),
                 unit="locale",
-                links=drills.member(),
+                links=drilldowns.member(),
                 height=12,
                 width=6,
             ),
@@ -86,7 +86,7 @@ def _who() -> Section:
                 unit="percentunit",
                 steps=FAILURES,
                 first=GOOD,
-                links=drills.member(),
+                links=drilldowns.member(),
                 height=12,
                 width=6,
             ),
@@ -109,7 +109,7 @@ def _everybody() -> Panel:
             rows(query.last_used(CONFIGURED)),
         ],
         [
-            Column("name", "Member", links=drills.member(drills.row)),
+            Column("name", "Member", links=drilldowns.member(drilldowns.row)),
             Column("workspace", "Workspace"),
             Column("token", "Token"),
             Column("Value #A", "Calls", "locale", decimals=0),
@@ -138,7 +138,7 @@ def _timeline() -> Section:
                 bars=True,
                 width=24,
                 height=9,
-                links=drills.member(),
+                links=drilldowns.member(),
             )
         ],
         [
@@ -149,7 +149,7 @@ def _timeline() -> Section:
                 unit="cpm",
                 stacked=True,
                 bars=True,
-                links=drills.member(),
+                links=drilldowns.member(),
             ),
             chart(
                 "p95 by member",
@@ -157,7 +157,7 @@ def _timeline() -> Section:
                 over_time(query.duration_over_time(SCOPE, 0.95), NAME, exemplar=True),
                 unit="s",
                 steps=LATENCY,
-                links=drills.member(),
+                links=drilldowns.member(),
             ),
         ],
     )
@@ -176,7 +176,7 @@ def _tools() -> Section:
                     Column("workspace", "Workspace"),
                     Column("token", "Token"),
                     Column("server", "Server"),
-                    Column("tool", "Tool", links=drills.members_tool(drills.row)),
+                    Column("tool", "Tool", links=drilldowns.members_tool(drilldowns.row)),
                     Column("Value", "Calls", "locale", decimals=0),
                 ],
                 sort="Calls",
@@ -189,7 +189,7 @@ def _tools() -> Section:
                 unit="locale",
                 steps=((1, FAIR),),
                 first=GOOD,
-                links=drills.member(),
+                links=drilldowns.member(),
                 height=10,
             ),
         ],

@@ -3,11 +3,11 @@
 from grafanalib.core import DataLink
 
 from dashboards.board import board
-from dashboards.boards import drills
-from dashboards.extension import Json
+from dashboards.boards import drilldowns
 from dashboards.fields import BAD, FAILURES, FAIR, GOOD, LATENCY
+from dashboards.grafanalib_ext import Json
 from dashboards.layout import Section
-from dashboards.links import Uid, drill
+from dashboards.links import Uid, drilldown
 from dashboards.panels import chart, ranking, stat
 from dashboards.promql import Scope
 from dashboards.queries import calls, gateway, members, servers
@@ -30,7 +30,7 @@ def overview() -> Json:
 def _answer() -> Section:
     exactly = "Exact: the ledger's count, in UTC."
     recorded = "Reads a recording rule."
-    logs = [drills.all_calls()]
+    logs = [drilldowns.all_calls()]
     return Section(
         "",
         [
@@ -58,7 +58,7 @@ def _answer() -> Section:
                 at_once(calls.count_in_ledger(SCOPE, "month")),
                 unit="locale",
                 decimals=0,
-                links=[drill(Uid.USAGE, "Usage")],
+                links=[drilldown(Uid.USAGE, "Usage")],
                 empty="0",
             ),
             stat(
@@ -69,7 +69,7 @@ def _answer() -> Section:
                 decimals=2,
                 steps=((0.95, FAIR), (0.99, GOOD)),
                 first=BAD,
-                links=[drills.failed_calls()],
+                links=[drilldowns.failed_calls()],
                 empty="no calls",
             ),
             stat(
@@ -79,7 +79,7 @@ def _answer() -> Section:
                 unit="s",
                 steps=LATENCY,
                 first=GOOD,
-                links=[drill(Uid.TOOLS, "Which tools are slow")],
+                links=[drilldown(Uid.TOOLS, "Which tools are slow")],
                 empty="no calls",
             ),
             stat(
@@ -88,7 +88,7 @@ def _answer() -> Section:
                 at_once(calls.active_members(SCOPE)),
                 unit="locale",
                 decimals=0,
-                links=[drill(Uid.MEMBERS, "Who they are")],
+                links=[drilldown(Uid.MEMBERS, "Who they are")],
             ),
         ],
     )
@@ -110,7 +110,7 @@ def _health() -> Section:
                 over_time(calls.per_minute(SCOPE, "status"), "{{status}}"),
                 unit="cpm",
                 stacked=True,
-                links=[drills.by_status()],
+                links=[drilldowns.by_status()],
             ),
             chart(
                 "Response time",
@@ -118,7 +118,7 @@ def _health() -> Section:
                 *durations,
                 unit="s",
                 steps=LATENCY,
-                links=[drills.all_calls()],
+                links=[drilldowns.all_calls()],
             ),
         ],
         [
@@ -128,7 +128,7 @@ def _health() -> Section:
                 over_time(calls.failures_per_minute(SCOPE, "error_type"), "{{error_type}}"),
                 unit="cpm",
                 stacked=True,
-                links=[drills.by_error()],
+                links=[drilldowns.by_error()],
             ),
             chart(
                 "Gateway against upstream",
@@ -158,7 +158,7 @@ def _health() -> Section:
 
 
 def _to_gateway() -> list[DataLink]:
-    return [drill(Uid.GATEWAY, "The gateway itself"), drill(Uid.SERVERS, "The servers")]
+    return [drilldown(Uid.GATEWAY, "The gateway itself"), drilldown(Uid.SERVERS, "The servers")]
 
 
 def _who_and_what() -> Section:
@@ -170,7 +170,7 @@ def _who_and_what() -> Section:
                 "The ten tools with the most calls in the time range, approximately.",
                 at_once(calls.most_called(SCOPE, 10), "{{workspace}} / {{server}} / {{tool}}"),
                 unit="locale",
-                links=drills.tool(),
+                links=drilldowns.tool(),
             ),
             ranking(
                 "Most failing tools",
@@ -178,14 +178,14 @@ def _who_and_what() -> Section:
                 at_once(calls.most_failing(SCOPE, 10), "{{workspace}} / {{server}} / {{tool}}"),
                 unit="percentunit",
                 steps=FAILURES,
-                links=drills.tool(),
+                links=drilldowns.tool(),
             ),
             ranking(
                 "Most active members",
                 "The ten members and bots with the most calls in the time range, approximately.",
                 at_once(members.most_active(SCOPE, 10), "{{workspace}} / {{name}}"),
                 unit="locale",
-                links=drills.member(),
+                links=drilldowns.member(),
             ),
         ],
     )
@@ -208,7 +208,7 @@ def _servers() -> Section:
                 ],
                 [
                     Column("workspace", "Workspace"),
-                    Column("server", "Server", links=drills.server(drills.row)),
+                    Column("server", "Server", links=drilldowns.server(drilldowns.row)),
                     Column("Value #A", "Up", "bool_yes_no", steps=((1, GOOD),), first=BAD),
                     Column("Value #B", "Calls", "locale", decimals=0),
                     Column("Value #C", "Failed", "percentunit", steps=FAILURES, decimals=2),

@@ -1,11 +1,11 @@
 """Servers: is each of them there, what is asked of it, how quick is it and how often does it fail."""
 
 from dashboards.board import board
-from dashboards.boards import drills, totals
-from dashboards.extension import Json, Panel
+from dashboards.boards import drilldowns, totals
 from dashboards.fields import BAD, FAILURES, FAIR, GOOD, LATENCY
+from dashboards.grafanalib_ext import Json, Panel
 from dashboards.layout import Section
-from dashboards.links import Uid, drill, of_series
+from dashboards.links import Uid, drilldown, of_series
 from dashboards.panels import chart, heatmap, stat, states
 from dashboards.promql import Scope
 from dashboards.queries import calls
@@ -70,7 +70,7 @@ def _now() -> Section:
                 "Whether a server answered when it was last asked; nothing before it was asked.",
                 over_time(query.up(SCOPE), NAME),
                 names={1: ("up", GOOD), 0: ("down", BAD)},
-                links=drills.server(),
+                links=drilldowns.server(),
             )
         ],
         [
@@ -89,7 +89,7 @@ def _now() -> Section:
                 ],
                 [
                     Column("workspace", "Workspace"),
-                    Column("server", "Server", links=drills.server(drills.row)),
+                    Column("server", "Server", links=drilldowns.server(drilldowns.row)),
                     Column("Value #A", "Up", "bool_yes_no", steps=((1, GOOD),), first=BAD),
                     Column("Value #B", "Time up", "percentunit", steps=((0.99, FAIR), (0.999, GOOD)), first=BAD),
                     Column("Value #C", "Last answer", "dateTimeFromNow"),
@@ -120,7 +120,7 @@ def _load() -> Section:
                 unit="s",
                 steps=LATENCY,
                 width=8,
-                links=[drill(Uid.LOGS, "Calls of this server", server=of_series("server"))],
+                links=[drilldown(Uid.LOGS, "Calls of this server", server=of_series("server"))],
             ),
             chart(
                 "Calls by server",
@@ -129,7 +129,7 @@ def _load() -> Section:
                 unit="cpm",
                 stacked=True,
                 width=8,
-                links=drills.server(),
+                links=drilldowns.server(),
             ),
             chart(
                 "In flight by server",
@@ -138,7 +138,7 @@ def _load() -> Section:
                 unit="short",
                 stacked=True,
                 width=8,
-                links=drills.server(),
+                links=drilldowns.server(),
             ),
         ],
     )
@@ -154,7 +154,7 @@ def _latencies() -> list[Panel]:
             unit="s",
             steps=LATENCY,
             width=8,
-            links=drills.server(),
+            links=drilldowns.server(),
             interval=query.RECORDED_EVERY,
         ),
         chart(
@@ -164,7 +164,7 @@ def _latencies() -> list[Panel]:
             unit="s",
             steps=LATENCY,
             width=8,
-            links=drills.server(),
+            links=drilldowns.server(),
             interval=query.RECORDED_EVERY,
         ),
         heatmap(
@@ -173,7 +173,7 @@ def _latencies() -> list[Panel]:
             buckets(calls.distribution(SCOPE)),
             unit="s",
             width=8,
-            links=[drills.all_calls()],
+            links=[drilldowns.all_calls()],
         ),
     ]
 
@@ -188,7 +188,7 @@ def _failures() -> Section:
                 over_time(calls.failure_ratio_over_time(SCOPE, *BY), NAME),
                 unit="percentunit",
                 steps=FAILURES,
-                links=drills.server(),
+                links=drilldowns.server(),
             ),
             chart(
                 "Failures by server and kind",
@@ -197,7 +197,7 @@ def _failures() -> Section:
                 unit="cpm",
                 stacked=True,
                 links=[
-                    drill(
+                    drilldown(
                         Uid.LOGS,
                         "These calls",
                         **{name: of_series(name) for name in (*BY, "error_type")},

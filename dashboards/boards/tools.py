@@ -1,11 +1,11 @@
 """Tools: which are used, which fail, which are slow, and which are worth keeping."""
 
 from dashboards.board import board
-from dashboards.boards import drills, totals
-from dashboards.extension import Json, Panel
+from dashboards.boards import drilldowns, totals
 from dashboards.fields import FAILURES, GOOD, LATENCY
+from dashboards.grafanalib_ext import Json, Panel
 from dashboards.layout import Section
-from dashboards.links import Uid, drill
+from dashboards.links import Uid, drilldown
 from dashboards.panels import chart, heatmap, ranking, stat
 from dashboards.promql import Scope
 from dashboards.queries import calls, servers
@@ -71,7 +71,7 @@ def _rankings() -> Section:
                 "The tools with the most calls in the time range, approximately.",
                 at_once(calls.most_called(SCOPE, few), NAME),
                 unit="locale",
-                links=drills.tool(),
+                links=drilldowns.tool(),
                 height=12,
             ),
             ranking(
@@ -81,7 +81,7 @@ def _rankings() -> Section:
                 unit="percentunit",
                 steps=FAILURES,
                 first=GOOD,
-                links=drills.tool(),
+                links=drilldowns.tool(),
                 height=12,
             ),
             ranking(
@@ -91,7 +91,7 @@ def _rankings() -> Section:
                 unit="s",
                 steps=LATENCY,
                 first=GOOD,
-                links=drills.tool(),
+                links=drilldowns.tool(),
                 height=12,
             ),
         ],
@@ -114,7 +114,7 @@ def _table() -> Section:
                 [
                     Column("workspace", "Workspace"),
                     Column("server", "Server"),
-                    Column("tool", "Tool", links=drills.tool(drills.row)),
+                    Column("tool", "Tool", links=drilldowns.tool(drilldowns.row)),
                     Column("Value #A", "Calls", "locale", decimals=0),
                     Column("Value #B", "Failed", "percentunit", steps=FAILURES, decimals=2),
                     Column("Value #C", "Average", "s", steps=LATENCY),
@@ -138,7 +138,7 @@ def _over_time() -> Section:
                 over_time(calls.per_minute(SCOPE, *BY), NAME),
                 unit="cpm",
                 stacked=True,
-                links=drills.tool(),
+                links=drilldowns.tool(),
             ),
             chart(
                 "Error rate by tool",
@@ -146,7 +146,7 @@ def _over_time() -> Section:
                 over_time(calls.failure_ratio_over_time(SCOPE, *BY), NAME),
                 unit="percentunit",
                 steps=FAILURES,
-                links=drills.tool(),
+                links=drilldowns.tool(),
             ),
         ],
         _durations(),
@@ -159,10 +159,10 @@ def _over_time() -> Section:
                 stacked=True,
                 width=24,
                 links=[
-                    drill(
+                    drilldown(
                         Uid.LOGS,
                         "These calls",
-                        **{name: drills.SERIES(name) for name in (*BY, "error_type")},
+                        **{name: drilldowns.SERIES(name) for name in (*BY, "error_type")},
                         status="error",
                     )
                 ],
@@ -180,14 +180,14 @@ def _durations() -> list[Panel]:
             over_time(calls.duration_over_time(SCOPE, 0.95, *BY), NAME, exemplar=True),
             unit="s",
             steps=LATENCY,
-            links=drills.tool(),
+            links=drilldowns.tool(),
         ),
         heatmap(
             "Spread of durations",
             "How many calls took how long: two bands are two kinds of calls. A point is a single call.",
             buckets(calls.distribution(SCOPE)),
             unit="s",
-            links=[drills.all_calls()],
+            links=[drilldowns.all_calls()],
         ),
     ]
 
@@ -207,7 +207,7 @@ def _catalogues() -> Section:
                 ],
                 [
                     Column("workspace", "Workspace"),
-                    Column("server", "Server", links=drills.server(drills.row)),
+                    Column("server", "Server", links=drilldowns.server(drilldowns.row)),
                     Column("Value #A", "Tools", "locale"),
                     Column("Value #B", "Never called", "locale", decimals=0),
                     Column("Value #C", "Catalog", "bytes"),
@@ -223,7 +223,7 @@ def _catalogues() -> Section:
                 over_time(servers.catalogue_bytes(OFFERED, *calls.SERVER), "{{workspace}} / {{server}}"),
                 unit="bytes",
                 stacked=True,
-                links=drills.server(),
+                links=drilldowns.server(),
             ),
         ],
     )

@@ -1,8 +1,8 @@
 """The numbers of all calls together that several dashboards begin with."""
 
-from dashboards.boards import drills
-from dashboards.extension import Panel
+from dashboards.boards import drilldowns
 from dashboards.fields import FAILURES, GOOD, LATENCY
+from dashboards.grafanalib_ext import Panel
 from dashboards.panels import stat
 from dashboards.promql import Scope
 from dashboards.queries import calls
@@ -17,7 +17,7 @@ def count(title: str, scope: Scope) -> Panel:
         at_once(calls.count(scope)),
         unit="locale",
         decimals=0,
-        links=[drills.all_calls()],
+        links=[drilldowns.all_calls()],
         empty="0",
     )
 
@@ -32,7 +32,7 @@ def error_rate(title: str, scope: Scope) -> Panel:
         decimals=2,
         steps=FAILURES,
         first=GOOD,
-        links=[drills.failed_calls()],
+        links=[drilldowns.failed_calls()],
         empty="no calls",
     )
 

@@ -1,9 +1,9 @@
 """Usage: calls against the plan's limit, and when it will be reached."""
 
 from dashboards.board import board
-from dashboards.boards import drills
-from dashboards.extension import Json, Panel
+from dashboards.boards import drilldowns
 from dashboards.fields import CALM, FAIR, GOOD, SHARE_OF_LIMIT, texts
+from dashboards.grafanalib_ext import Json, Panel
 from dashboards.layout import Section
 from dashboards.links import Uid
 from dashboards.panels import chart, gauge, ranking, stat
@@ -32,7 +32,7 @@ def usage() -> Json:
 
 
 def _answer() -> Section:
-    links = [drills.workspace(Uid.MEMBERS, "Who calls"), drills.workspace(Uid.TOOLS, "What is called")]
+    links = [drilldowns.workspace(Uid.MEMBERS, "Who calls"), drilldowns.workspace(Uid.TOOLS, "What is called")]
     return Section(
         "",
         [
@@ -82,7 +82,7 @@ def _answer() -> Section:
 
 
 def _forecast() -> Section:
-    links = [drills.workspace(Uid.MEMBERS, "Who calls"), drills.workspace(Uid.TOOLS, "What is called")]
+    links = [drilldowns.workspace(Uid.MEMBERS, "Who calls"), drilldowns.workspace(Uid.TOOLS, "What is called")]
     return Section(
         "When",
         [
@@ -128,7 +128,7 @@ def _plans() -> Panel:
             rows(query.period_end_ms(SCOPE)),
         ],
         [
-            Column("workspace", "Workspace", links=[drills.workspace(Uid.MEMBERS, "Who calls", drills.row)]),
+            Column("workspace", "Workspace", links=[drilldowns.workspace(Uid.MEMBERS, "Who calls", drilldowns.row)]),
             Column("plan", "Plan"),
             Column("Value #A", "Used", "locale"),
             Column("Value #B", "Limit", "locale"),
@@ -156,7 +156,7 @@ def _what_for() -> Section:
                 f"Members and bots with the most calls {month} {dates}",
                 at_once(top(15, by_member), f"{NAME} / {{{{name}}}}"),
                 unit="locale",
-                links=drills.member(),
+                links=drilldowns.member(),
                 width=12,
                 height=11,
                 since=MONTH,
@@ -169,7 +169,7 @@ def _what_for() -> Section:
                     f"{NAME} / {{{{server}}}} / {{{{tool}}}}",
                 ),
                 unit="locale",
-                links=drills.tool(),
+                links=drilldowns.tool(),
                 width=12,
                 height=11,
                 since=MONTH,

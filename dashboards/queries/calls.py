@@ -20,7 +20,7 @@ from dashboards.promql import (
     top,
     total,
 )
-from dashboards.recorded import CALLS, CALLS_BY_STATUS, CALLS_BY_TOKEN, DURATION_COUNT, DURATION_SUM, counted
+from dashboards.recording_rules import CALLS, CALLS_BY_STATUS, CALLS_BY_TOKEN, DURATION_COUNT, DURATION_SUM, counted
 from gateway.observer.signals import LEDGER_CALLS, PHASE_DURATION, TOOL_CALL_DURATION, TOOL_CALLS, Metric
 
 FAILED: Final = 'status="error"'

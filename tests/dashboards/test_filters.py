@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from dashboards.links import ALL, FILTERS, SHARED, Uid, drill, opened
+from dashboards.links import ALL, FILTERS, SHARED, Uid, drilldown, opened
 from tests.dashboards.promql import groupings, parsed
 from tests.dashboards.reading import BOARDS, Json, Query, data_links, panels, queries, variables
 
@@ -35,7 +35,7 @@ def test_behind_a_link_is_all_that_the_dashboard_does_not_filter_by(board: Json)
 
 
 def test_a_link_keeps_what_its_dashboard_filters_by_and_gives_what_it_is_told_to() -> None:
-    link = {"url": drill(Uid.LOGS, "Calls", server="github").linkUrl}
+    link = {"url": drilldown(Uid.LOGS, "Calls", server="github").linkUrl}
     board = {"uid": "one", "panels": [{"fieldConfig": {"defaults": {"links": [link]}, "overrides": []}}]}
 
     [panel] = opened(board, ("workspace",))["panels"]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from dashboards.__main__ import documents, stale
-from dashboards.extension import Panel, PrometheusTarget
+from dashboards.grafanalib_ext import Panel, PrometheusTarget
 from dashboards.layout import Section, lay_out
 from dashboards.links import Uid
 from tests.dashboards.reading import BOARDS, FOLDER, Json, annotations, panels, queries

@@ -4,9 +4,9 @@ import pytest
 
 from dashboards.queries.traces import ONE
 from gateway.observer import signals
+from tests.dashboards.interpolation import interpolated
 from tests.dashboards.reading import Query, queries
 from tests.dashboards.traceql import attributes
-from tests.stack.asking import filled
 
 SEARCHES = [query for query in queries("tempo") if query.text != ONE]
 NAMED = {value for value in vars(signals).values() if isinstance(value, str)}
@@ -14,7 +14,7 @@ NAMED = {value for value in vars(signals).values() if isinstance(value, str)}
 
 @pytest.mark.parametrize("query", SEARCHES, ids=str)
 def test_a_search_is_traceql_and_names_attributes_that_there_are(query: Query) -> None:
-    [named] = attributes(filled(query.text))
+    [named] = attributes(interpolated(query.text))
 
     assert named, query.text
     for attribute in named:

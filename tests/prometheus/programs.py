@@ -12,8 +12,8 @@ from typing import Final, Literal, NamedTuple
 import httpx
 import pytest
 
-from stack import tools
-from tests.stack.built import binary, missing
+from stack import build
+from tests.stack.backends import binary, missing
 from tests.system.running import TLS, eventually
 
 TIMEOUT_S: Final = 120.0
@@ -27,7 +27,7 @@ class Promtool(NamedTuple):
     @property
     def path(self) -> Path:
         """Where it is; the test is skipped if it is nowhere."""
-        return installed("promtool") if self.generation == 2 else binary(tools.PROMETHEUS, "promtool")
+        return installed("promtool") if self.generation == 2 else binary(build.PROMETHEUS, "promtool")
 
     def ask(self, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
         """Run it, whatever it says."""
@@ -45,7 +45,7 @@ PROMTOOLS: Final = [pytest.param(Promtool(2), id="prometheus-2"), pytest.param(P
 
 def one_promtool() -> Promtool:
     """Either of them, where it does not matter which: the one that is quicker, if it is there."""
-    return Promtool(2) if tools.built(tools.PROMETHEUS, tools.cache(os.environ)) is None else Promtool(3)
+    return Promtool(2) if build.built(build.PROMETHEUS, build.cache(os.environ)) is None else Promtool(3)
 
 
 def installed(name: str) -> Path:

@@ -3,8 +3,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from stack.running import NotBuiltError, Programs
-from tests.stack.built import missing
+from stack.processes import NotBuiltError, Programs
+from tests.stack.backends import missing
 from tests.stack.staged import Staged, staged
 
 

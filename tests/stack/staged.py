@@ -16,7 +16,7 @@ from gateway.demo.counts import Counts
 from gateway.demo.environment import BackEnds, Stage, raised
 from gateway.demo.fixtures import MEMBERS, WORKSPACES
 from gateway.demo.traffic import Traffic
-from stack.running import Programs, Stack, running
+from stack.processes import Programs, Stack, running
 
 SEED: Final = 7
 TRAFFIC_S: Final = 120.0

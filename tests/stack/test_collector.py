@@ -16,9 +16,9 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from gateway.observer import signals
 from gateway.observer.attributes import put
-from stack import tools
+from stack import build
 from tests.observer.otlp_collector import Collector, collecting
-from tests.stack.built import binary
+from tests.stack.backends import binary
 from tests.stack.compose_file import ROOT
 from tests.system.running import TLS, eventually
 
@@ -53,7 +53,7 @@ class Running:
             "OTELCOL_TRACES": str(self.traces),
             "LOKI_OTLP_URL": loki,
         }
-        command = [str(binary(tools.COLLECTOR, "otelcol")), *(f"--config={file}" for file in CONFIGURATIONS)]
+        command = [str(binary(build.COLLECTOR, "otelcol")), *(f"--config={file}" for file in CONFIGURATIONS)]
         with (folder / "log").open("ab") as log:
             self._process = subprocess.Popen(command, env={**os.environ, **environ}, stdout=log, stderr=log)
         try:

@@ -12,9 +12,9 @@ import pytest
 from gateway.config import PLANS
 from gateway.observer import signals
 from gateway.observer.log_records import retention
-from stack import tools
+from stack import build
 from tests.stack.addresses import tree
-from tests.stack.built import binary
+from tests.stack.backends import binary
 from tests.stack.compose_file import ROOT, scalars
 
 COLLECTOR: Final = ROOT / "otel-collector" / "config.yaml"
@@ -36,7 +36,7 @@ def hours(text: str) -> int:
 
 def validated(*files: Path, environ: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     """What the Collector says about these files, one laid over the other."""
-    command = [str(binary(tools.COLLECTOR, "otelcol")), "validate", *(f"--config={file}" for file in files)]
+    command = [str(binary(build.COLLECTOR, "otelcol")), "validate", *(f"--config={file}" for file in files)]
     full = {**os.environ, **(environ or {})}
     return subprocess.run(command, env=full, capture_output=True, text=True, check=False, timeout=60)
 
@@ -83,7 +83,7 @@ def test_each_pipeline_limits_memory_first_and_redacts_before_it_exports_to_a_qu
 
 def verified(file: Path) -> subprocess.CompletedProcess[str]:
     """What Loki says about a file."""
-    loki = binary(tools.LOKI, "loki")
+    loki = binary(build.LOKI, "loki")
     command = [str(loki), f"-config.file={file}", "-config.expand-env=true", "-verify-config"]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
 
@@ -112,7 +112,7 @@ def test_loki_refuses_a_mistake(tmp_path: Path, right: str, wrong: str) -> None:
 
 
 def test_loki_can_ask_after_its_own_health() -> None:
-    command = [str(binary(tools.LOKI, "loki")), "-health", "-health.url=http://127.0.0.1:1/ready"]
+    command = [str(binary(build.LOKI, "loki")), "-health", "-health.url=http://127.0.0.1:1/ready"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
 
     assert (done.returncode, "Health check failed" in done.stderr) == (1, True), done.stderr

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from gateway.demo.fixtures import WORKSPACES
+from tests.dashboards.interpolation import interpolated
 from tests.dashboards.reading import queries
-from tests.stack.asking import filled
 from tests.stack.staged import Staged
 
 DIMENSIONS = ("workspace", "token", "server", "tool", "status", "error_type")
@@ -26,7 +26,7 @@ def overview(stack: Staged, workspace: str) -> dict[str, Any]:
     ("panel", "period"), [("Calls today", "today"), ("Calls this week", "week"), ("Calls this month", "month")]
 )
 def test_calls_of_a_period_are_the_ledgers(stack: Staged, workspace: str, panel: str, period: str) -> None:
-    shown = stack.number(filled(STATS[panel], workspace=workspace))
+    shown = stack.number(interpolated(STATS[panel], workspace=workspace))
 
     assert shown == overview(stack, workspace)["calls"][period] > 0
 
@@ -34,7 +34,7 @@ def test_calls_of_a_period_are_the_ledgers(stack: Staged, workspace: str, panel:
 @pytest.mark.parametrize("workspace", WORKSPACES)
 def test_success_rate_average_and_members_are_the_ledgers(stack: Staged, workspace: str) -> None:
     shown = {
-        panel: stack.number(filled(STATS[panel], workspace=workspace))
+        panel: stack.number(interpolated(STATS[panel], workspace=workspace))
         for panel in ("Success rate", "Average response time", "Active tokens")
     }
     expected = overview(stack, workspace)
@@ -47,7 +47,7 @@ def test_success_rate_average_and_members_are_the_ledgers(stack: Staged, workspa
 
 
 def test_all_workspaces_together_are_what_the_clients_counted(stack: Staged) -> None:
-    assert stack.number(filled(STATS["Calls today"])) == stack.counted.total()
+    assert stack.number(interpolated(STATS["Calls today"])) == stack.counted.total()
 
 
 def test_prometheus_loki_traces_and_ledger_have_the_same_calls(stack: Staged) -> None:

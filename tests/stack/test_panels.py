@@ -4,8 +4,8 @@ from typing import Final
 
 import pytest
 
+from tests.dashboards.interpolation import interpolated
 from tests.dashboards.reading import Query, queries
-from tests.stack.asking import filled
 from tests.stack.staged import Staged
 
 EMPTY_IN_HEALTH: Final = {"Firing alerts": "the demo's mail server is down: that fills it"}
@@ -14,12 +14,12 @@ EMPTY_IN_HEALTH: Final = {"Firing alerts": "the demo's mail server is down: that
 
 @pytest.mark.parametrize("query", queries("prometheus"), ids=str)
 def test_a_panel_of_prometheus_has_rows(stack: Staged, query: Query) -> None:
-    assert stack.prometheus(filled(query.text))
+    assert stack.prometheus(interpolated(query.text))
 
 
 @pytest.mark.parametrize("query", queries("loki"), ids=str)
 def test_a_panel_of_loki_has_rows(stack: Staged, query: Query) -> None:
-    assert stack.loki(filled(query.text, trace_id=a_failure(stack)))
+    assert stack.loki(interpolated(query.text, trace_id=a_failure(stack)))
 
 
 def test_what_is_empty_in_health_is_known_by_name() -> None:

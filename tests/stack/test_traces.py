@@ -6,9 +6,9 @@ import pytest
 
 from dashboards.queries.traces import ONE
 from gateway.calls import PHASES
+from tests.dashboards.interpolation import interpolated
 from tests.dashboards.reading import Query, queries
 from tests.dashboards.traceql import attributes
-from tests.stack.asking import filled
 from tests.stack.staged import Row, Staged
 
 SERVER, CLIENT = 2, 3
@@ -17,7 +17,7 @@ SERVER, CLIENT = 2, 3
 
 @pytest.mark.parametrize("query", [query for query in queries("tempo") if query.text != ONE], ids=str)
 def test_an_attribute_that_a_search_names_is_carried_by_spans(stack: Staged, query: Query) -> None:
-    [named] = attributes(filled(query.text))
+    [named] = attributes(interpolated(query.text))
     assert named
 
     for attribute in named:

@@ -6,8 +6,8 @@ from typing import Any, Final
 
 import pytest
 
+from tests.dashboards.interpolation import interpolated
 from tests.dashboards.reading import ROOT, queries
-from tests.stack.asking import filled
 from tests.stack.staged import Row, Staged
 
 ALERT: Final = "CallscopeServerFailuresFast"
@@ -36,7 +36,7 @@ def alert(stack: Staged) -> Row:
 @pytest.fixture(scope="module")
 def failure(stack: Staged, alert: Row) -> dict[str, Any]:
     """The newest call that failed with an answer, found as Logs finds it: its attributes, with the line."""
-    shown = filled(
+    shown = interpolated(
         text("callscope-logs", "Failed calls in full"),
         workspace=alert["labels"]["workspace"],
         server=alert["labels"]["server"],
@@ -58,7 +58,7 @@ def test_the_alert_says_who_is_hit_and_where_to_read_on(alert: Row) -> None:
 
 
 def test_the_servers_dashboard_says_how_it_fails(stack: Staged, alert: Row) -> None:
-    shown = filled(
+    shown = interpolated(
         text("callscope-servers", "Failures by server and kind"),
         workspace=alert["labels"]["workspace"],
         server=alert["labels"]["server"],
@@ -100,7 +100,7 @@ def test_the_trace_says_where_the_time_went_and_which_answer_it_was(stack: Stage
 
 
 def test_the_calls_dashboard_finds_the_log_record_of_the_trace(stack: Staged, failure: dict[str, Any]) -> None:
-    [stream] = stack.loki(filled(text("callscope-call", "Log of this trace"), trace_id=failure["trace_id"]))
+    [stream] = stack.loki(interpolated(text("callscope-call", "Log of this trace"), trace_id=failure["trace_id"]))
 
     assert stream["stream"]["mcp_call_id"] == failure["mcp_call_id"]
     assert stream["stream"]["mcp_upstream_response"] == ANSWER

@@ -6,12 +6,12 @@ from typing import NoReturn
 
 import pytest
 
-from stack import tools
+from stack import build
 
 
-def binary(module: tools.Module, name: str) -> Path:
+def binary(module: build.Module, name: str) -> Path:
     """A program of a module that `make stack-tools` has built."""
-    folder = tools.built(module, tools.cache(os.environ))
+    folder = build.built(module, build.cache(os.environ))
     if folder is None:
         missing(f"{module.name} is not built for these sources: `make stack-tools` does that")
     return folder / name

@@ -19,7 +19,7 @@ from typing import Final
 
 import httpx
 
-from stack import tools
+from stack import build
 
 ROOT: Final = Path(__file__).parent.parent
 HOST: Final = "127.0.0.1"
@@ -54,8 +54,8 @@ class Programs:
         Raises:
             NotBuiltError: at least one is missing.
         """
-        kept = tools.cache(environ)
-        folders = {module.name: tools.built(module, kept) for module in tools.MODULES}
+        kept = build.cache(environ)
+        folders = {module.name: build.built(module, kept) for module in build.MODULES}
         prometheus, loki, collector = folders["prometheus"], folders["loki"], folders["collector"]
         alertmanager = shutil.which(ALERTMANAGER)
         if prometheus is None or loki is None or collector is None:

@@ -11,7 +11,7 @@ FREE: Final = {"search": "", "error_type": ".*"}
 DURATIONS: Final = {"__auto": "1h", "__rate_interval": "1m", "__range_s": "3600", "__range": "1h"}
 
 
-def filled(text: str, **values: str) -> str:
+def interpolated(text: str, **values: str) -> str:
     """The query; a variable without a value is on All, and the range is the last hour."""
     known = {**dict.fromkeys(named_in(text) - {"1"}, EVERYTHING), **FREE, **DURATIONS, **values}
     for name, value in known.items():
