@@ -7,7 +7,7 @@ import click
 
 from gateway import manifests
 from gateway.bundled import RUNBOOK, bundled, with_runbook_at, write
-from gateway.terminal.exit_codes import reports_mistakes
+from gateway.terminal.exit_codes import reports_errors
 
 FOLDER = click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
 
@@ -27,7 +27,7 @@ def dashboards() -> None:
     help="JSON that Grafana imports or provisions, or a Kubernetes ConfigMap of each for its sidecar.",
 )
 @FOLDER
-@reports_mistakes
+@reports_errors
 def export_dashboards(folder: Path, form: Literal["json", "configmap"]) -> None:
     """Write the dashboards into FOLDER."""
     found = bundled("dashboards")
@@ -53,7 +53,7 @@ def rules() -> None:
 )
 @click.option("--runbook", metavar="URL", help=f"Where the runbook is served: alerts lead there, and not to {RUNBOOK}.")
 @FOLDER
-@reports_mistakes
+@reports_errors
 def export_rules(folder: Path, form: Literal["prometheus", "prometheusrule"], runbook: str | None) -> None:
     """Write the recording rules and alerts into FOLDER, and beside them the alerts' runbook."""
     found = bundled("rules")

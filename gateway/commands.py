@@ -19,7 +19,7 @@ from gateway.bundled_commands import dashboards, rules
 from gateway.config import Config, Slug, Token, Url, load
 from gateway.errors import CallscopeError
 from gateway.keyboard_interrupt import interrupted_quietly
-from gateway.terminal.exit_codes import reports_mistakes
+from gateway.terminal.exit_codes import reports_errors
 
 CONFIG = click.option(
     "--config",
@@ -72,7 +72,7 @@ commands.add_command(rules)
 @commands.command()
 @CONFIG
 @click.option("--workers", type=click.IntRange(1, 64), default=1, show_default=True, help="Relay processes.")
-@reports_mistakes
+@reports_errors
 def serve(config_path: Path, workers: int) -> None:
     """Serve the workspaces of a configuration until SIGTERM or Ctrl-C."""
     config = load(config_path)
@@ -82,7 +82,7 @@ def serve(config_path: Path, workers: int) -> None:
 
 @commands.command()
 @CONFIG
-@reports_mistakes
+@reports_errors
 def check(config_path: Path) -> None:
     """Say whether a configuration can be used, or every mistake in it."""
     config = load(config_path)
@@ -107,7 +107,7 @@ def _warn(path: Path, config: Config) -> None:
 @click.option("--seconds", type=click.FloatRange(min=1), help="End by itself after this long, with a summary.")
 @click.option("--observer", help="Where the observer listens, HOST:PORT, for a Prometheus that expects it there.")
 @click.option("--otlp", help="Where traces and log records go, for instance http://127.0.0.1:4318.")
-@reports_mistakes
+@reports_errors
 def demo(seconds: float | None, observer: str | None, otlp: str | None) -> None:
     """Real MCP servers, members and bots, and what Callscope sees of them."""
     from gateway import demo as demonstration  # noqa: PLC0415 - the SDK's import takes a second that no other command has
@@ -121,7 +121,7 @@ def demo(seconds: float | None, observer: str | None, otlp: str | None) -> None:
 @click.option("--kind", type=click.Choice(["member", "bot"]), default="member", show_default=True)
 @click.option("--expires-in", type=SECONDS, help="Seconds for which it is valid; forever by default.")
 @click.option("--url", default="http://127.0.0.1:8080", show_default=True, help="Where clients reach the relay.")
-@reports_mistakes
+@reports_errors
 def token(workspace: str, name: str, kind: str, expires_in: int | None, url: str) -> None:
     """Create a token: its entry for the configuration, and the block for the client, whose secret is shown once."""
     created = tokens.create()
@@ -157,7 +157,7 @@ def _check(options: Iterable[tuple[str, Any, object]]) -> None:
 @click.option("--workspace", required=True, multiple=True, help="A slug, or * for all; repeatable.")
 @click.option("--ttl", type=SECONDS, default=3600, show_default=True, help="Seconds.")
 @click.option("--token", "token_id", help="Only this member's calls.")
-@reports_mistakes
+@reports_errors
 def jwt(config_path: Path, workspace: tuple[str, ...], ttl: int, token_id: str | None) -> None:
     """Print a JWT for the analytics API, signed with the configuration's secret."""
     config = load(config_path)

@@ -3,13 +3,13 @@
 A process is one call of `run` with one coroutine; the application's own resources stand around `serve`:
 
     async def main(launch: Launch) -> None:
-        async with stop_requested(launch.lifeline) as stop, open_everything() as app:
+        async with stop_requested(launch.parent_pipe) as stop, open_everything() as app:
             await serve(app, launch.socket(), stop=stop, run_file=launch.run_file)
 
     if __name__ == "__main__":
         run(main)
 
-It stops at SIGTERM, SIGINT, or when the supervisor is gone, which closes the pipe of which `lifeline` is the read end.
+It stops at SIGTERM, at SIGINT, or when the supervisor dies, which closes the write end of `parent_pipe`.
 """
 
 import argparse
@@ -43,7 +43,7 @@ class Launch:
     """A socket that is bound and listens already; the process inherits it."""
     run_file: Path
     """Where the process writes its pid once it serves, and whose stem is its name: `relay-0`, `observer`."""
-    lifeline: int
+    parent_pipe: int
     """The read end of a pipe whose write end only the supervisor holds."""
 
     @property
@@ -52,12 +52,12 @@ class Launch:
         return self.run_file.stem
 
     def arguments(self) -> list[str]:
-        """The command line's arguments; `fd` and `lifeline` must be passed on to the child (`pass_fds`)."""
+        """The command line's arguments; `fd` and `parent_pipe` must be passed on to the child (`pass_fds`)."""
         return [
             f"--config={self.config}",
             f"--fd={self.fd}",
             f"--run-file={self.run_file}",
-            f"--lifeline={self.lifeline}",
+            f"--parent_pipe={self.parent_pipe}",
         ]
 
     @classmethod
@@ -67,7 +67,7 @@ class Launch:
         parser.add_argument("--config", type=Path, required=True, help="the configuration file")
         parser.add_argument("--fd", type=int, required=True, help="an inherited socket that listens")
         parser.add_argument("--run-file", type=Path, required=True, help="where to write the pid when ready")
-        parser.add_argument("--lifeline", type=int, required=True, help="the read end of the supervisor's pipe")
+        parser.add_argument("--parent_pipe", type=int, required=True, help="the read end of the supervisor's pipe")
         return cls(**vars(parser.parse_args(arguments)))
 
     def socket(self) -> socket.socket:
@@ -115,10 +115,10 @@ def log_to_stderr(name: str) -> None:
 
 
 @contextlib.asynccontextmanager
-async def stop_requested(lifeline: int | None = None) -> AsyncIterator[asyncio.Event]:
+async def stop_requested(parent_pipe: int | None = None) -> AsyncIterator[asyncio.Event]:
     """An event that is set at SIGTERM, SIGINT or the end of the supervisor. Signals are this context's while it lasts.
 
-    Without a `lifeline` (tests, or a process without a supervisor) signals alone count.
+    Without a `parent_pipe` (tests, or a process without a supervisor) signals alone count.
     """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -128,7 +128,7 @@ async def stop_requested(lifeline: int | None = None) -> AsyncIterator[asyncio.E
             logger.info("stopping: %s", why)
             stop.set()
 
-    def read_lifeline(descriptor: int) -> None:
+    def read_parent_pipe(descriptor: int) -> None:
         if not os.read(descriptor, 1):
             loop.remove_reader(descriptor)
             request("the supervisor is gone")
@@ -136,13 +136,13 @@ async def stop_requested(lifeline: int | None = None) -> AsyncIterator[asyncio.E
     signals = (signal.SIGTERM, signal.SIGINT)
     for number in signals:
         loop.add_signal_handler(number, request, number.name)
-    if lifeline is not None:
-        loop.add_reader(lifeline, read_lifeline, lifeline)
+    if parent_pipe is not None:
+        loop.add_reader(parent_pipe, read_parent_pipe, parent_pipe)
     try:
         yield stop
     finally:
-        if lifeline is not None:
-            loop.remove_reader(lifeline)
+        if parent_pipe is not None:
+            loop.remove_reader(parent_pipe)
         for number in signals:
             loop.remove_signal_handler(number)
 

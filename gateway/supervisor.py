@@ -42,7 +42,7 @@ ADVICE: Final = {
 """What helps against an address that cannot be had, by errno."""
 
 
-class Child:
+class SupervisedProcess:
     """One process, started again for as long as it is wanted."""
 
     def __init__(self, module: str, launch: Launch) -> None:
@@ -72,7 +72,7 @@ class Child:
                 "-m",
                 self._module,
                 *self._launch.arguments(),
-                pass_fds=(self._launch.fd, self._launch.lifeline),
+                pass_fds=(self._launch.fd, self._launch.parent_pipe),
                 stdin=asyncio.subprocess.DEVNULL,
                 start_new_session=True,  # Ctrl-C is the supervisor's to pass on
             )
@@ -172,15 +172,15 @@ async def serve(config_path: Path, config: Config, *, workers: int, announce: Ca
         run = resources.enter_context(locked(config.data_dir))
         relay_socket = resources.enter_context(bind(config.listen))
         observer_socket = resources.enter_context(bind(config.observer.listen))
-        lifeline, alive = os.pipe()
-        resources.callback(os.close, lifeline)
+        parent_pipe, alive = os.pipe()
+        resources.callback(os.close, parent_pipe)
         resources.callback(os.close, alive)
 
-        def child(module: str, name: str, sock: socket.socket) -> Child:
+        def child(module: str, name: str, sock: socket.socket) -> SupervisedProcess:
             run_file = run / f"{name}.pid"
             run_file.unlink(missing_ok=True)
-            launch = Launch(config=config_path, fd=sock.fileno(), run_file=run_file, lifeline=lifeline)
-            return Child(module, launch)
+            launch = Launch(config=config_path, fd=sock.fileno(), run_file=run_file, parent_pipe=parent_pipe)
+            return SupervisedProcess(module, launch)
 
         relays = [child("gateway.relay", f"relay-{i}", relay_socket) for i in range(workers)]
         observer = child("gateway.observer", "observer", observer_socket)
@@ -199,7 +199,7 @@ async def serve(config_path: Path, config: Config, *, workers: int, announce: Ca
                 await observer.drain(DRAIN_TIMEOUT_S)  # last: it records what the relays still answered
 
 
-async def _ready(children: tuple[Child, ...], stop: asyncio.Event) -> None:
+async def _ready(children: tuple[SupervisedProcess, ...], stop: asyncio.Event) -> None:
     """Wait until every process serves."""
     deadline = time.monotonic() + READY_TIMEOUT_S
     while not stop.is_set() and not all(child.is_ready for child in children):

@@ -1,4 +1,4 @@
-"""A process as the supervisor starts it: inherited socket, run file, lifeline, signals."""
+"""A process as the supervisor starts it: inherited socket, run file, parent_pipe, signals."""
 
 import os
 import signal
@@ -25,7 +25,7 @@ from gateway.process import run, serve, stop_requested
 async def main(launch):
     if launch.config.name == "refused":
         raise StartError("the first reason\\nthe second reason")
-    async with stop_requested(launch.lifeline) as stop:
+    async with stop_requested(launch.parent_pipe) as stop:
         async def app(scope, receive, send):
             await send({"type": "http.response.start", "status": 200, "headers": []})
             if scope["path"] == "/stream":
@@ -40,21 +40,21 @@ run(main)
 
 
 class Started:
-    """One process, its URL and the supervisor's end of its lifeline."""
+    """One process, its URL and the supervisor's end of its parent_pipe."""
 
     def __init__(self, folder: Path, config: str = "callscope.yaml") -> None:
         self.run_file = folder / "run" / "relay-0.pid"
         self.socket = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self.socket.getsockname()[1]}"
-        lifeline, self.write_end = os.pipe()
-        launch = Launch(config=Path(config), fd=self.socket.fileno(), run_file=self.run_file, lifeline=lifeline)
+        parent_pipe, self.write_end = os.pipe()
+        launch = Launch(config=Path(config), fd=self.socket.fileno(), run_file=self.run_file, parent_pipe=parent_pipe)
         self.process = subprocess.Popen(
             [sys.executable, "-c", PROGRAM, *launch.arguments()],
-            pass_fds=(launch.fd, lifeline),
+            pass_fds=(launch.fd, parent_pipe),
             stderr=subprocess.PIPE,
             text=True,
         )
-        os.close(lifeline)
+        os.close(parent_pipe)
 
     def wait_until_ready(self) -> None:
         deadline = time.monotonic() + 15
@@ -142,7 +142,7 @@ def test_a_process_that_cannot_start_says_why_in_lines_and_ends_with_status_1(tm
 
 
 def test_what_is_written_on_the_command_line_is_read_from_it() -> None:
-    launch = Launch(config=Path("a b.yaml"), fd=7, run_file=Path("run/observer.pid"), lifeline=8)
+    launch = Launch(config=Path("a b.yaml"), fd=7, run_file=Path("run/observer.pid"), parent_pipe=8)
 
     assert Launch.parse(launch.arguments()) == launch
     assert launch.name == "observer"
@@ -150,7 +150,7 @@ def test_what_is_written_on_the_command_line_is_read_from_it() -> None:
 
 def test_a_descriptor_that_is_no_socket_is_named(tmp_path: Path) -> None:
     with (tmp_path / "file").open("w") as file:
-        launch = Launch(config=Path("c"), fd=file.fileno(), run_file=Path("r"), lifeline=8)
+        launch = Launch(config=Path("c"), fd=file.fileno(), run_file=Path("r"), parent_pipe=8)
 
         with pytest.raises(StartError, match=f"--fd {file.fileno()} is no inherited socket"):
             launch.socket()

@@ -4,7 +4,7 @@ from collections import Counter
 from typing import NamedTuple
 
 
-class Outcome(NamedTuple):
+class CountKey(NamedTuple):
     """What became of a call; `error_type` is None for a success."""
 
     workspace: str
@@ -12,4 +12,4 @@ class Outcome(NamedTuple):
     error_type: str | None
 
 
-Counts = Counter[Outcome]
+Counts = Counter[CountKey]

@@ -1,4 +1,4 @@
-"""What a person sees: how to connect, a table that lives, and the reckoning at the end."""
+"""What a person sees: how to connect, a table that lives, and the comparison at the end."""
 
 import json
 from collections import Counter
@@ -11,7 +11,7 @@ from rich.table import Table
 
 from gateway.calls import UNKNOWN
 from gateway.demo.counts import Counts
-from gateway.demo.environment import Stage
+from gateway.demo.environment import Environment
 from gateway.demo.fixtures import GUEST, MEMBERS
 from gateway.tokens import client_configuration
 
@@ -23,7 +23,7 @@ PADDING: Final = 3
 """Columns of the terminal around a cell, with one edge."""
 
 
-class View(NamedTuple):
+class Snapshot(NamedTuple):
     """One look at the analytics API (`groups` of the whole run and of the last seconds), and the clients' own count."""
 
     members: Sequence[Mapping[str, Any]]
@@ -33,24 +33,24 @@ class View(NamedTuple):
     counted: Counts
 
 
-def directions(stage: Stage, command: str) -> str:
+def instructions(environment: Environment, command: str) -> str:
     """Ready to paste: a client's configuration, the metrics, the API, and the commands for it."""
     member = GUEST
-    url = stage.workspace_url(member.workspace)
-    block = json.dumps(client_configuration(member.workspace, url, stage.secrets[member.token_id]), indent=2)
-    bearer = f"-H 'Authorization: Bearer {stage.jwt}'"
-    api = stage.api_url(member.workspace)
+    url = environment.workspace_url(member.workspace)
+    block = json.dumps(client_configuration(member.workspace, url, environment.secrets[member.token_id]), indent=2)
+    bearer = f"-H 'Authorization: Bearer {environment.jwt}'"
+    api = environment.api_url(member.workspace)
     return "\n".join(
         (
             "\nAn MCP client's configuration, to try it yourself:",
             block,
-            f"\nMetrics:        {stage.observer}/metrics",
+            f"\nMetrics:        {environment.observer}/metrics",
             "\nAnalytics API:",
             f"curl -s {bearer} '{api}/analytics?period=1h'",
             "\nCalls as they happen:",
             f"curl -sN {bearer} '{api}/logs/stream'",
             "\nThe same in another terminal:",
-            f"export CALLSCOPE_URL={stage.observer} CALLSCOPE_JWT={stage.jwt}",
+            f"export CALLSCOPE_URL={environment.observer} CALLSCOPE_JWT={environment.jwt}",
             f"{command} top --workspace {member.workspace}",
             f"{command} tail --workspace {member.workspace}",
             "",
@@ -58,27 +58,27 @@ def directions(stage: Stage, command: str) -> str:
     )
 
 
-def table(view: View, size: tuple[int, int]) -> Group:
+def table(snapshot: Snapshot, size: tuple[int, int]) -> Group:
     """Both tables: by member, with the clients' own count beside, and by tool, as they fit into (columns, lines)."""
     width, height = size
-    members = _members(view, width)
+    members = _members(snapshot, width)
     rows = height - members.row_count - 2 * FRAME_LINES - 2  # the line below, and the one where the cursor is
-    tools = _tools(view, width, max(1, min(rows, TOOL_ROWS)))
+    tools = _tools(snapshot, width, max(1, min(rows, TOOL_ROWS)))
     return Group(members, tools, "All numbers are the API's, but for 'client'. Ctrl-C ends.")
 
 
-def line(view: View) -> str:
+def line(snapshot: Snapshot) -> str:
     """The same for a log: one line."""
-    calls = sum(group["calls"] for group in view.members)
-    errors = sum(group["errors"] for group in view.members)
-    rate = sum(group["calls"] for group in view.recent_members) / RATE_WINDOW_S
-    slowest = max(view.tools, key=lambda group: group["duration_ms"]["p95"] or 0, default=None)
+    calls = sum(group["calls"] for group in snapshot.members)
+    errors = sum(group["errors"] for group in snapshot.members)
+    rate = sum(group["calls"] for group in snapshot.recent_members) / RATE_WINDOW_S
+    slowest = max(snapshot.tools, key=lambda group: group["duration_ms"]["p95"] or 0, default=None)
     worst = f", slowest {_tool(slowest)} p95 {slowest['duration_ms']['p95']:.0f} ms" if slowest else ""
     share = f"{errors / calls:.1%}" if calls else "-"
-    return f"{rate:5.1f} calls/s, {calls} calls, {share} errors{worst}; clients counted {view.counted.total()}"
+    return f"{rate:5.1f} calls/s, {calls} calls, {share} errors{worst}; clients counted {snapshot.counted.total()}"
 
 
-def reckoning(clients: Counts, api: Counts, metrics: Counts) -> Table:
+def comparison(clients: Counts, api: Counts, metrics: Counts) -> Table:
     """What each counted, by member and outcome; a row that differs is marked."""
     found = Table(title="Calls, as three counted them", title_justify="left")
     for heading in ("member", "outcome"):
@@ -95,12 +95,12 @@ def reckoning(clients: Counts, api: Counts, metrics: Counts) -> Table:
     return found
 
 
-def _members(view: View, width: int) -> Table:
+def _members(snapshot: Snapshot, width: int) -> Table:
     headings = ("member", "workspace", "calls/s", "calls", "client", "errors", "p50 ms", "p95 ms")
-    recent = {group["token_id"]: group["calls"] for group in view.recent_members}
-    known = {group["token_id"]: group for group in view.members}
+    recent = {group["token_id"]: group["calls"] for group in snapshot.recent_members}
+    known = {group["token_id"]: group for group in snapshot.members}
     counted: Counter[str] = Counter()
-    for (_, token_id, _), calls in view.counted.items():
+    for (_, token_id, _), calls in snapshot.counted.items():
         counted[token_id] += calls
     rows = []
     for member in MEMBERS:
@@ -110,11 +110,11 @@ def _members(view: View, width: int) -> Table:
     return _fitted(headings, rows, width, ("workspace", "p50 ms", "calls/s", "errors"))
 
 
-def _tools(view: View, width: int, most: int) -> Table:
+def _tools(snapshot: Snapshot, width: int, most: int) -> Table:
     headings = ("tool", "workspace", "calls/s", "calls", "errors", "p50 ms", "p95 ms")
-    recent = {(group["workspace_id"], _tool(group)): group["calls"] for group in view.recent_tools}
+    recent = {(group["workspace_id"], _tool(group)): group["calls"] for group in snapshot.recent_tools}
     rows = []
-    for group in sorted(view.tools, key=lambda group: -group["calls"])[:most]:
+    for group in sorted(snapshot.tools, key=lambda group: -group["calls"])[:most]:
         key = (group["workspace_id"], _tool(group))
         rows.append((key[1], key[0], *_row(group, recent.get(key, 0))))
     return _fitted(headings, rows, width, ("p50 ms", "calls/s", "workspace", "errors"))

@@ -33,7 +33,7 @@ _MODULE: Final = "gateway.demo.servers"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stage:
+class Environment:
     """What runs, and the keys to it."""
 
     relay: str
@@ -67,9 +67,9 @@ ALONE: Final = BackEnds()
 
 
 @contextlib.asynccontextmanager
-async def raised(
+async def start_environment(
     folder: Path, say: Callable[[str], None], stop: asyncio.Event, back_ends: BackEnds = ALONE
-) -> AsyncIterator[Stage]:
+) -> AsyncIterator[Environment]:
     """Start everything in `folder`, and end it when left; `say` gets what a person should know.
 
     Raises:
@@ -105,9 +105,9 @@ async def raised(
         serve = ["-m", "gateway.demo.kill_on_eof", sys.executable, "-m", "gateway", "serve", "--config", str(config)]
         log = folder / "serve.log"
         gateway = await resources.enter_async_context(_process(serve, log))
-        resources.callback(_let_go, *processes, gateway)  # all end at once; each is waited for after that
+        resources.callback(_close_stdin, *processes, gateway)  # all end at once; each is waited for after that
         ready = await _until_ready(gateway, log, stop)
-        yield Stage(
+        yield Environment(
             relay=ready["relay"],
             observer=ready["observer"],
             secrets={token_id: token.secret for token_id, token in created.items()},
@@ -176,7 +176,7 @@ async def _process(
     try:
         yield process
     finally:
-        _let_go(process)
+        _close_stdin(process)
         try:
             async with asyncio.timeout(END_TIMEOUT_S):
                 await process.wait()
@@ -185,7 +185,7 @@ async def _process(
             await process.wait()
 
 
-def _let_go(*processes: asyncio.subprocess.Process) -> None:
+def _close_stdin(*processes: asyncio.subprocess.Process) -> None:
     """Close the standard input of each, which is its sign to end."""
     for process in processes:
         if process.stdin is not None:

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from starlette.types import Receive, Scope, Send
 
-from gateway.demo.tools import HANG_S, REFUSED, Dice, Fate, Tool
+from gateway.demo.tools import HANG_S, REFUSED, DemoTool, Outcome, Outcomes
 
 VERSION: Final = "2026-07-28"
 METHOD_NOT_FOUND: Final = -32601
@@ -20,9 +20,9 @@ _CACHEABLE: Final = {"resultType": "complete", "ttlMs": 0, "cacheScope": "privat
 class Misbehaving:
     """The ASGI application."""
 
-    def __init__(self, tools: Sequence[Tool], seed: int) -> None:
+    def __init__(self, tools: Sequence[DemoTool], seed: int) -> None:
         self._tools = {tool.name: tool for tool in tools}
-        self._dice = Dice(tools, seed)
+        self._outcomes = Outcomes(tools, seed)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one POST, whatever its path, well or badly."""
@@ -48,24 +48,24 @@ class Misbehaving:
 
     async def _call(self, send: Send, request: dict[str, Any]) -> None:
         tool = self._tools[request["params"]["name"]]
-        turn = self._dice.draw(tool.name)
-        await asyncio.sleep(turn.seconds)
-        match turn.fate:
-            case Fate.HTTP_ERROR:
+        planned = self._outcomes.draw(tool.name)
+        await asyncio.sleep(planned.seconds)
+        match planned.outcome:
+            case Outcome.HTTP_ERROR:
                 await _send(send, 502, f"<h1>{tool.message}</h1>".encode(), b"text/html")
-            case Fate.GARBAGE:
+            case Outcome.GARBAGE:
                 await _send(send, 200, b'{"jsonrpc": "2.0", "id": 1, "resul')
-            case Fate.CUT:  # fewer bytes than announced: the server closes the connection in the middle
+            case Outcome.CUT:  # fewer bytes than announced: the server closes the connection in the middle
                 length = [(b"content-type", b"application/json"), (b"content-length", b"1000")]
                 await send({"type": "http.response.start", "status": 200, "headers": length})
                 await send({"type": "http.response.body", "body": b'{"jsonrpc":', "more_body": True})
-            case Fate.HANG:
+            case Outcome.HANG:
                 await asyncio.sleep(HANG_S)
-            case Fate.JSONRPC_ERROR:
+            case Outcome.JSONRPC_ERROR:
                 await _send(send, 200, _message(request, "error", {"code": REFUSED, "message": tool.message}))
-            case fate:
-                content = [{"type": "text", "text": tool.message if fate is Fate.TOOL_ERROR else "ok"}]
-                failed = {"isError": True} if fate is Fate.TOOL_ERROR else {}
+            case outcome:
+                content = [{"type": "text", "text": tool.message if outcome is Outcome.TOOL_ERROR else "ok"}]
+                failed = {"isError": True} if outcome is Outcome.TOOL_ERROR else {}
                 await _answer(send, request, {"resultType": "complete", "content": content, **failed})
 
 

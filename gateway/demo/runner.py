@@ -1,4 +1,4 @@
-"""The demo from curtain to curtain: raise the stage, let the members work, show what Callscope says, reckon up."""
+"""The demo: start every process, let the members call, show what Callscope recorded, compare the counts."""
 
 import asyncio
 import contextlib
@@ -16,10 +16,10 @@ from rich.console import Console
 from rich.live import Live
 
 from gateway.demo.counts import Counts
-from gateway.demo.display import RATE_WINDOW_S, View, directions, line, reckoning, table
-from gateway.demo.environment import BackEnds, Stage, raised
+from gateway.demo.display import RATE_WINDOW_S, Snapshot, comparison, instructions, line, table
+from gateway.demo.environment import BackEnds, Environment, start_environment
 from gateway.demo.fixtures import GUEST, MEMBERS, WORKSPACES
-from gateway.demo.observed_counts import Answers
+from gateway.demo.observer_client import ObserverClient
 from gateway.process import stop_requested
 
 SEED: Final = 7
@@ -45,22 +45,25 @@ async def _run(seconds: float | None, console: Console, back_ends: BackEnds) -> 
     async with stop_requested() as stop:
         with tempfile.TemporaryDirectory(prefix="callscope-demo-") as folder:
             say("starting MCP servers and the gateway …")
-            async with raised(Path(folder), say, stop, back_ends) as stage, httpx.AsyncClient(timeout=10) as http:
-                say(directions(stage, _command()))
-                show = _Show(stage, Answers(http, stage, list(WORKSPACES)), console)
-                return await show.reckon(await show.perform(seconds, stop))
+            async with (
+                start_environment(Path(folder), say, stop, back_ends) as environment,
+                httpx.AsyncClient(timeout=10) as http,
+            ):
+                say(instructions(environment, _command()))
+                show = _Demo(environment, ObserverClient(http, environment, list(WORKSPACES)), console)
+                return await show.compare(await show.generate_traffic(seconds, stop))
 
 
-class _Show:
-    """One performance on a stage that stands."""
+class _Demo:
+    """One performance on a environment that stands."""
 
-    def __init__(self, stage: Stage, answers: Answers, console: Console) -> None:
-        self._stage = stage
-        self._answers = answers
+    def __init__(self, environment: Environment, observer: ObserverClient, console: Console) -> None:
+        self._environment = environment
+        self._observer = observer
         self._console = console
         self._began_s = time.time()
 
-    async def perform(self, seconds: float | None, stop: asyncio.Event) -> Counts:
+    async def generate_traffic(self, seconds: float | None, stop: asyncio.Event) -> Counts:
         """Let the members work until `stop` or for `seconds`, and show it; in the end no call is under way."""
         from gateway.demo.traffic import Traffic  # noqa: PLC0415 - its SDK takes a second to import: the gateway first
 
@@ -69,25 +72,25 @@ class _Show:
             asyncio.get_running_loop().call_later(seconds, stop.set)
         async with asyncio.TaskGroup() as tasks:
             for member in MEMBERS:
-                url = self._stage.workspace_url(member.workspace)
-                tasks.create_task(traffic.live(member, url, self._stage.secrets[member.token_id], stop))
+                url = self._environment.workspace_url(member.workspace)
+                tasks.create_task(traffic.simulate(member, url, self._environment.secrets[member.token_id], stop))
             await self._watch(traffic.counts, stop)
         return traffic.counts
 
-    async def reckon(self, clients: Counts) -> int:
+    async def compare(self, clients: Counts) -> int:
         """Wait until the API and the counters have all calls, and say whether they agree with the clients."""
         self._console.print("the last calls are counted …")
         deadline = time.monotonic() + SETTLE_S
         api, metrics, silence = Counts(), Counts(), ""
         while not clients == api == metrics and time.monotonic() < deadline:
             try:
-                api = _of_members(await self._answers.counted_by_api(self._began_s))
-                metrics = _of_members(await self._answers.counted_by_metrics())
+                api = _of_members(await self._observer.counted_by_api(self._began_s))
+                metrics = _of_members(await self._observer.counted_by_metrics())
             except (httpx.HTTPError, ValueError) as error:
                 silence = f" ({error})"
             await asyncio.sleep(0.25)
         agree = clients == api == metrics
-        self._console.print(reckoning(clients, api, metrics))
+        self._console.print(comparison(clients, api, metrics))
         verdict = "all three agree" if agree else f"they do NOT agree, see the rows marked 'differs'{silence}"
         self._console.print(f"{clients.total()} calls: {verdict}", highlight=False)
         return 0 if agree and clients else 1
@@ -102,22 +105,22 @@ class _Show:
                     async with asyncio.timeout(pause):
                         await stop.wait()
                 try:
-                    view = await self._look(counts)
+                    snapshot = await self._look(counts)
                 except httpx.HTTPError as error:  # an observer that is started again is back in a moment
                     console.print(f"the analytics API does not answer: {error}", highlight=False)
                     continue
                 if live is not None:
-                    live.update(table(view, console.size), refresh=True)
+                    live.update(table(snapshot, console.size), refresh=True)
                 else:
-                    console.print(line(view), soft_wrap=True, highlight=False)
+                    console.print(line(snapshot), soft_wrap=True, highlight=False)
 
-    async def _look(self, counts: Counts) -> View:
+    async def _look(self, counts: Counts) -> Snapshot:
         recently_s = time.time() - RATE_WINDOW_S
-        return View(
-            members=await self._answers.groups("token", self._began_s),
-            recent_members=await self._answers.groups("token", recently_s),
-            tools=await self._answers.groups("server,tool", self._began_s),
-            recent_tools=await self._answers.groups("server,tool", recently_s),
+        return Snapshot(
+            members=await self._observer.groups("token", self._began_s),
+            recent_members=await self._observer.groups("token", recently_s),
+            tools=await self._observer.groups("server,tool", self._began_s),
+            recent_tools=await self._observer.groups("server,tool", recently_s),
             counted=counts,
         )
 

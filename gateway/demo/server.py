@@ -16,21 +16,21 @@ from mcp_types import (
     ListToolsResult,
     PaginatedRequestParams,
     TextContent,
+    Tool,
     ToolAnnotations,
 )
-from mcp_types import Tool as Listing
 from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from gateway.demo.tools import HANG_S, REFUSED, Dice, Fate, Tool
+from gateway.demo.tools import HANG_S, REFUSED, DemoTool, Outcome, Outcomes
 
 Context = ServerRequestContext[dict[str, Any]]
 
 
-def build(name: str, tools: Sequence[Tool], seed: int) -> Server[dict[str, Any]]:
+def build(name: str, tools: Sequence[DemoTool], seed: int) -> Server[dict[str, Any]]:
     """A server with these tools; what its calls do is drawn from `seed`."""
     known = {tool.name: tool for tool in tools}
-    dice = Dice(tools, seed)
+    outcomes = Outcomes(tools, seed)
     listing = ListToolsResult(tools=[_listing(tool) for tool in tools])
 
     async def list_tools(_ctx: Context, _params: PaginatedRequestParams | None) -> ListToolsResult:
@@ -40,14 +40,14 @@ def build(name: str, tools: Sequence[Tool], seed: int) -> Server[dict[str, Any]]
         tool = known.get(params.name)
         if tool is None:
             raise MCPError(INVALID_PARAMS, f"Unknown tool: {params.name}")
-        turn = dice.draw(tool.name)
-        await _work(ctx, tool, turn.seconds)
-        match turn.fate:
-            case Fate.HANG:
+        planned = outcomes.draw(tool.name)
+        await _work(ctx, tool, planned.seconds)
+        match planned.outcome:
+            case Outcome.HANG:
                 await asyncio.sleep(HANG_S)
-            case Fate.JSONRPC_ERROR:
+            case Outcome.JSONRPC_ERROR:
                 raise MCPError(REFUSED, tool.message)
-            case Fate.TOOL_ERROR:
+            case Outcome.TOOL_ERROR:
                 return CallToolResult(content=[TextContent(type="text", text=tool.message)], is_error=True)
             case _:
                 pass
@@ -62,7 +62,7 @@ def build(name: str, tools: Sequence[Tool], seed: int) -> Server[dict[str, Any]]
     )
 
 
-async def _work(ctx: Context, tool: Tool, seconds: float) -> None:
+async def _work(ctx: Context, tool: DemoTool, seconds: float) -> None:
     """Take the time, in as many steps as the tool reports."""
     for step in range(tool.steps):
         await asyncio.sleep(seconds / tool.steps)
@@ -71,9 +71,9 @@ async def _work(ctx: Context, tool: Tool, seconds: float) -> None:
         await asyncio.sleep(seconds)
 
 
-def _listing(tool: Tool) -> Listing:
+def _listing(tool: DemoTool) -> Tool:
     hints = ToolAnnotations(read_only_hint=True) if tool.read_only else None
-    return Listing(name=tool.name, description=tool.description, input_schema=tool.input_schema(), annotations=hints)
+    return Tool(name=tool.name, description=tool.description, input_schema=tool.input_schema(), annotations=hints)
 
 
 class LegacyOnly:

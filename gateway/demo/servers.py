@@ -19,14 +19,14 @@ from mcp.server.stdio import stdio_server
 
 from gateway.demo.misbehaving_server import Misbehaving
 from gateway.demo.server import LegacyOnly, build, over_http
-from gateway.demo.tools import BILLING, FILES, GITHUB, WAREHOUSE, Tool
+from gateway.demo.tools import BILLING, FILES, GITHUB, WAREHOUSE, DemoTool
 from gateway.process import log_to_stderr, serve, stop_requested
 
 PATH: Final = "/mcp"
 SEED: Final = 20260728
 GRACE_S: Final = 2
 
-TOOLS: Final[Mapping[str, Sequence[Tool]]] = {
+TOOLS: Final[Mapping[str, Sequence[DemoTool]]] = {
     "modern": GITHUB,
     "legacy": BILLING,
     "misbehaving": WAREHOUSE,
@@ -35,7 +35,7 @@ TOOLS: Final[Mapping[str, Sequence[Tool]]] = {
 """Each kind of server and what it offers in the demo."""
 
 
-def main(tools: Mapping[str, Sequence[Tool]] = TOOLS) -> None:
+def main(tools: Mapping[str, Sequence[DemoTool]] = TOOLS) -> None:
     """The command line; `tools` are those of each kind."""
     parser = argparse.ArgumentParser(description="One of the demo's MCP servers.")
     parser.add_argument("kind", choices=sorted(tools))
@@ -60,13 +60,13 @@ async def _over_stdio(server: Server[dict[str, Any]]) -> None:
         await server.run(read, write, server.create_initialization_options())
 
 
-async def _over_http(kind: str, tools: Sequence[Tool], seed: int, sock: socket.socket) -> None:
+async def _over_http(kind: str, tools: Sequence[DemoTool], seed: int, sock: socket.socket) -> None:
     host, port = sock.getsockname()[:2]
     kind_of_stdin = os.fstat(sys.stdin.fileno()).st_mode
     is_pipe = stat.S_ISFIFO(kind_of_stdin) or stat.S_ISSOCK(kind_of_stdin)  # asyncio gives children a socket pair
-    lifeline = sys.stdin.fileno() if is_pipe else None
+    parent_pipe = sys.stdin.fileno() if is_pipe else None
     async with contextlib.AsyncExitStack() as resources:
-        stop = await resources.enter_async_context(stop_requested(lifeline))
+        stop = await resources.enter_async_context(stop_requested(parent_pipe))
         print(f"http://{host}:{port}{PATH}", flush=True)  # noqa: T201 - what the starter reads
         if kind == "misbehaving":
             await serve(Misbehaving(tools, seed), sock, stop=stop, grace_seconds=GRACE_S)

@@ -1,4 +1,4 @@
-"""What a demo tool does, and how its calls turn out: drawn from a seed, so that the same run ends the same way."""
+"""What a demo tool does, and how its calls planned out: drawn from a seed, so that the same run ends the same way."""
 
 import random
 from collections.abc import Mapping, Sequence
@@ -12,8 +12,8 @@ REFUSED: Final = 1001
 """The JSON-RPC code of a tool that answers with an error object: the application's own (JSON-RPC 2.0, section 5.1)."""
 
 
-class Fate(StrEnum):
-    """How a call turns out; the last three take a server that does not keep to MCP."""
+class Outcome(StrEnum):
+    """How a call planned out; the last three take a server that does not keep to MCP."""
 
     OK = "ok"
     TOOL_ERROR = "tool_error"
@@ -25,7 +25,7 @@ class Fate(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Tool:
+class DemoTool:
     """One tool. It takes `median_ms`, log-normally spread; `failures` says what share of its calls fail, and how."""
 
     name: str
@@ -35,7 +35,7 @@ class Tool:
     """Of the logarithm: 0 is always the median."""
     steps: int = 0
     """Progress notifications on the way."""
-    failures: Mapping[Fate, float] = field(default_factory=dict)
+    failures: Mapping[Outcome, float] = field(default_factory=dict)
     message: str = "it failed"
     """What a failure says."""
     read_only: bool = False
@@ -49,61 +49,61 @@ class Tool:
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class PlannedCall:
     """How one call goes: its outcome and the seconds that it works."""
 
-    fate: Fate
+    outcome: Outcome
     seconds: float
 
 
-class Dice:
-    """Draws the turns of each tool's calls: the n-th call of a tool has the same turn for the same seed."""
+class Outcomes:
+    """Draws the planned of each tool's calls: the n-th call of a tool has the same planned for the same seed."""
 
-    def __init__(self, tools: Sequence[Tool], seed: int) -> None:
+    def __init__(self, tools: Sequence[DemoTool], seed: int) -> None:
         self._tools = {
             tool.name: (tool, random.Random(f"{seed}:{tool.name}"))  # noqa: S311 - repeatable on purpose
             for tool in tools
         }
 
-    def draw(self, name: str) -> Turn:
-        """The turn of the tool's next call.
+    def draw(self, name: str) -> PlannedCall:
+        """The planned of the tool's next call.
 
         Raises:
             KeyError: no such tool.
         """
-        tool, chance = self._tools[name]
-        seconds = tool.median_ms / 1000 * chance.lognormvariate(0, tool.spread)
-        fate = chance.choices(
-            [Fate.OK, *tool.failures], [max(1 - sum(tool.failures.values()), 0), *tool.failures.values()]
+        tool, rng = self._tools[name]
+        seconds = tool.median_ms / 1000 * rng.lognormvariate(0, tool.spread)
+        outcome = rng.choices(
+            [Outcome.OK, *tool.failures], [max(1 - sum(tool.failures.values()), 0), *tool.failures.values()]
         )
-        return Turn(fate[0], seconds)
+        return PlannedCall(outcome[0], seconds)
 
 
 GITHUB: Final = (
-    Tool(
+    DemoTool(
         name="search_issues",
         description="Search the issues of a repository.",
         median_ms=35,
         read_only=True,
         parameters={"query": "Words to look for."},
     ),
-    Tool(
+    DemoTool(
         name="create_issue",
         description="Open an issue.",
         median_ms=90,
-        failures={Fate.JSONRPC_ERROR: 0.03},
+        failures={Outcome.JSONRPC_ERROR: 0.03},
         message="Validation Failed: the title is empty",
         parameters={"title": "One line.", "body": "Markdown."},
     ),
-    Tool(
+    DemoTool(
         name="merge_pull_request",
         description="Merge a pull request.",
         median_ms=140,
-        failures={Fate.TOOL_ERROR: 0.2},
+        failures={Outcome.TOOL_ERROR: 0.2},
         message="Pull request is not mergeable: merge conflict in gateway/app.py",
         parameters={"number": "The pull request."},
     ),
-    Tool(
+    DemoTool(
         name="index_repository",
         description="Build the search index anew; reports progress.",
         median_ms=1500,
@@ -113,57 +113,57 @@ GITHUB: Final = (
     ),
 )
 BILLING: Final = (
-    Tool(
+    DemoTool(
         name="get_invoice",
         description="One invoice by its number.",
         median_ms=25,
         read_only=True,
-        failures={Fate.TOOL_ERROR: 0.05},
+        failures={Outcome.TOOL_ERROR: 0.05},
         message="No invoice has this number",
         parameters={"number": "For instance INV-2041."},
     ),
-    Tool(
+    DemoTool(
         name="list_customers",
         description="All customers.",
         median_ms=60,
         read_only=True,
         parameters={"segment": "Only these."},
     ),
-    Tool(
+    DemoTool(
         name="refund_payment",
         description="Pay a payment back.",
         median_ms=120,
-        failures={Fate.JSONRPC_ERROR: 0.15},
+        failures={Outcome.JSONRPC_ERROR: 0.15},
         message="The payment provider refused: already refunded",
         parameters={"payment": "Its id."},
     ),
-    Tool(
+    DemoTool(
         name="export_ledger",
         description="The whole ledger as a file.",
         median_ms=600,
         spread=0.5,
-        failures={Fate.HANG: 0.25},
+        failures={Outcome.HANG: 0.25},
         parameters={"month": "YYYY-MM"},
     ),
 )
 FILES: Final = (
-    Tool(
+    DemoTool(
         name="read_file",
         description="A file's text.",
         median_ms=4,
         read_only=True,
-        failures={Fate.TOOL_ERROR: 0.08},
+        failures={Outcome.TOOL_ERROR: 0.08},
         message="No such file or directory",
         parameters={"path": "In the project."},
     ),
-    Tool(
+    DemoTool(
         name="list_folder",
         description="The names in a folder.",
         median_ms=3,
         read_only=True,
         parameters={"path": "In the project."},
     ),
-    Tool(
+    DemoTool(
         name="current_time",
         description="The time now.",
         median_ms=1,
@@ -172,11 +172,11 @@ FILES: Final = (
     ),
 )
 WAREHOUSE: Final = (
-    Tool(
+    DemoTool(
         name="stock_level",
         description="How many pieces there are.",
         median_ms=30,
-        failures={Fate.HTTP_ERROR: 0.2, Fate.GARBAGE: 0.04, Fate.CUT: 0.04},
+        failures={Outcome.HTTP_ERROR: 0.2, Outcome.GARBAGE: 0.04, Outcome.CUT: 0.04},
         message="Bad Gateway: warehouse-db does not answer",
         parameters={"article": "Its number."},
     ),

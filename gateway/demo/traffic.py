@@ -13,8 +13,8 @@ from mcp.shared.exceptions import MCPError
 from mcp_types import CONNECTION_CLOSED, INTERNAL_ERROR, REQUEST_TIMEOUT, Implementation
 
 from gateway.calls import ErrorType
-from gateway.demo.counts import Counts, Outcome
-from gateway.demo.fixtures import Habit, Member
+from gateway.demo.counts import CountKey, Counts
+from gateway.demo.fixtures import CallPattern, Member
 
 AT_ONCE: Final = 8
 """Calls that one member has under way at most."""
@@ -35,9 +35,9 @@ class Traffic:
         self._tls = ssl.create_default_context()  # once: it takes 40 ms, and the clients need none
         logging.getLogger("mcp").setLevel(logging.CRITICAL)  # calls fail here on purpose
 
-    async def live(self, member: Member, url: str, secret: str, stop: asyncio.Event) -> None:
+    async def simulate(self, member: Member, url: str, secret: str, stop: asyncio.Event) -> None:
         """Be one member until `stop`: connect, call, count; connect again if the connection is lost."""
-        chance = random.Random(f"{self._seed}:{member.name}")  # noqa: S311 - repeatable on purpose
+        rng = random.Random(f"{self._seed}:{member.name}")  # noqa: S311 - repeatable on purpose
         headers = {"Authorization": f"Bearer {secret}"}
         timeout = httpx2.Timeout(CALL_TIMEOUT_S)
         while not stop.is_set():
@@ -52,51 +52,51 @@ class Traffic:
                         read_timeout_seconds=CALL_TIMEOUT_S,
                     ) as client,
                 ):
-                    await _get_to_know(client, member, stop)
-                    await self._work(client, member, chance, stop)
+                    await _wait_for_tools(client, member, stop)
+                    await self._work(client, member, rng, stop)
             except* (MCPError, httpx2.HTTPError, OSError):
                 await _pause(RECONNECT_S, stop)
 
-    async def _work(self, client: Client, member: Member, chance: random.Random, stop: asyncio.Event) -> None:
+    async def _work(self, client: Client, member: Member, rng: random.Random, stop: asyncio.Event) -> None:
         """Call at random moments, as often as the member does, until `stop` or until the connection is lost."""
         free = asyncio.Semaphore(AT_ONCE)
         broken = asyncio.Event()
-        weights = [habit.weight for habit in member.habits]
+        weights = [pattern.weight for pattern in member.patterns]
 
-        async def one(habit: Habit) -> None:
+        async def one(pattern: CallPattern) -> None:
             try:
-                error_type = await call(client, habit)
+                error_type = await call(client, pattern)
             finally:
                 free.release()
-            self.counts[Outcome(member.workspace, member.token_id, error_type)] += 1
+            self.counts[CountKey(member.workspace, member.token_id, error_type)] += 1
             if error_type == LOST:
                 broken.set()
 
         async with asyncio.TaskGroup() as calls:
             while not stop.is_set() and not broken.is_set():
-                await _pause(chance.expovariate(member.calls_per_s), stop)
+                await _pause(rng.expovariate(member.calls_per_s), stop)
                 await free.acquire()
-                calls.create_task(one(chance.choices(member.habits, weights)[0]))
+                calls.create_task(one(rng.choices(member.patterns, weights)[0]))
 
 
-async def _get_to_know(client: Client, member: Member, stop: asyncio.Event) -> None:
+async def _wait_for_tools(client: Client, member: Member, stop: asyncio.Event) -> None:
     """List the tools until the member's own are there, as servers need a moment to start.
 
     A tool that the SDK's client has not seen listed makes it list all of them again after a call, which may be refused.
     """
-    wanted = {habit.tool for habit in member.habits if habit.exists}
+    wanted = {pattern.tool for pattern in member.patterns if pattern.exists}
     while not stop.is_set() and wanted - {tool.name for tool in (await client.list_tools()).tools}:
         await _pause(RECONNECT_S, stop)
 
 
-async def call(client: Client, habit: Habit) -> str | None:
+async def call(client: Client, pattern: CallPattern) -> str | None:
     """Make one call: None if it succeeded, else why it failed, in the words of `ErrorType`, or `lost`."""
     try:
         result = await client.call_tool(
-            habit.tool,
-            dict(habit.arguments),
-            read_timeout_seconds=habit.patience_s,
-            progress_callback=_ignore if "index" in habit.tool else None,
+            pattern.tool,
+            dict(pattern.arguments),
+            read_timeout_seconds=pattern.timeout_s,
+            progress_callback=_ignore if "index" in pattern.tool else None,
         )
     except MCPError as error:
         return error_type_of(error)

@@ -15,7 +15,7 @@ async def main(launch: Launch) -> None:
     """Serve until asked to stop; then let the sinks take what is in the journal."""
     os.nice(NICENESS)
     config = load(launch.config)
-    async with stop_requested(launch.lifeline) as stop, build(config, stop=stop, config_path=launch.config) as app:
+    async with stop_requested(launch.parent_pipe) as stop, build(config, stop=stop, config_path=launch.config) as app:
         await serve(app, launch.socket(), stop=stop, run_file=launch.run_file, grace_seconds=3)
 
 

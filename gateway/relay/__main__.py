@@ -20,7 +20,7 @@ async def main(launch: Launch) -> None:
     )
     try:
         relay = Relay(config, journal, kept_key(config.data_dir / "relay.key"))
-        async with stop_requested(launch.lifeline) as stop, relay.running(launch.config, stop):
+        async with stop_requested(launch.parent_pipe) as stop, relay.running(launch.config, stop):
             sock = launch.socket()
             await serve(relay, sock, stop=stop, run_file=launch.run_file, grace_seconds=30, http=HttpProtocol)
     finally:

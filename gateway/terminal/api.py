@@ -11,7 +11,7 @@ import httpx
 from gateway.errors import CallscopeError
 from gateway.terminal.api_models import Answer, Refusal, read
 from gateway.terminal.formatting import one_line
-from gateway.terminal.observer_connection import TTL_S, Connection
+from gateway.terminal.observer_connection import TTL_S, ObserverConnection
 
 Parameters = Sequence[tuple[str, str]]
 """A query's names and values, in order; a name may come again."""
@@ -33,10 +33,10 @@ class UnansweredError(CallscopeError):
         super().__init__(message)
 
 
-class Api:
+class ApiClient:
     """The paths below a workspace's; a context manager, which closes the connections."""
 
-    def __init__(self, connection: Connection, *, answer_s: float = ANSWER_S) -> None:
+    def __init__(self, connection: ObserverConnection, *, answer_s: float = ANSWER_S) -> None:
         """With the seconds for which an answer may say nothing before there is none."""
         self._answer_s = answer_s
         self._at = connection

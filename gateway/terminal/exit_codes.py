@@ -14,7 +14,7 @@ from gateway.errors import CallscopeError
 P = ParamSpec("P")
 
 
-def reports_mistakes(command: Callable[P, None]) -> Callable[P, None]:
+def reports_errors(command: Callable[P, None]) -> Callable[P, None]:
     """End with the mistakes on stderr, one a line, and never with a traceback, whoever ended it."""
 
     @wraps(command)

@@ -14,21 +14,25 @@ from rich.console import Console
 from rich.progress import DownloadColumn, Progress, TextColumn, TimeElapsedColumn, TransferSpeedColumn
 
 from gateway.errors import CallscopeError
-from gateway.terminal.api import Api, Parameters
-from gateway.terminal.exit_codes import reports_mistakes
-from gateway.terminal.export_progress import Csv, JsonLines, Parquet, Rows
+from gateway.terminal.api import ApiClient, Parameters
+from gateway.terminal.exit_codes import reports_errors
+from gateway.terminal.export_progress import CsvCounter, JsonLinesCounter, ParquetCounter, RowCounter
 from gateway.terminal.formatting import plural, size
-from gateway.terminal.observer_connection import Connection
+from gateway.terminal.observer_connection import ObserverConnection
 from gateway.terminal.options import ONE_WORKSPACE, connected, filtered, ranged
 
 PERIOD: Final = "7d"
 SILENCE_S: Final = 3600.0
 """As long as the observer lets an export run: a Parquet file is sent when all of it is there."""
 STDOUT: Final = "-"
-FORMATS: Final[Mapping[str, type[Rows]]] = {"parquet": Parquet, "csv": Csv, "jsonl": JsonLines}
+FORMATS: Final[Mapping[str, type[RowCounter]]] = {
+    "parquet": ParquetCounter,
+    "csv": CsvCounter,
+    "jsonl": JsonLinesCounter,
+}
 
 
-class Target(NamedTuple):
+class Output(NamedTuple):
     """What is written to; `path` is None for what is no regular file, and cannot be read again."""
 
     file: BinaryIO
@@ -39,12 +43,17 @@ class Target(NamedTuple):
 @click.option("--format", "format_", type=click.Choice(list(FORMATS)), required=True)
 @click.option("--output", metavar="FILE", default=STDOUT, help="Where to; - is standard output, the default.")
 @ONE_WORKSPACE
-@reports_mistakes
+@reports_errors
 @connected
 @ranged(PERIOD)
 @filtered
 def export(
-    connection: Connection, workspace: str | None, span: Parameters, filters: Parameters, format_: str, output: str
+    connection: ObserverConnection,
+    workspace: str | None,
+    span: Parameters,
+    filters: Parameters,
+    format_: str,
+    output: str,
 ) -> None:
     """Every call of a range, as Parquet, CSV or JSON Lines.
 
@@ -54,7 +63,7 @@ def export(
         raise CallscopeError("--output: is missing: Parquet is no text for a terminal")
     slug = connection.one(workspace)
     asked = [("format", format_), *span, *filters]
-    with Api(connection) as api, _target(output) as target:
+    with ApiClient(connection) as api, _target(output) as target:
         with api.stream(slug, "/analytics/export", asked, silence_s=SILENCE_S) as response:
             rows, written = _copy(response, target.file, FORMATS[format_]())
         target.file.flush()
@@ -63,7 +72,7 @@ def export(
     click.echo(f"{', '.join([*known, size(written)])}{'' if output == STDOUT else f' in {output}'}", err=True)
 
 
-def _copy(response: httpx.Response, file: BinaryIO, rows: Rows) -> tuple[Rows, int]:
+def _copy(response: httpx.Response, file: BinaryIO, rows: RowCounter) -> tuple[RowCounter, int]:
     """Every byte from the one to the other; how many there were, and the counter that saw them."""
     shown = sys.stderr.isatty() and not file.isatty()
     columns = (TextColumn("exporting"), DownloadColumn(), TransferSpeedColumn(), TimeElapsedColumn())
@@ -77,7 +86,7 @@ def _copy(response: httpx.Response, file: BinaryIO, rows: Rows) -> tuple[Rows, i
 
 
 @contextlib.contextmanager
-def _target(output: str) -> Iterator[Target]:
+def _target(output: str) -> Iterator[Output]:
     """Standard output, or a file that takes its name when the block ends well, and is gone when it does not.
 
     Raises:
@@ -86,13 +95,13 @@ def _target(output: str) -> Iterator[Target]:
     try:
         path = Path(os.path.realpath(output))  # of a link, where it leads: the link stays
         if output == STDOUT:
-            yield Target(sys.stdout.buffer, None)
+            yield Output(sys.stdout.buffer, None)
         elif path.exists() and not path.is_file():  # a pipe, a device: there is no name to be taken
             with path.open("wb") as file:
-                yield Target(file, None)
+                yield Output(file, None)
         else:
             with _draft(path) as file:
-                yield Target(file, Path(file.name))
+                yield Output(file, Path(file.name))
     except BrokenPipeError:
         raise  # nobody reads it any more, which is no mistake
     except OSError as error:

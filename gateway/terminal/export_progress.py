@@ -6,7 +6,7 @@ from typing import Protocol
 from gateway.errors import CallscopeError
 
 
-class Rows(Protocol):
+class RowCounter(Protocol):
     """Sees every chunk of an export."""
 
     def see(self, chunk: bytes) -> None:
@@ -16,7 +16,7 @@ class Rows(Protocol):
         """How many rows there were; None if that cannot be known without a file."""
 
 
-class JsonLines:
+class JsonLinesCounter:
     """A line a call."""
 
     def __init__(self) -> None:
@@ -31,7 +31,7 @@ class JsonLines:
         return self._lines
 
 
-class Csv:
+class CsvCounter:
     """A line a call, after that of the names (RFC 4180): line breaks between quotes end no line."""
 
     def __init__(self) -> None:
@@ -50,7 +50,7 @@ class Csv:
         return max(self._lines - 1, 0)
 
 
-class Parquet:
+class ParquetCounter:
     """Its footer says it, at the very end."""
 
     def see(self, chunk: bytes) -> None:

@@ -20,7 +20,7 @@ _EVERYWHERE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Connection:
+class ObserverConnection:
     """An observer's address, and the keys to it."""
 
     url: str
@@ -64,7 +64,7 @@ class Connection:
         return chosen
 
 
-def connect(config_path: Path | None, url: str | None, jwt: str | None) -> Connection:
+def connect(config_path: Path | None, url: str | None, jwt: str | None) -> ObserverConnection:
     """What a configuration says, or a URL and a JWT, which go before what it says.
 
     Raises:
@@ -84,7 +84,7 @@ def connect(config_path: Path | None, url: str | None, jwt: str | None) -> Conne
         workspaces, named_by = tuple(sorted(config.workspaces)), str(config_path)
     else:
         workspaces, named_by = _claimed(jwt or ""), "the JWT"
-    return Connection(
+    return ObserverConnection(
         url=_checked(url) if url is not None else _address(config_path, config),
         address_of="--url" if url is not None else f"observer.listen of {config_path}",
         bearer=bearer,

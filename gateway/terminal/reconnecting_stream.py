@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from gateway.mcp.sse import Parser, ServerSentEvent
-from gateway.terminal.api import Api, Parameters, UnansweredError
+from gateway.terminal.api import ApiClient, Parameters, UnansweredError
 
 PATH: Final = "/logs/stream"
 SILENCE_S: Final = 45.0
@@ -18,7 +18,7 @@ LONGEST_PAUSE_S: Final = 10.0
 
 
 def follow(
-    api: Api,
+    api: ApiClient,
     workspace: str,
     filters: Parameters,
     *,

@@ -8,11 +8,11 @@ from typing import Final
 import click
 from rich.text import Text
 
-from gateway.terminal.api import Api, Parameters
+from gateway.terminal.api import ApiClient, Parameters
 from gateway.terminal.api_models import Call, Skipped, read
-from gateway.terminal.exit_codes import reports_mistakes
+from gateway.terminal.exit_codes import reports_errors
 from gateway.terminal.formatting import clock_time, duration, full_time, one_line, plural, tool_label, zone_of
-from gateway.terminal.observer_connection import Connection
+from gateway.terminal.observer_connection import ObserverConnection
 from gateway.terminal.options import ONE_WORKSPACE, TZ, connected, filtered
 from gateway.terminal.reconnecting_stream import follow
 from gateway.terminal.screen import terminal
@@ -27,11 +27,11 @@ NAMES: Final = (0.13, 0.28)
 @click.option("--json", "as_json", is_flag=True, help="Each call as a line of JSON, as the API has it.")
 @ONE_WORKSPACE
 @TZ
-@reports_mistakes
+@reports_errors
 @connected
 @filtered
 def tail(
-    connection: Connection,
+    connection: ObserverConnection,
     workspace: str | None,
     filters: Parameters,
     tz: str,
@@ -48,7 +48,7 @@ def tail(
     if errors:
         filters = [*filters, ("status", "error")]
     zone, out = zone_of(tz), terminal()
-    with Api(connection) as api:
+    with ApiClient(connection) as api:
         for event in follow(api, connection.one(workspace), filters, last=last, say=_say):
             if event.event == "lag":
                 _say(_missing(read(event.data, Skipped).skipped))

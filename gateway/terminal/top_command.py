@@ -9,14 +9,14 @@ import click
 from rich.console import Group
 from rich.live import Live
 
-from gateway.terminal.api import Api, Parameters, UnansweredError
+from gateway.terminal.api import ApiClient, Parameters, UnansweredError
 from gateway.terminal.api_models import Calls, Overview, Timeline, ToolGroups
-from gateway.terminal.exit_codes import reports_mistakes
+from gateway.terminal.exit_codes import reports_errors
 from gateway.terminal.formatting import zone_of
-from gateway.terminal.observer_connection import Connection
+from gateway.terminal.observer_connection import ObserverConnection
 from gateway.terminal.options import ONE_WORKSPACE, connected, filtered, ranged
 from gateway.terminal.screen import Terminal, terminal
-from gateway.terminal.top_view import NOW_S, Away, Caption, View, frame
+from gateway.terminal.top_view import NOW_S, Caption, Outage, TopData, render
 
 SILENT_S: Final = 5.0
 """Then an observer is away: while it is started again, its connections are taken and not answered."""
@@ -32,12 +32,18 @@ ONCE: Final = (100, 40)
 @click.option("--interval", type=click.FloatRange(min=0.1), default=2.0, show_default=True, help="Seconds.")
 @click.option("--once", is_flag=True, help="One frame, and end: what it does as well where output is no terminal.")
 @ONE_WORKSPACE
-@reports_mistakes
+@reports_errors
 @connected
 @ranged(PERIOD)
 @filtered
 def top(
-    connection: Connection, workspace: str | None, span: Parameters, filters: Parameters, interval: float, *, once: bool
+    connection: ObserverConnection,
+    workspace: str | None,
+    span: Parameters,
+    filters: Parameters,
+    interval: float,
+    *,
+    once: bool,
 ) -> None:
     """A workspace as it is now, in a live view: Ctrl-C ends it.
 
@@ -46,15 +52,17 @@ def top(
     """
     caption = Caption(connection.one(workspace), _words(dict(span)), zone_of(dict(span)["tz"]))
     console = terminal()
-    with Api(connection, answer_s=SILENT_S) as api:
+    with ApiClient(connection, answer_s=SILENT_S) as api:
         if console.is_terminal and not once:
             _live(lambda: look(api, caption.workspace, span, filters), caption, console, interval)
         else:
             size = (console.width, ONCE[1]) if console.is_terminal else ONCE
-            console.print(frame(look(api, caption.workspace, span, filters), caption, now=_now(), away=None, size=size))
+            console.print(
+                render(look(api, caption.workspace, span, filters), caption, now=_now(), away=None, size=size)
+            )
 
 
-def look(api: Api, workspace: str, span: Parameters, filters: Parameters) -> View:
+def look(api: ApiClient, workspace: str, span: Parameters, filters: Parameters) -> TopData:
     """Ask for everything that a frame shows.
 
     Raises:
@@ -67,7 +75,7 @@ def look(api: Api, workspace: str, span: Parameters, filters: Parameters) -> Vie
     others = [pair for pair in filters if pair[0] != "status"]
     may_fail = len(others) == len(filters) or ("status", "error") in filters
     failing = [*span, *others, ("status", "error"), ("limit", str(FAILING))]
-    return View(
+    return TopData(
         overview=api.get(workspace, "/analytics/overview", Overview, asked),
         tools=api.get(workspace, "/analytics/groups", ToolGroups, [*asked, by_tool]).groups,
         calls_of_now=api.get(
@@ -79,11 +87,11 @@ def look(api: Api, workspace: str, span: Parameters, filters: Parameters) -> Vie
     )
 
 
-def _live(ask: Callable[[], View], caption: Caption, console: Terminal, interval: float) -> None:
+def _live(ask: Callable[[], TopData], caption: Caption, console: Terminal, interval: float) -> None:
     view, away = ask(), None  # what is wrong from the beginning is no interruption
 
     def shown() -> Group:
-        return frame(view, caption, now=_now(), away=away, size=console.size)
+        return render(view, caption, now=_now(), away=away, size=console.size)
 
     with Live(shown(), console=console, screen=True, auto_refresh=False) as live:
         while True:
@@ -93,7 +101,7 @@ def _live(ask: Callable[[], View], caption: Caption, console: Terminal, interval
             try:
                 view, away = ask(), None
             except UnansweredError as error:
-                away = Away(asked if away is None else away.since, error.reason)
+                away = Outage(asked if away is None else away.since, error.reason)
 
 
 def _words(span: dict[str, str]) -> str:

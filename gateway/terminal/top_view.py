@@ -25,7 +25,7 @@ SHARES: Final = (2, 1, 1)
 TOOL_HEADINGS: Final = ("tool", "calls/s", "calls", "errors", "p50 ms", "p95 ms")
 
 
-class View(NamedTuple):
+class TopData(NamedTuple):
     """One look at the API. `calls_of_now` are those of the last `NOW_S` seconds."""
 
     overview: Overview
@@ -36,7 +36,7 @@ class View(NamedTuple):
     failing: Sequence[Call]
 
 
-class Away(NamedTuple):
+class Outage(NamedTuple):
     """Since when the observer does not answer, and what is known of why."""
 
     since: datetime
@@ -51,7 +51,7 @@ class Caption(NamedTuple):
     zone: tzinfo
 
 
-def frame(view: View, caption: Caption, *, now: datetime, away: Away | None, size: tuple[int, int]) -> Group:
+def render(view: TopData, caption: Caption, *, now: datetime, away: Outage | None, size: tuple[int, int]) -> Group:
     """The whole, no wider and no higher than `size` (columns, lines)."""
     width, height = size
     head = [_title(caption, now, width), _state(view, away, caption), _spark(view.timeline, width), _errors(view)]
@@ -85,7 +85,7 @@ def _title(caption: Caption, now: datetime, width: int) -> Text:
     return Text(left + " " * max(width - len(left) - len(right), 1) + right, style="bold")
 
 
-def _state(view: View, away: Away | None, caption: Caption) -> Text:
+def _state(view: TopData, away: Outage | None, caption: Caption) -> Text:
     if away is not None:
         since = f"{away.since.astimezone(caption.zone):%H:%M:%S}"
         return Text(f"the observer is away since {since} ({one_line(away.reason)}), and was like this:", "bold red")
@@ -123,12 +123,12 @@ def _span(seconds: int) -> str:
     return f"{seconds} s"
 
 
-def _errors(view: View) -> Text:
+def _errors(view: TopData) -> Text:
     found = [f"{one_line(error.error_type)} {count(error.calls)}" for error in view.overview.errors_by_type]
     return Text("   ".join(found) or "no call failed", style="red" if found else "dim")
 
 
-def _tools(view: View, width: int, most: int) -> Table:
+def _tools(view: TopData, width: int, most: int) -> Table:
     now = {(group.server_slug, group.tool_name): group.calls for group in view.calls_of_now}
     rows = [
         (

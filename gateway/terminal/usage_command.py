@@ -7,11 +7,11 @@ import click
 import msgspec
 from rich.text import Text
 
-from gateway.terminal.api import Api
+from gateway.terminal.api import ApiClient
 from gateway.terminal.api_models import Usage
-from gateway.terminal.exit_codes import reports_mistakes
+from gateway.terminal.exit_codes import reports_errors
 from gateway.terminal.formatting import NOTHING, count
-from gateway.terminal.observer_connection import Connection
+from gateway.terminal.observer_connection import ObserverConnection
 from gateway.terminal.options import connected
 from gateway.terminal.screen import fitted, terminal
 
@@ -24,16 +24,16 @@ HEADINGS: Final = ("workspace", "tier", "period", "used", "limit", "remaining", 
 @click.command()
 @click.option("--workspace", "workspaces", multiple=True, metavar="SLUG", help="Which; repeatable, all by default.")
 @click.option("--json", "as_json", is_flag=True, help="A JSON array, one element for each workspace.")
-@reports_mistakes
+@reports_errors
 @connected
-def usage(connection: Connection, workspaces: Sequence[str], *, as_json: bool) -> None:
+def usage(connection: ObserverConnection, workspaces: Sequence[str], *, as_json: bool) -> None:
     """This month's calls against the plan's limit.
 
     How many there are, how many it will be, and when the limit is reached if it goes on like that. The month is one
     in UTC. Calls that a limit refused do not count.
     """
     found = {}
-    with Api(connection) as api:
+    with ApiClient(connection) as api:
         for workspace in connection.several(tuple(dict.fromkeys(workspaces))):
             found[workspace] = api.get(workspace, "/analytics/usage", Usage)
     if as_json:

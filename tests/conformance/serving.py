@@ -27,7 +27,7 @@ def run(name: str, application: AbstractAsyncContextManager[ASGIApp], port: int)
 
 async def _serve(application: AbstractAsyncContextManager[ASGIApp], sock: socket.socket) -> None:
     kind = os.fstat(sys.stdin.fileno()).st_mode
-    lifeline = sys.stdin.fileno() if stat.S_ISFIFO(kind) or stat.S_ISSOCK(kind) else None
-    async with stop_requested(lifeline) as stop, application as app:
+    parent_pipe = sys.stdin.fileno() if stat.S_ISFIFO(kind) or stat.S_ISSOCK(kind) else None
+    async with stop_requested(parent_pipe) as stop, application as app:
         print(f"http://localhost:{sock.getsockname()[1]}{PATH}", flush=True)  # noqa: T201 - what the starter reads
         await serve(app, sock, stop=stop, grace_seconds=GRACE_S)

@@ -7,19 +7,19 @@ import pytest
 from rich.console import Console, RenderableType
 
 from gateway.calls import UNKNOWN
-from gateway.demo.counts import Counts, Outcome
-from gateway.demo.display import View, line, reckoning, table
+from gateway.demo.counts import CountKey, Counts
+from gateway.demo.display import Snapshot, comparison, line, table
 from gateway.demo.fixtures import MEMBERS
 
 DURATIONS = {"avg": 40.0, "p50": 30.0, "p95": 120.4, "p99": 410.0}
-ALICE = Outcome("engineering", "alice-cursor", None)
+ALICE = CountKey("engineering", "alice-cursor", None)
 
 
 def group(**fields: Any) -> dict[str, Any]:
     return {"workspace_id": "engineering", "calls": 40, "errors": 4, "duration_ms": DURATIONS, **fields}
 
 
-VIEW = View(
+SNAPSHOT = Snapshot(
     members=[group(token_id="alice-cursor")],
     recent_members=[group(token_id="alice-cursor", calls=25)],
     tools=[
@@ -34,17 +34,17 @@ VIEW = View(
 LARGE = (200, 50)
 
 
-def whole_cast(calls: int = 98765) -> View:
-    """A view of the demo as it is played, after a long while: every member, and every tool that they call."""
-    habits = {(member.workspace, habit.tool, habit.exists) for member in MEMBERS for habit in member.habits}
+def all_members(calls: int = 98765) -> Snapshot:
+    """A snapshot of the demo as it is played, after a long while: every member, and every tool that they call."""
+    patterns = {(member.workspace, pattern.tool, pattern.exists) for member in MEMBERS for pattern in member.patterns}
     tools = [
         group(
             workspace_id=workspace, server_slug=server, tool_name=tool if exists else UNKNOWN, calls=calls, errors=calls
         )
-        for workspace, (server, _, tool), exists in sorted((w, t.partition("__"), e) for w, t, e in habits)
+        for workspace, (server, _, tool), exists in sorted((w, t.partition("__"), e) for w, t, e in patterns)
     ]
     members = [group(token_id=member.token_id, calls=calls, errors=calls) for member in MEMBERS]
-    return View(members, members, tools, tools, Counts({ALICE: calls}))
+    return Snapshot(members, members, tools, tools, Counts({ALICE: calls}))
 
 
 def printed(content: RenderableType, width: int) -> list[str]:
@@ -62,19 +62,19 @@ def rendered(content: RenderableType) -> list[list[str]]:
 
 
 def test_a_member_is_shown_with_the_apis_numbers_and_the_clients_own_count() -> None:
-    [alice] = [row for row in rendered(table(VIEW, LARGE)) if row[0] == "Alice Cursor"]
+    [alice] = [row for row in rendered(table(SNAPSHOT, LARGE)) if row[0] == "Alice Cursor"]
 
     assert alice == ["Alice Cursor", "engineering", "2.5", "40", "41", "10.0%", "30.0", "120.4"]
 
 
 def test_a_member_without_a_call_is_shown_all_the_same() -> None:
-    [bot] = [row for row in rendered(table(VIEW, LARGE)) if row[0] == "Triage Bot"]
+    [bot] = [row for row in rendered(table(SNAPSHOT, LARGE)) if row[0] == "Triage Bot"]
 
     assert bot == ["Triage Bot", "support", "-", "0", "0", "-", "-", "-"]
 
 
 def test_tools_are_shown_most_called_first() -> None:
-    rows = [row for row in rendered(table(VIEW, LARGE)) if row[0].startswith("github")]
+    rows = [row for row in rendered(table(SNAPSHOT, LARGE)) if row[0].startswith("github")]
 
     assert rows == [
         ["github__create_issue", "engineering", "1.5", "30", "13.3%", "30.0", "120.4"],
@@ -84,16 +84,16 @@ def test_tools_are_shown_most_called_first() -> None:
 
 def test_unknown_tools_are_told_apart_by_their_server() -> None:
     unknown = [group(server_slug=slug, tool_name=UNKNOWN) for slug in ("github", "mail", UNKNOWN)]
-    view = VIEW._replace(tools=unknown, recent_tools=[group(server_slug="mail", tool_name=UNKNOWN, calls=20)])
+    snapshot = SNAPSHOT._replace(tools=unknown, recent_tools=[group(server_slug="mail", tool_name=UNKNOWN, calls=20)])
 
-    rows = {row[0]: row[2] for row in rendered(table(view, LARGE)) if "unknown" in row[0]}
+    rows = {row[0]: row[2] for row in rendered(table(snapshot, LARGE)) if "unknown" in row[0]}
 
     assert rows == {"github__(unknown)": "0.0", "mail__(unknown)": "2.0", "(unknown server)": "0.0"}
 
 
 @pytest.mark.parametrize("size", [(80, 24), (100, 30), (60, 20)])
 def test_both_tables_fit_into_the_terminal_and_no_cell_is_cut(size: tuple[int, int]) -> None:
-    lines = printed(table(whole_cast(), size), size[0])
+    lines = printed(table(all_members(), size), size[0])
 
     assert max(map(len, lines)) <= size[0]
     assert len(lines) < size[1]
@@ -103,7 +103,7 @@ def test_both_tables_fit_into_the_terminal_and_no_cell_is_cut(size: tuple[int, i
 
 
 def test_a_terminal_of_80_columns_shows_who_and_what_how_often_and_how_slow() -> None:
-    headings = [row for row in rendered(table(whole_cast(), (80, 24))) if row[0] in ("member", "tool")]
+    headings = [row for row in rendered(table(all_members(), (80, 24))) if row[0] in ("member", "tool")]
 
     assert headings == [
         ["member", "calls/s", "calls", "client", "errors", "p50 ms", "p95 ms"],
@@ -114,18 +114,18 @@ def test_a_terminal_of_80_columns_shows_who_and_what_how_often_and_how_slow() ->
 def test_in_a_log_it_is_one_line() -> None:
     expected = "  2.5 calls/s, 40 calls, 10.0% errors, slowest github__create_issue p95 120 ms; clients counted 41"
 
-    assert line(VIEW) == expected
+    assert line(SNAPSHOT) == expected
 
 
 def test_before_the_first_call_the_line_says_so() -> None:
-    assert line(View([], [], [], [], Counts())) == "  0.0 calls/s, 0 calls, - errors; clients counted 0"
+    assert line(Snapshot([], [], [], [], Counts())) == "  0.0 calls/s, 0 calls, - errors; clients counted 0"
 
 
-def test_the_reckoning_marks_what_differs() -> None:
+def test_the_comparison_marks_what_differs() -> None:
     failed = ALICE._replace(error_type="tool_error")
 
     rows = rendered(
-        reckoning(Counts({ALICE: 5, failed: 2}), Counts({ALICE: 5, failed: 2}), Counts({ALICE: 4, failed: 2}))
+        comparison(Counts({ALICE: 5, failed: 2}), Counts({ALICE: 5, failed: 2}), Counts({ALICE: 4, failed: 2}))
     )
 
     assert ["Alice Cursor", "success", "5", "5", "4", "differs"] in rows

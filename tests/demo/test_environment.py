@@ -10,9 +10,9 @@ from gateway.demo.fixtures import GUEST, MEMBERS, WORKSPACES
 
 def test_every_member_calls_servers_of_their_own_workspace_and_only_modern_ones_are_impatient() -> None:
     for member in MEMBERS:
-        for habit in member.habits:
-            assert habit.tool.partition("__")[0] in WORKSPACES[member.workspace]
-            assert habit.patience_s is None or member.mode == "auto"
+        for pattern in member.patterns:
+            assert pattern.tool.partition("__")[0] in WORKSPACES[member.workspace]
+            assert pattern.timeout_s is None or member.mode == "auto"
 
 
 def test_the_configuration_is_valid_and_has_everybody_in_it(tmp_path: Path) -> None:

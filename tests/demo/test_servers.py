@@ -16,14 +16,14 @@ from mcp.shared.exceptions import MCPError
 
 from gateway.demo.misbehaving_server import Misbehaving
 from gateway.demo.server import LegacyOnly, build, over_http
-from gateway.demo.tools import REFUSED, Fate, Tool
+from gateway.demo.tools import REFUSED, DemoTool, Outcome
 
 TOOLS = (
-    Tool(name="fine", description="Works.", read_only=True, parameters={"what": "Anything."}),
-    Tool(name="steps", description="Reports.", steps=3),
-    Tool(name="fails", description="", failures={Fate.TOOL_ERROR: 1}, message="no such invoice"),
-    Tool(name="refuses", description="", failures={Fate.JSONRPC_ERROR: 1}, message="already refunded"),
-    Tool(name="hangs", description="", failures={Fate.HANG: 1}),
+    DemoTool(name="fine", description="Works.", read_only=True, parameters={"what": "Anything."}),
+    DemoTool(name="steps", description="Reports.", steps=3),
+    DemoTool(name="fails", description="", failures={Outcome.TOOL_ERROR: 1}, message="no such invoice"),
+    DemoTool(name="refuses", description="", failures={Outcome.JSONRPC_ERROR: 1}, message="already refunded"),
+    DemoTool(name="hangs", description="", failures={Outcome.HANG: 1}),
 )
 MODERN = {"mcp-protocol-version": "2026-07-28", "mcp-method": "server/discover", "accept": "application/json"}
 
@@ -95,17 +95,17 @@ async def test_a_legacy_server_refuses_the_modern_era_as_a_bad_request() -> None
 
 
 @pytest.mark.parametrize(
-    ("fate", "status", "body"),
+    ("outcome", "status", "body"),
     [
-        (Fate.OK, 200, '"text": "ok"'),
-        (Fate.TOOL_ERROR, 200, '"isError": true'),
-        (Fate.JSONRPC_ERROR, 200, f'"code": {REFUSED}'),
-        (Fate.HTTP_ERROR, 502, "<h1>out of order</h1>"),
-        (Fate.GARBAGE, 200, '"resul'),
+        (Outcome.OK, 200, '"text": "ok"'),
+        (Outcome.TOOL_ERROR, 200, '"isError": true'),
+        (Outcome.JSONRPC_ERROR, 200, f'"code": {REFUSED}'),
+        (Outcome.HTTP_ERROR, 502, "<h1>out of order</h1>"),
+        (Outcome.GARBAGE, 200, '"resul'),
     ],
 )
-async def test_a_misbehaving_server_answers_as_badly_as_its_tool_says(fate: Fate, status: int, body: str) -> None:
-    tool = Tool(name="stock", description="", failures={fate: 1}, message="out of order")
+async def test_a_misbehaving_server_answers_as_badly_as_its_tool_says(outcome: Outcome, status: int, body: str) -> None:
+    tool = DemoTool(name="stock", description="", failures={outcome: 1}, message="out of order")
     async with _asgi(Misbehaving([tool], seed=1)) as http:
         response = await http.post(
             "/", json={"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "stock"}}

@@ -301,10 +301,12 @@ class Process:
         self.process = self._start()
 
     def _start(self) -> subprocess.Popen[str]:
-        launch = Launch(config=self._config, fd=self._socket.fileno(), run_file=self._run_file, lifeline=self._read_end)
+        launch = Launch(
+            config=self._config, fd=self._socket.fileno(), run_file=self._run_file, parent_pipe=self._read_end
+        )
         return subprocess.Popen(
             [sys.executable, "-m", "gateway.observer", *launch.arguments()],
-            pass_fds=(launch.fd, launch.lifeline),
+            pass_fds=(launch.fd, launch.parent_pipe),
             stderr=subprocess.PIPE,
             text=True,
         )

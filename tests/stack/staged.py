@@ -13,7 +13,7 @@ import anyio.from_thread
 import httpx
 
 from gateway.demo.counts import Counts
-from gateway.demo.environment import BackEnds, Stage, raised
+from gateway.demo.environment import BackEnds, Environment, start_environment
 from gateway.demo.fixtures import MEMBERS, WORKSPACES
 from gateway.demo.traffic import Traffic
 from stack.processes import Programs, Stack, running
@@ -31,7 +31,7 @@ class Staged:
     """Everything that runs, after the traffic; no call is under way any more."""
 
     stack: Stack
-    stage: Stage
+    environment: Environment
     counted: Counts
     """By the members' clients."""
     began_s: float
@@ -58,8 +58,8 @@ class Staged:
 
     def api(self, workspace: str, path: str, **parameters: str) -> Any:
         """What the analytics API answers."""
-        url = f"{self.stage.api_url(workspace)}/analytics{path}"
-        bearer = {"Authorization": f"Bearer {self.stage.jwt}"}
+        url = f"{self.environment.api_url(workspace)}/analytics{path}"
+        bearer = {"Authorization": f"Bearer {self.environment.jwt}"}
         return self.http.get(url, params=parameters, headers=bearer).raise_for_status().json()
 
     def spans(self) -> list[Row]:
@@ -92,27 +92,27 @@ def staged(folder: Path, programs: Programs) -> Iterator[Staged]:
     ):
         back_ends = BackEnds(observer=stack.observer, otlp=stack.otlp)
         began_s = time.time()
-        with portal.wrap_async_context_manager(_stage(folder, back_ends)) as stage:
-            counted = portal.call(_work, stage)
-            found = Staged(stack=stack, stage=stage, counted=counted, began_s=began_s, http=http)
+        with portal.wrap_async_context_manager(_start(folder, back_ends)) as environment:
+            counted = portal.call(_work, environment)
+            found = Staged(stack=stack, environment=environment, counted=counted, began_s=began_s, http=http)
             _settle(found)
             yield found
 
 
 @contextlib.asynccontextmanager
-async def _stage(folder: Path, back_ends: BackEnds) -> AsyncIterator[Stage]:
+async def _start(folder: Path, back_ends: BackEnds) -> AsyncIterator[Environment]:
     (folder / "demo").mkdir()
-    async with raised(folder / "demo", print, asyncio.Event(), back_ends) as stage:
-        yield stage
+    async with start_environment(folder / "demo", print, asyncio.Event(), back_ends) as environment:
+        yield environment
 
 
-async def _work(stage: Stage) -> Counts:
+async def _work(environment: Environment) -> Counts:
     traffic, stop = Traffic(SEED), asyncio.Event()
     asyncio.get_running_loop().call_later(TRAFFIC_S, stop.set)
     async with asyncio.TaskGroup() as tasks:
         for member in MEMBERS:
-            url = stage.workspace_url(member.workspace)
-            tasks.create_task(traffic.live(member, url, stage.secrets[member.token_id], stop))
+            url = environment.workspace_url(member.workspace)
+            tasks.create_task(traffic.simulate(member, url, environment.secrets[member.token_id], stop))
     return traffic.counts
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.terminal.observers import FAILED, Observer, call
+from tests.terminal.observer_process import FAILED, Observer, call
 
 MESSAGE = 'no such repo: "acme/\x1b[31mx",\nask \u202eits owner'
 """With what would colour a terminal, break a line, and turn the rest of it around."""

@@ -13,8 +13,8 @@ import pytest
 from click.testing import Result
 
 from tests.terminal.conftest import MESSAGE
-from tests.terminal.observers import Observer, run
-from tests.terminal.scripted import Answer, Requested, scripted
+from tests.terminal.observer_process import Observer, run
+from tests.terminal.scripted_server import Answer, Requested, scripted
 from tests.terminal.test_observer_connection import bearer
 
 LINES = b"".join(b'{"call_id": "c%d"}\n' % i for i in range(1000))

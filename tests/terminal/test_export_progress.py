@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.errors import CallscopeError
-from gateway.terminal.export_progress import Csv, JsonLines, Parquet
+from gateway.terminal.export_progress import CsvCounter, JsonLinesCounter, ParquetCounter
 
 cells = st.text(alphabet=st.sampled_from(['"', "\n", "\r", ",", "x", "é"]), max_size=6)
 
@@ -20,7 +20,7 @@ def test_a_csv_has_as_many_rows_as_a_reader_finds_however_it_comes(rows: list[tu
     page = io.StringIO(newline="")
     csv.writer(page).writerows([("error_message", "tool_name"), *rows])
     data = page.getvalue().encode()
-    counter = Csv()
+    counter = CsvCounter()
     for start in range(0, len(data), size):
         counter.see(data[start : start + size])
 
@@ -28,7 +28,7 @@ def test_a_csv_has_as_many_rows_as_a_reader_finds_however_it_comes(rows: list[tu
 
 
 def test_json_lines_are_counted() -> None:
-    counter = JsonLines()
+    counter = JsonLinesCounter()
     counter.see(b'{"a": 1}\n{"a"')
     counter.see(b": 2}\n")
 
@@ -43,8 +43,8 @@ def test_a_parquet_file_says_itself_how_many_rows_it_has(tmp_path: Path) -> None
     file = tmp_path / "calls.parquet"
     write_parquet(file)
 
-    assert Parquet().total(file) == 12345
-    assert Parquet().total(None) is None
+    assert ParquetCounter().total(file) == 12345
+    assert ParquetCounter().total(None) is None
 
 
 def test_a_part_of_a_parquet_file_is_none(tmp_path: Path) -> None:
@@ -53,4 +53,4 @@ def test_a_part_of_a_parquet_file_is_none(tmp_path: Path) -> None:
     file.write_bytes(file.read_bytes()[:-100])
 
     with pytest.raises(CallscopeError, match="is no complete Parquet file"):
-        Parquet().total(file)
+        ParquetCounter().total(file)

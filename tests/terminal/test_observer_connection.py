@@ -11,8 +11,8 @@ import pytest
 from gateway.analytics.bearer import issue
 from gateway.config import Jwt
 from gateway.terminal.observer_connection import connect
-from tests.terminal.observers import SECRET, WORKSPACES, Observer, run
-from tests.terminal.scripted import Answer, scripted
+from tests.terminal.observer_process import SECRET, WORKSPACES, Observer, run
+from tests.terminal.scripted_server import Answer, scripted
 
 
 def written(folder: Path, **changes: Any) -> str:

@@ -12,10 +12,10 @@ import pytest
 
 from gateway.terminal.api_models import Call
 from gateway.terminal.tail_command import fitting_line, whole_line
-from tests.terminal.observers import FAILED, SECRET, WORKSPACES, Observer, call, run
-from tests.terminal.scripted import Answer, Requested, scripted
+from tests.terminal.command_process import Piped, Terminal
+from tests.terminal.observer_process import FAILED, SECRET, WORKSPACES, Observer, call, run
+from tests.terminal.scripted_server import Answer, Requested, scripted
 from tests.terminal.test_observer_connection import bearer
-from tests.terminal.typed import Piped, Terminal
 
 CALL = Call(
     timestamp="2026-11-23T14:10:00.123Z",

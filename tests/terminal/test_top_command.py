@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.terminal.observers import FAILED, Observer, call, run
-from tests.terminal.typed import CONTROLS, Terminal
+from tests.terminal.command_process import CONTROLS, Terminal
+from tests.terminal.observer_process import FAILED, Observer, call, run
 
 
 def frame_of(observer: Observer, *options: str) -> list[str]:

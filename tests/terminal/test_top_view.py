@@ -11,7 +11,7 @@ from rich.console import Console
 
 from gateway.calls import UNKNOWN
 from gateway.terminal.api_models import Call, Counts, Durations, ErrorCount, Overview, Series, Timeline, ToolGroup
-from gateway.terminal.top_view import Away, Caption, View, frame, shares
+from gateway.terminal.top_view import Caption, Outage, TopData, render, shares
 
 NOW = datetime(2026, 11, 23, 14, 10, tzinfo=UTC)
 CAPTION = Caption("engineering", "last 5m", UTC)
@@ -36,7 +36,7 @@ def a_call(second: int, **changes: Any) -> Call:
 
 
 FAILED = {"status": "error", "error_type": "tool_error", "error_message": "no such repository: acme/gateway"}
-VIEW = View(
+VIEW = TopData(
     overview=Overview(
         calls=Counts(range=1234),
         errors=62,
@@ -50,7 +50,7 @@ VIEW = View(
     recent=[a_call(30), a_call(59), a_call(10)],
     failing=[a_call(20, **FAILED), a_call(19, token_id="ci-bot", **FAILED)],
 )
-QUIET = View(
+QUIET = TopData(
     overview=Overview(Counts(range=0), errors=0, active_tokens=0, duration_ms=Durations(), errors_by_type=[]),
     tools=[],
     calls_of_now=[],
@@ -60,7 +60,7 @@ QUIET = View(
 )
 
 
-def busy() -> View:
+def busy() -> TopData:
     """More of everything than fits, under names as long as they come."""
     tools = [group(f"tool-{i}-{'x' * 60}", 9_876_543, 1_234_567) for i in range(90)]
     calls = [a_call(i % 60, token_id="t" * 64, tool_name="y" * 90, **(FAILED | {"error_message": "z" * 900}))
@@ -68,11 +68,11 @@ def busy() -> View:
     return VIEW._replace(tools=tools, calls_of_now=tools, recent=calls, failing=calls)
 
 
-def shown(view: View = VIEW, size: tuple[int, int] = (100, 40), away: Away | None = None) -> list[str]:
+def shown(view: TopData = VIEW, size: tuple[int, int] = (100, 40), away: Outage | None = None) -> list[str]:
     """The lines as a terminal of this size has them."""
     console = Console(file=io.StringIO(), width=size[0], height=size[1])
     with console.capture() as capture:
-        console.print(frame(view, CAPTION, now=NOW, away=away, size=size))
+        console.print(render(view, CAPTION, now=NOW, away=away, size=size))
     return [line.rstrip() for line in capture.get().splitlines()]
 
 
@@ -116,7 +116,7 @@ def test_calls_that_failed_have_their_message() -> None:
 
 
 def test_while_the_observer_is_away_it_says_since_when_and_why_above_what_it_knew() -> None:
-    lines = shown(away=Away(datetime(2026, 11, 23, 14, 8, 5, tzinfo=UTC), "Connection refused"))
+    lines = shown(away=Outage(datetime(2026, 11, 23, 14, 8, 5, tzinfo=UTC), "Connection refused"))
 
     assert lines[1] == "the observer is away since 14:08:05 (Connection refused), and was like this:"
     assert any(line.startswith("github__create_issue") for line in lines)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from gateway.terminal.usage_command import bar
-from tests.terminal.observers import WORKSPACES, Observer, call, run
+from tests.terminal.observer_process import WORKSPACES, Observer, call, run
 
 
 def test_a_line_says_what_is_used_and_what_is_left(observer: Observer) -> None:

@@ -101,10 +101,12 @@ class Observer:
     def start(self) -> None:
         """Start it, and wait until it serves."""
         with socket.create_server(self._address) as listening:
-            launch = Launch(config=self.config, fd=listening.fileno(), run_file=self._run_file, lifeline=self._read_end)
+            launch = Launch(
+                config=self.config, fd=listening.fileno(), run_file=self._run_file, parent_pipe=self._read_end
+            )
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "gateway.observer", *launch.arguments()],
-                pass_fds=(launch.fd, launch.lifeline),
+                pass_fds=(launch.fd, launch.parent_pipe),
             )
             try:
                 until(lambda: self._process.poll() is not None or self._serves())
