@@ -30,7 +30,6 @@ class Call:
         "authenticated_ns",
         "began_ns",
         "call_id",
-        "exchange",
         "headers",
         "identity",
         "principal",
@@ -43,6 +42,7 @@ class Call:
         "timestamp_ns",
         "tool",
         "trace",
+        "upstream_request",
         "view",
     )
 
@@ -67,7 +67,7 @@ class Call:
         """What has taken it, and must be told how it ends."""
         self.server: Server | None = None
         self.tool = UNKNOWN
-        self.exchange: UpstreamRequest | None = None
+        self.upstream_request: UpstreamRequest | None = None
         self.identity = ""
         self.timestamp_ns = timestamp_ns
         self.began_ns = began_ns
@@ -97,7 +97,7 @@ class Call:
     def end(self, failure: str, response_bytes: int) -> tuple[bytes, lines.Phases]:
         """The line that records it as ended now, and its phases; one that was cut ends where the call did."""
         now = time.perf_counter_ns()
-        exchange = self.exchange
+        upstream_request = self.upstream_request
         authenticate = f"{(self.authenticated_ns - self.began_ns) / _MS:.4f}"
         upstream_ms = "0"
         if self.routed_ns == 0:
@@ -105,10 +105,10 @@ class Call:
             phases = lines.Phases(authenticate, route, "0", "0", "0", "0", "0")
         else:
             route = f"{(self.routed_ns - self.authenticated_ns) / _MS:.4f}"
-            done = (exchange.done_ns or now) if exchange is not None else now
-            acquired = (exchange.acquired_ns or done) if exchange is not None else done
-            sent = (exchange.sent_ns or done) if exchange is not None else done
-            first = (exchange.first_byte_ns or done) if exchange is not None else done
+            done = (upstream_request.done_ns or now) if upstream_request is not None else now
+            acquired = (upstream_request.acquired_ns or done) if upstream_request is not None else done
+            sent = (upstream_request.sent_ns or done) if upstream_request is not None else done
+            first = (upstream_request.first_byte_ns or done) if upstream_request is not None else done
             upstream_ms = f"{(done - self.routed_ns) / _MS:.4f}"
             phases = lines.Phases(
                 authenticate,
@@ -125,7 +125,7 @@ class Call:
             duration_ms=upstream_ms,
             total_ms=f"{(now - self.began_ns) / _MS:.4f}",
             response_bytes=response_bytes,
-            http_status=exchange.http_status if exchange is not None else None,
+            http_status=upstream_request.http_status if upstream_request is not None else None,
             phases=phases,
         )
         return line, phases

@@ -18,7 +18,7 @@ from gateway.mcp import capabilities, era_bridge, input_requests, jsonrpc
 from gateway.mcp.era_bridge import InvalidResultError, ResultType
 from gateway.mcp.input_requests import InputRequest, InputRequired
 from gateway.mcp.jsonrpc import Response
-from gateway.relay.deadlines import Guard
+from gateway.relay.deadlines import CancelScope
 from gateway.relay.responses import EventStream
 from gateway.relay.sessions import LegacySession
 from gateway.upstream.base import Client, UpstreamError, UpstreamRequest, UpstreamResponse
@@ -33,7 +33,7 @@ _KIND: Final = b'"input_required"'
 Send = Callable[[UpstreamRequest], Awaitable[UpstreamResponse]]
 
 
-class IncapableError(CallscopeError):
+class MissingCapabilityError(CallscopeError):
     """A server asks for what this client has not declared."""
 
     def __init__(self, needed: dict[str, Any]) -> None:
@@ -41,15 +41,15 @@ class IncapableError(CallscopeError):
         self.needed = needed
 
 
-class Asker:
+class ClientRequestSender:
     """Asks one legacy client, on the stream of one request. The request's own time stands still meanwhile."""
 
-    __slots__ = ("_guard", "_session", "_stream")
+    __slots__ = ("_cancel_scope", "_session", "_stream")
 
-    def __init__(self, session: LegacySession, stream: EventStream, guard: Guard) -> None:
+    def __init__(self, session: LegacySession, stream: EventStream, cancel_scope: CancelScope) -> None:
         self._session = session
         self._stream = stream
-        self._guard = guard
+        self._cancel_scope = cancel_scope
 
     @property
     def client(self) -> Client:
@@ -63,7 +63,7 @@ class Asker:
         request_id, answer = self._session.ask()
         try:
             await self._stream.event(input_requests.client_request(request_id, question))
-            with self._guard.client_asked():
+            with self._cancel_scope.paused():
                 async with asyncio.timeout(ANSWER_S):
                     response = await answer
             return UpstreamResponse(response.result, response.error)
@@ -74,27 +74,29 @@ class Asker:
             self._session.asked(request_id)
 
 
-async def until_complete(send: Send, exchange: UpstreamRequest, client: Client) -> UpstreamResponse:
+async def run_input_rounds(send: Send, upstream_request: UpstreamRequest, client: Client) -> UpstreamResponse:
     """A modern server's answer to a legacy client's request: what it asks for on the way, the client is asked for.
 
-    The exchange's phases are those of the first round up to its first byte, and of the last one from there on.
+    The upstream_request's phases are those of the first round up to its first byte, and of the last one from there on.
 
     Raises:
         UpstreamError: see `Upstream.request`; or it asks for what no server may, or without end.
-        IncapableError: it asks for what the client did not declare.
+        MissingCapabilityError: it asks for what the client did not declare.
         AnswerRefusedError, InvalidAnswerError: the client did not answer as it was asked.
     """
-    reply = await send(exchange)
-    again = exchange
+    reply = await send(upstream_request)
+    again = upstream_request
     for _ in range(MAX_ROUNDS):
-        required = _required(exchange.method, reply)
+        required = _required(upstream_request.method, reply)
         if required is None:
-            exchange.done_ns = again.done_ns
-            exchange.http_status = again.http_status
+            upstream_request.done_ns = again.done_ns
+            upstream_request.http_status = again.http_status
             return reply
-        exchange.done_ns = 0  # until it is complete, it is the server that is waited for
+        upstream_request.done_ns = 0  # until it is complete, it is the server that is waited for
         answers = await _answers(required, client)
-        again = _again(exchange, input_requests.retried(exchange.params, answers, required.request_state))
+        again = _again(
+            upstream_request, input_requests.retried(upstream_request.params, answers, required.request_state)
+        )
         reply = await send(again)
     raise UpstreamError(ErrorType.UPSTREAM_PROTOCOL_ERROR, f"asked for input in more than {MAX_ROUNDS} rounds")
 
@@ -106,7 +108,7 @@ async def _answers(required: InputRequired, client: Client) -> dict[str, Raw]:
         return {}
     needed = input_requests.needed(questions.values(), capabilities.read_client(client.capabilities))
     if needed:
-        raise IncapableError(needed)
+        raise MissingCapabilityError(needed)
     replies = await asyncio.gather(*(client.ask(one.method, _params(one)) for one in questions.values()))
     return {
         key: input_requests.client_answer(question, Response(result=reply.result, error=reply.error))
@@ -131,17 +133,17 @@ def _required(method: str, reply: UpstreamResponse) -> InputRequired | None:
         raise UpstreamError(kind, f"answered what is no result: {error}", response=bytes(reply.result)) from error
 
 
-def _again(exchange: UpstreamRequest, params: dict[str, Any]) -> UpstreamRequest:
+def _again(upstream_request: UpstreamRequest, params: dict[str, Any]) -> UpstreamRequest:
     return UpstreamRequest(
-        exchange.method,
+        upstream_request.method,
         params,
-        meta=exchange.meta,
-        name=exchange.name,
-        traceparent=exchange.traceparent,
-        tracestate=exchange.tracestate,
-        notify=exchange.notify,
-        repeatable=exchange.repeatable,
-        token_id=exchange.token_id,
-        client=exchange.client,
-        param_lines=exchange.param_lines,
+        meta=upstream_request.meta,
+        name=upstream_request.name,
+        traceparent=upstream_request.traceparent,
+        tracestate=upstream_request.tracestate,
+        notify=upstream_request.notify,
+        repeatable=upstream_request.repeatable,
+        token_id=upstream_request.token_id,
+        client=upstream_request.client,
+        param_lines=upstream_request.param_lines,
     )

@@ -14,7 +14,7 @@ from gateway.mcp.inbound import Request
 from gateway.mcp.revisions import Era
 from gateway.relay import prompts, resources
 from gateway.relay.aggregation import may_offer
-from gateway.relay.forwarding import Asker, Refusal, forward
+from gateway.relay.forwarding import Caller, Refusal, forward
 from gateway.relay.registry import WorkspaceView
 
 _NOTHING: Final[dict[str, Any]] = {"completion": {"values": []}}
@@ -25,7 +25,7 @@ def offers(declared: ServerCapabilities) -> bool:
     return declared.completions is not None
 
 
-async def complete(view: WorkspaceView, request: Request, asker: Asker, server_info: Raw) -> Raw | Refusal:
+async def complete(view: WorkspaceView, request: Request, caller: Caller, server_info: Raw) -> Raw | Refusal:
     """Ask the server of the prompt or the template; one that completes nothing has nothing to offer."""
     try:
         ref = completion_refs.read(request.params)
@@ -40,10 +40,10 @@ async def complete(view: WorkspaceView, request: Request, asker: Asker, server_i
         servers = [server]
         params = completion_refs.renamed(params, prompt)
     else:
-        servers = await resources.servers_of_template(view, ref.uri, asker.token_id)
+        servers = await resources.servers_of_template(view, ref.uri, caller.token_id)
         if not servers:
             return resources.unknown(ref.uri, request.era)
     able = [server for server in servers if may_offer(server, offers)]
     if not able:
         return jsonrpc.raw({"resultType": "complete", **_NOTHING} if request.era is Era.MODERN else _NOTHING)
-    return await forward(able[0], request, asker, params, None, server_info)
+    return await forward(able[0], request, caller, params, None, server_info)

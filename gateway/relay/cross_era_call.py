@@ -23,10 +23,10 @@ from gateway.mcp.log_levels import InvalidLevelError
 from gateway.mcp.request_state import InvalidStateError
 from gateway.mcp.revisions import Era
 from gateway.relay.active_call import Call
-from gateway.relay.client_requests import Asker, IncapableError, until_complete
-from gateway.relay.deadlines import Guard
-from gateway.relay.input_required import InputAsked, PendingCalls
-from gateway.relay.notifications import Telling
+from gateway.relay.client_requests import ClientRequestSender, MissingCapabilityError, run_input_rounds
+from gateway.relay.deadlines import CancelScope
+from gateway.relay.input_required import InputRequiredOutcome, PendingCalls
+from gateway.relay.notifications import NotificationFilter
 from gateway.relay.registry import Server, WorkspaceView
 from gateway.relay.responses import EventStream
 from gateway.upstream.base import Client, Notify, UpstreamRequest, UpstreamResponse
@@ -40,7 +40,7 @@ class InvalidRequestError(CallscopeError):
     """What the client sent cannot be served: -32602."""
 
 
-class ToldError(CallscopeError):
+class ToolResultError(CallscopeError):
     """The call fails with a text that a model can read: `result` has it."""
 
     def __init__(self, message: str) -> None:
@@ -49,65 +49,70 @@ class ToldError(CallscopeError):
 
 
 async def relay(
-    call: Call, exchange: UpstreamRequest, server: Server, guard: Guard, stream: EventStream, parking: PendingCalls
+    call: Call,
+    upstream_request: UpstreamRequest,
+    server: Server,
+    cancel_scope: CancelScope,
+    stream: EventStream,
+    pending_calls: PendingCalls,
 ) -> UpstreamResponse:
     """Send a call upstream, and carry between client and server what the server asks for and tells on the way.
 
     Raises:
         UpstreamError: see `Upstream.request`.
         InvalidRequestError: a retry's state or answers are none.
-        ToldError: the client cannot be asked, or would not answer.
+        ToolResultError: the client cannot be asked, or would not answer.
     """
     if call.request.era is Era.LEGACY:
-        return await _of_legacy_client(call, exchange, server, guard, stream)
+        return await _of_legacy_client(call, upstream_request, server, cancel_scope, stream)
     try:
-        return await _of_modern_client(call, exchange, server, stream, parking)
-    except InputAsked as asked:
+        return await _of_modern_client(call, upstream_request, server, stream, pending_calls)
+    except InputRequiredOutcome as asked:
         return GatewayResponse(asked.result)
     except (InvalidStateError, InvalidAnswerError, InvalidLevelError) as error:
         raise InvalidRequestError(str(error)) from error
 
 
 async def _of_legacy_client(
-    call: Call, exchange: UpstreamRequest, server: Server, guard: Guard, stream: EventStream
+    call: Call, upstream_request: UpstreamRequest, server: Server, cancel_scope: CancelScope, stream: EventStream
 ) -> UpstreamResponse:
     request, session, upstream = call.request, call.session, server.upstream
     crosses = upstream.era is Era.MODERN
     if crosses:  # what is legacy on both sides was filtered by the level already
         level = session.log_level if session is not None else None
-        exchange.notify = Telling(stream, Era.LEGACY, request.meta, level).notify
+        upstream_request.notify = NotificationFilter(stream, Era.LEGACY, request.meta, level).notify
     if session is None:
-        return await upstream.request(exchange)
-    exchange.client = client = Asker(session, stream, guard).client
+        return await upstream.request(upstream_request)
+    upstream_request.client = client = ClientRequestSender(session, stream, cancel_scope).client
     if not crosses:
-        return await upstream.request(exchange)
-    exchange.meta = {**exchange.meta, CLIENT_INFO_META_KEY: session.client_info}
+        return await upstream.request(upstream_request)
+    upstream_request.meta = {**upstream_request.meta, CLIENT_INFO_META_KEY: session.client_info}
     try:
-        return await until_complete(upstream.request, exchange, client)
-    except IncapableError as error:
+        return await run_input_rounds(upstream.request, upstream_request, client)
+    except MissingCapabilityError as error:
         needed = jsonrpc.encode(error.needed).decode()
-        raise ToldError(f"{error}: it cannot serve this client (needed client capabilities: {needed})") from error
+        raise ToolResultError(f"{error}: it cannot serve this client (needed client capabilities: {needed})") from error
     except (AnswerRefusedError, InvalidAnswerError) as error:
-        raise ToldError(str(error)) from error
+        raise ToolResultError(str(error)) from error
 
 
 async def _of_modern_client(
-    call: Call, exchange: UpstreamRequest, server: Server, stream: EventStream, parking: PendingCalls
+    call: Call, upstream_request: UpstreamRequest, server: Server, stream: EventStream, pending_calls: PendingCalls
 ) -> UpstreamResponse:
     request = call.request
-    exchange.params = input_requests.retried(exchange.params, {}, UNSET)
+    upstream_request.params = input_requests.retried(upstream_request.params, {}, UNSET)
 
     async def begin(client: Client, notify: Notify) -> UpstreamResponse:
-        exchange.client, exchange.notify = client, notify
-        return await server.upstream.request(exchange)
+        upstream_request.client, upstream_request.notify = client, notify
+        return await server.upstream.request(upstream_request)
 
-    if parking.is_retry(request):  # the server was asked in a round before this one
-        exchange.acquired_ns = exchange.sent_ns = time.perf_counter_ns()
-    telling = Telling.of_request(stream, request)
-    if not parking.concerns(request):
-        exchange.notify = telling.notify
-        return await server.upstream.request(exchange)
-    return await parking.serve(call.principal, request, telling, begin, server_info(call.view))
+    if pending_calls.is_retry(request):  # the server was asked in a round before this one
+        upstream_request.acquired_ns = upstream_request.sent_ns = time.perf_counter_ns()
+    notifications = NotificationFilter.of_request(stream, request)
+    if not pending_calls.concerns(request):
+        upstream_request.notify = notifications.notify
+        return await server.upstream.request(upstream_request)
+    return await pending_calls.serve(call.principal, request, notifications, begin, server_info(call.view))
 
 
 def translated(call: Call, upstream: Era, reply: UpstreamResponse) -> UpstreamResponse:

@@ -24,7 +24,7 @@ SWEEP_S: Final = 0.05
 """How exact a deadline is, and how old a call is at least that gets a task, which waits for its client to go."""
 
 
-class Guard:
+class CancelScope:
     """One call's. It cancels the call's task when it is not to go on; `reason` says why.
 
     The call catches `CancelledError`: without a `reason` it came from elsewhere, and goes on its way.
@@ -45,7 +45,7 @@ class Guard:
         self._left_ns = 0
 
     def claim(self) -> bool:
-        """Whether the cancellation that was caught is this guard's; if so, the task is not cancelled any more."""
+        """Whether the cancellation that was caught is its own; if so, the task is not cancelled any more."""
         if self.reason is None or self.task is None:
             return False
         self.task.uncancel()
@@ -58,7 +58,7 @@ class Guard:
             self.task.cancel()
 
     @contextmanager
-    def client_asked(self) -> Iterator[None]:
+    def paused(self) -> Iterator[None]:
         """The time stands still: it is the client that is waited for. Who waits bounds that."""
         if self._asking == 0:
             self._left_ns = self.deadline_ns - time.perf_counter_ns()
@@ -78,29 +78,31 @@ class Guard:
         self.cancel("disconnected")
 
 
-class Guards:
+class CancelScopes:
     """Those of all calls under way. The timer runs only while there are any."""
 
     def __init__(self) -> None:
-        self._guards: set[Guard] = set()
+        self._open: set[CancelScope] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
-    def begin(self, receive: Receive, timeout: float, call: Call) -> Guard:
-        """Guard the call whose task this is, for at most `timeout` seconds."""
+    def begin(self, receive: Receive, timeout: float, call: Call) -> CancelScope:
+        """CancelScope the call whose task this is, for at most `timeout` seconds."""
         if self._loop is None:
             self._loop = asyncio.get_running_loop()
-        guard = Guard(asyncio.current_task(self._loop), receive, time.perf_counter_ns() + int(timeout * 1e9), call)
-        self._guards.add(guard)
+        cancel_scope = CancelScope(
+            asyncio.current_task(self._loop), receive, time.perf_counter_ns() + int(timeout * 1e9), call
+        )
+        self._open.add(cancel_scope)
         if self._timer is None:
             self._timer = self._loop.call_later(SWEEP_S, self._sweep)
-        return guard
+        return cancel_scope
 
-    def end(self, guard: Guard) -> None:
+    def end(self, cancel_scope: CancelScope) -> None:
         """The call has ended."""
-        self._guards.discard(guard)
-        if guard.watcher is not None:
-            guard.watcher.cancel()
+        self._open.discard(cancel_scope)
+        if cancel_scope.watcher is not None:
+            cancel_scope.watcher.cancel()
 
     def cancel(self, owner: Principal, session: LegacySession | None, request_id: Id) -> None:
         """A legacy client does not wait for this request any more.
@@ -108,20 +110,20 @@ class Guards:
         Without sessions the clients of one token may use the same ids: if it is not clear whose request is meant, none
         is cancelled.
         """
-        meant = [guard for guard in self._guards if _is_of(guard.call, owner, session, request_id)]
+        meant = [cancel_scope for cancel_scope in self._open if _is_of(cancel_scope.call, owner, session, request_id)]
         if len(meant) == 1:
             meant[0].cancel("cancelled")
 
     def _sweep(self) -> None:
         now = time.perf_counter_ns()
-        for guard in self._guards:
-            if now >= guard.deadline_ns:
-                guard.cancel("timeout")
-            elif not guard.is_slow:
-                guard.is_slow = True
-            elif guard.watcher is None:
-                guard.watcher = asyncio.get_running_loop().create_task(guard.watch())
-        self._timer = asyncio.get_running_loop().call_later(SWEEP_S, self._sweep) if self._guards else None
+        for cancel_scope in self._open:
+            if now >= cancel_scope.deadline_ns:
+                cancel_scope.cancel("timeout")
+            elif not cancel_scope.is_slow:
+                cancel_scope.is_slow = True
+            elif cancel_scope.watcher is None:
+                cancel_scope.watcher = asyncio.get_running_loop().create_task(cancel_scope.watch())
+        self._timer = asyncio.get_running_loop().call_later(SWEEP_S, self._sweep) if self._open else None
 
 
 def _is_of(call: Call, owner: Principal, session: LegacySession | None, request_id: Id) -> bool:

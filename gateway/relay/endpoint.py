@@ -17,10 +17,10 @@ from gateway.mcp.inbound import Headers
 from gateway.mcp.revisions import Era
 from gateway.relay import methods
 from gateway.relay.active_call import Call
-from gateway.relay.answering import INTERNAL, OPERATION_S, Answering
+from gateway.relay.answering import INTERNAL, OPERATION_S, Methods
 from gateway.relay.auth import Admission, RejectedError
 from gateway.relay.batch_requests import serve_batch
-from gateway.relay.deadlines import Guards
+from gateway.relay.deadlines import CancelScopes
 from gateway.relay.heartbeat import HeartbeatWriter
 from gateway.relay.legacy_clients import LegacyClients
 from gateway.relay.methods import Refusal
@@ -48,21 +48,21 @@ class Endpoint:
         directory: WorkspaceRegistry,
         recorder: HeartbeatWriter,
         tool_calls: ToolCalls,
-        answering: Answering,
+        methods: Methods,
         admission: Admission,
         legacy: LegacyClients,
-        guards: Guards,
+        cancel_scopes: CancelScopes,
         *,
         max_bytes: int,
     ) -> None:
         self.directory = directory
         self.tool_calls = tool_calls
-        self.answering = answering
+        self.methods = methods
         self.admission = admission
         self.legacy = legacy
         self.max_bytes = max_bytes
         self._recorder = recorder
-        self._guards = guards
+        self._cancel_scopes = cancel_scopes
         self._limits = RateLimits()
         self.listening: Listening | None = None
         self.quota: Quota | None = None
@@ -202,11 +202,11 @@ class Endpoint:
         request = call.request
         stream = EventStream(send, call.headers)
         error_type: str | None = None
-        guard = self._guards.begin(receive, OPERATION_S, call)
+        cancel_scope = self._cancel_scopes.begin(receive, OPERATION_S, call)
         try:
-            outcome = await self.answering.outcome(call, guard, stream)
+            outcome = await self.methods.outcome(call, cancel_scope, stream)
         finally:
-            self._guards.end(guard)
+            self._cancel_scopes.end(cancel_scope)
         headers = None
         body = b""
         status = 200

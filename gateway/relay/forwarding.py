@@ -12,8 +12,8 @@ from gateway.mcp import era_bridge, era_bridge_errors, jsonrpc
 from gateway.mcp.inbound import Request
 from gateway.mcp.input_requests import AnswerRefusedError, InvalidAnswerError
 from gateway.mcp.revisions import Era
-from gateway.relay.client_requests import IncapableError, until_complete
-from gateway.relay.input_deadline import patience
+from gateway.relay.client_requests import MissingCapabilityError, run_input_rounds
+from gateway.relay.input_deadline import upstream_deadline
 from gateway.relay.registry import Server
 from gateway.upstream.base import Client, Notify, UpstreamError, UpstreamRequest, UpstreamResponse
 
@@ -44,7 +44,7 @@ class Refusal(NamedTuple):
         return str(self.code) if self.code in _CODES else ErrorType.JSONRPC_ERROR.value
 
 
-class Asker(NamedTuple):
+class Caller(NamedTuple):
     """Who asks, and what can be said to them before the answer."""
 
     token_id: str
@@ -53,28 +53,28 @@ class Asker(NamedTuple):
 
 
 async def forward(
-    server: Server, request: Request, asker: Asker, params: Mapping[str, Any], name: str | None, server_info: Raw
+    server: Server, request: Request, caller: Caller, params: Mapping[str, Any], name: str | None, server_info: Raw
 ) -> Raw | Refusal:
     """Ask the server; `params` have its own names, `name` is what `Mcp-Name` says."""
     try:
-        async with patience(server.timeout, asker.client) as (client, limit):
-            exchange = UpstreamRequest(
+        async with upstream_deadline(server.timeout, caller.client) as (client, limit):
+            upstream_request = UpstreamRequest(
                 request.method,
                 params,
                 meta=request.meta,
                 name=name,
-                notify=asker.notify,
+                notify=caller.notify,
                 repeatable=True,
-                token_id=asker.token_id,
+                token_id=caller.token_id,
                 client=client,
             )
             ask = functools.partial(server.ask, limit=limit)
             if client is not None and request.era is Era.LEGACY and server.upstream.era is Era.MODERN:
-                reply = await until_complete(ask, exchange, client)
+                reply = await run_input_rounds(ask, upstream_request, client)
             else:
-                reply = await ask(exchange)
+                reply = await ask(upstream_request)
         return _translated(server, request, reply, server_info)
-    except (IncapableError, AnswerRefusedError, InvalidAnswerError) as error:
+    except (MissingCapabilityError, AnswerRefusedError, InvalidAnswerError) as error:
         return Refusal(jsonrpc.INTERNAL_ERROR, f"server {server.slug!r}: {error}", {"server": server.slug})
     except TimeoutError:
         why = f"did not answer within {server.timeout:g} s"

@@ -10,7 +10,9 @@ from gateway.upstream.base import Client, UpstreamResponse
 
 
 @asynccontextmanager
-async def patience(seconds: float, client: Client | None) -> AsyncIterator[tuple[Client | None, asyncio.Timeout]]:
+async def upstream_deadline(
+    seconds: float, client: Client | None
+) -> AsyncIterator[tuple[Client | None, asyncio.Timeout]]:
     """The client as it is to be asked within the block, and the limit.
 
     Raises:

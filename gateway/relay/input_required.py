@@ -1,7 +1,7 @@
 """What a legacy server asks for while a modern client's request runs.
 
 The server's request parks its call: the client gets `input_required` with a sealed `requestState`, and its retry takes
-the call up again. Laws: a state is good for one retry, by the same principal, with the same request; what is parked is
+the call up again. Laws: a state is good for one retry, by the same principal, with the same request; what is pending is
 bounded, for each token and in time, and ends when its client goes away in the midst of a round.
 
 Source: specification 2026-07-28, basic/patterns/mrtr; 2025-11-25, client/*.
@@ -25,13 +25,13 @@ from gateway.mcp.input_requests import InputRequest
 from gateway.mcp.jsonrpc import NO_JSON, Params
 from gateway.mcp.request_state import Binding, InvalidStateError
 from gateway.mcp.revisions import Era
-from gateway.relay.notifications import Telling
+from gateway.relay.notifications import NotificationFilter
 from gateway.relay.registry import Principal
 from gateway.upstream.base import Client, Notify, UpstreamResponse
 
-PARKED_S: Final = 600.0
+PENDING_S: Final = 600.0
 """How long a client may take for its retry: behind it is a person."""
-MAX_PARKED: Final = 32
+MAX_PENDING: Final = 32
 """Of one token at a time; one more, and the oldest ends."""
 
 _Outcome = TypeVar("_Outcome")
@@ -39,7 +39,7 @@ Begin = Callable[[Client, Notify], Coroutine[Any, Any, _Outcome]]
 """Begins the work that may ask, with whom to ask, and whom to tell of progress."""
 
 
-class InputAsked(CallscopeError):  # noqa: N818 - an outcome, raised to end the round
+class InputRequiredOutcome(CallscopeError):  # noqa: N818 - an outcome, raised to end the round
     """The client has to answer first: `result` is the `input_required` for it."""
 
     def __init__(self, result: Raw) -> None:
@@ -52,13 +52,13 @@ class _Open(NamedTuple):
     answer: asyncio.Future[UpstreamResponse]
 
 
-class _Parked(Generic[_Outcome]):
+class _PendingCall(Generic[_Outcome]):
     """One call's work, which goes on between the rounds."""
 
     def __init__(self, begin: Begin[_Outcome], client: Raw, level: str | None) -> None:
         self.id = secrets.token_urlsafe(16)
         self.round = 0
-        self.telling: Telling | None = None
+        self.notifications: NotificationFilter | None = None
         """To the client that waits at the moment."""
         self.expiry: asyncio.TimerHandle | None = None
         self._ids = itertools.count(1)
@@ -92,8 +92,8 @@ class _Parked(Generic[_Outcome]):
             self.work.cancel()
 
     async def _notify(self, data: bytes) -> None:
-        if self.telling is not None:
-            await self.telling.notify(data)
+        if self.notifications is not None:
+            await self.notifications.notify(data)
 
     async def _ask(self, method: str, params: Raw) -> UpstreamResponse:
         try:
@@ -117,12 +117,12 @@ class _Parked(Generic[_Outcome]):
 
 
 class PendingCalls:
-    """Everything that is parked, by whose it is. `clock` is the time in seconds since the Unix epoch."""
+    """Everything that is pending, by whose it is. `clock` is the time in seconds since the Unix epoch."""
 
     def __init__(self, key: bytes, clock: Callable[[], float] = time.time) -> None:
         self._keys = (key,)
         self._clock = clock
-        self._of: dict[str, dict[str, _Parked[Any]]] = {}
+        self._of: dict[str, dict[str, _PendingCall[Any]]] = {}
 
     @staticmethod
     def concerns(request: Request) -> bool:
@@ -141,12 +141,17 @@ class PendingCalls:
         return state is not None and request_state.is_sealed(state)
 
     async def serve(
-        self, principal: Principal, request: Request, telling: Telling, begin: Begin[_Outcome], server_info: Raw
+        self,
+        principal: Principal,
+        request: Request,
+        notifications: NotificationFilter,
+        begin: Begin[_Outcome],
+        server_info: Raw,
     ) -> _Outcome:
-        """Begin a request's work, or go on with what is parked, until it is done.
+        """Begin a request's work, or go on with what is pending, until it is done.
 
         Raises:
-            InputAsked: its server waits for the client.
+            InputRequiredOutcome: its server waits for the client.
             InvalidStateError: the `requestState` is not good for this request: -32602.
             InvalidAnswerError: an answer is none to its question: -32602.
             InvalidLevelError: the request names a log level that is none: -32602.
@@ -154,68 +159,68 @@ class PendingCalls:
         owner = f"{principal.workspace_id}/{principal.token_id}"
         binding = request_state.bind(owner, request.method, request.params)
         level = log_levels.requested(request.meta)
-        parked: _Parked[_Outcome]
+        pending: _PendingCall[_Outcome]
         state = _state(request.params)
         if state is not None:
-            parked = self._taken_up(binding, state, request.params)
+            pending = self._taken_up(binding, state, request.params)
         else:
             declared = request.meta.get(CLIENT_CAPABILITIES_META_KEY)
             can = capabilities.for_upstream(declared, Era.MODERN, Era.LEGACY, bridged=True)
-            parked = _Parked(begin, can, level)
-        parked.telling = telling
+            pending = _PendingCall(begin, can, level)
+        pending.notifications = notifications
         try:
-            await parked.until_turn()
+            await pending.until_turn()
         except BaseException:
-            parked.abandon()
+            pending.abandon()
             raise
         finally:
-            parked.telling = None
-        if parked.work.done():
-            return parked.work.result()
-        raise InputAsked(self._park(binding, parked, server_info))
+            pending.notifications = None
+        if pending.work.done():
+            return pending.work.result()
+        raise InputRequiredOutcome(self._park(binding, pending, server_info))
 
     def close(self) -> None:
         """The relay stops: nobody comes back."""
         for of_token in list(self._of.values()):
-            for parked in list(of_token.values()):
-                parked.abandon()
+            for pending in list(of_token.values()):
+                pending.abandon()
         self._of.clear()
 
-    def _park(self, binding: Binding, parked: _Parked[Any], server_info: Raw) -> Raw:
+    def _park(self, binding: Binding, pending: _PendingCall[Any], server_info: Raw) -> Raw:
         of_token = self._of.setdefault(binding.principal, {})
-        while len(of_token) >= MAX_PARKED:
+        while len(of_token) >= MAX_PENDING:
             of_token.pop(next(iter(of_token))).abandon()
-        of_token[parked.id] = parked
-        parked.round += 1
-        parked.expiry = asyncio.get_running_loop().call_later(PARKED_S, self._lapsed, binding.principal, parked)
-        questions = parked.questions
-        content = input_requests.park(f"{parked.id}.{parked.round}", questions)
-        state = request_state.seal(self._keys, binding, content, self._clock() + PARKED_S)
+        of_token[pending.id] = pending
+        pending.round += 1
+        pending.expiry = asyncio.get_running_loop().call_later(PENDING_S, self._lapsed, binding.principal, pending)
+        questions = pending.questions
+        content = input_requests.park(f"{pending.id}.{pending.round}", questions)
+        state = request_state.seal(self._keys, binding, content, self._clock() + PENDING_S)
         return input_requests.input_required(questions, state, server_info)
 
-    def _taken_up(self, binding: Binding, state: str, params: Params) -> _Parked[Any]:
-        """What is parked under a state, its server's questions answered as far as the client did."""
+    def _taken_up(self, binding: Binding, state: str, params: Params) -> _PendingCall[Any]:
+        """What is pending under a state, its server's questions answered as far as the client did."""
         content = input_requests.read_parked(request_state.unseal(self._keys, binding, state, self._clock()))
         call, _, number = content.call.rpartition(".")
-        parked = self._of.get(binding.principal, {}).get(call)
-        if parked is None or str(parked.round) != number:
+        pending = self._of.get(binding.principal, {}).get(call)
+        if pending is None or str(pending.round) != number:
             raise InvalidStateError("the requestState was used, or its call has ended: send the request anew, without")
         answers = [jsonrpc.decode_response(one) for one in input_requests.answered(content, params).responses]
-        self._remove(binding.principal, parked)
+        self._remove(binding.principal, pending)
         for answer in answers:
             if isinstance(answer.id, int):
-                parked.answer(answer.id, UpstreamResponse(answer.result))
-        return parked
+                pending.answer(answer.id, UpstreamResponse(answer.result))
+        return pending
 
-    def _lapsed(self, owner: str, parked: _Parked[Any]) -> None:
-        self._remove(owner, parked)
-        parked.abandon()
+    def _lapsed(self, owner: str, pending: _PendingCall[Any]) -> None:
+        self._remove(owner, pending)
+        pending.abandon()
 
-    def _remove(self, owner: str, parked: _Parked[Any]) -> None:
-        if parked.expiry is not None:
-            parked.expiry.cancel()
+    def _remove(self, owner: str, pending: _PendingCall[Any]) -> None:
+        if pending.expiry is not None:
+            pending.expiry.cancel()
         of_token = self._of.get(owner, {})
-        of_token.pop(parked.id, None)
+        of_token.pop(pending.id, None)
         if not of_token:
             self._of.pop(owner, None)
 

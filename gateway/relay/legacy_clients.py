@@ -13,7 +13,7 @@ from gateway.mcp.inbound import Headers, Request
 from gateway.mcp.revisions import LATEST_HANDSHAKE_VERSION, Era
 from gateway.relay.active_call import Call
 from gateway.relay.auth import RejectedError
-from gateway.relay.deadlines import Guards
+from gateway.relay.deadlines import CancelScopes
 from gateway.relay.get_stream import serve_stream
 from gateway.relay.registry import Principal
 from gateway.relay.responses import send_empty
@@ -26,11 +26,13 @@ SET_LEVEL: Final = "logging/setLevel"
 class LegacyClients:
     """All of them. `enabled` says whether they get sessions; without, an id that one sends is as good as none."""
 
-    def __init__(self, sessions: Sessions, guards: Guards, following: SessionSubscriptions, *, enabled: bool) -> None:
+    def __init__(
+        self, sessions: Sessions, cancel_scopes: CancelScopes, following: SessionSubscriptions, *, enabled: bool
+    ) -> None:
         self.sessions = sessions
         self._following = following
         self.enabled = enabled
-        self._guards = guards
+        self._cancel_scopes = cancel_scopes
 
     def session(self, principal: Principal, headers: Headers) -> LegacySession | None:
         """The session that a request belongs to; None if it names none.
@@ -80,7 +82,7 @@ class LegacyClients:
         if notification.method == cancellation.METHOD:
             cancelled = cancellation.read(notification.params)
             if cancelled is not None:
-                self._guards.cancel(principal, session, cancelled.request_id)
+                self._cancel_scopes.cancel(principal, session, cancelled.request_id)
 
     def answered(self, principal: Principal, headers: Headers, answer: inbound.Answer) -> None:
         """Take what a client answers to what it was asked.

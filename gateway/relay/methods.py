@@ -18,7 +18,7 @@ from gateway.mcp.inbound import Request
 from gateway.mcp.revisions import LATEST_HANDSHAKE_VERSION, Era, negotiate
 from gateway.relay import completion, prompts, resources
 from gateway.relay.aggregation import Offers, Part, may_offer, merged
-from gateway.relay.forwarding import Asker, Refusal
+from gateway.relay.forwarding import Caller, Refusal
 from gateway.relay.registry import Server, WorkspaceView
 from gateway.relay.resources import LISTS
 from gateway.relay.subscription_registry import meet
@@ -60,7 +60,7 @@ async def answer(  # noqa: C901 - one arm for each method
     sessions: bool = False,
 ) -> Raw | Refusal:
     """The result of a request that is no tool call."""
-    asker = Asker(token_id, client, notify)
+    caller = Caller(token_id, client, notify)
     offered = _OFFERED.get(request.method)
     if offered is not None and not any(may_offer(server, offered) for server in view.servers.values()):
         return _unknown(request)
@@ -81,11 +81,11 @@ async def answer(  # noqa: C901 - one arm for each method
             found = await resources.listed(view, request.method, token_id)
             return _listed(view, request, merged(LISTS[request.method], found))
         case "prompts/get", _:
-            return await prompts.get(view, request, asker, jsonrpc.raw(_server_info(view)))
+            return await prompts.get(view, request, caller, jsonrpc.raw(_server_info(view)))
         case "resources/read", _:
-            return await resources.read(view, request, asker, jsonrpc.raw(_server_info(view)))
+            return await resources.read(view, request, caller, jsonrpc.raw(_server_info(view)))
         case "completion/complete", _:
-            return await completion.complete(view, request, asker, jsonrpc.raw(_server_info(view)))
+            return await completion.complete(view, request, caller, jsonrpc.raw(_server_info(view)))
         case _:
             return _unknown(request)
 

@@ -16,7 +16,7 @@ from gateway.relay.responses import EventStream
 _NOTHING: Final[Params] = {}
 
 
-class Telling:
+class NotificationFilter:
     """One request's. Progress goes on under its own token, and only onwards; log messages by its level."""
 
     __slots__ = ("_era", "_level", "_steps", "_stream", "_token")

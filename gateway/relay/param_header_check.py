@@ -45,7 +45,7 @@ _USUAL: Final = frozenset(
 """Whoever sends these alone sends no mirrored argument: one look, for nearly every call."""
 
 
-class MismatchError(CallscopeError):
+class ParamHeaderError(CallscopeError):
     """A call whose headers and arguments disagree, or whose arguments cannot be read: `code` is for its client."""
 
     def __init__(self, message: str, code: int) -> None:
@@ -57,7 +57,7 @@ def lines(call: Call, known: ParamHeaders | None) -> bytes:
     """The header lines for the upstream: those of the tool's arguments, and what else the client sent of the kind.
 
     Raises:
-        MismatchError: -32020, or -32602 for arguments that cannot be read.
+        ParamHeaderError: -32020, or -32602 for arguments that cannot be read.
     """
     if known is None:
         return b"" if _USUAL.issuperset(call.headers) else forwarded(list(call.headers.items()), None)
@@ -68,8 +68,8 @@ def lines(call: Call, known: ParamHeaders | None) -> bytes:
         if wrong is None:
             return known.lines(arguments) + forwarded(written, known)
     except UnreadableArgumentsError as error:
-        raise MismatchError(str(error), jsonrpc.INVALID_PARAMS) from error
-    raise MismatchError(wrong, HEADER_MISMATCH)
+        raise ParamHeaderError(str(error), jsonrpc.INVALID_PARAMS) from error
+    raise ParamHeaderError(wrong, HEADER_MISMATCH)
 
 
 def is_mismatch(reply: UpstreamResponse) -> bool:

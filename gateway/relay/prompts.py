@@ -13,7 +13,7 @@ from gateway.mcp import jsonrpc, tool_names
 from gateway.mcp.capabilities import ServerCapabilities
 from gateway.mcp.inbound import Request
 from gateway.relay.aggregation import may_offer, merged, parts
-from gateway.relay.forwarding import Asker, Refusal, forward
+from gateway.relay.forwarding import Caller, Refusal, forward
 from gateway.relay.registry import Server, WorkspaceView
 from gateway.upstream.base import UpstreamError
 
@@ -32,14 +32,14 @@ async def listed(view: WorkspaceView, token_id: str) -> dict[str, Any]:
     return merged("prompts", await parts(view.servers.values(), LIST, "prompts", offers, token_id, _prefixed))
 
 
-async def get(view: WorkspaceView, request: Request, asker: Asker, server_info: Raw) -> Raw | Refusal:
+async def get(view: WorkspaceView, request: Request, caller: Caller, server_info: Raw) -> Raw | Refusal:
     """Ask the server that the prompt's name means."""
     name = request.params.get("name", _NULL)
     server, prompt = named(view, name)
     if server is None:
         return unknown(name)
     params: Mapping[str, Any] = {**request.params, "name": jsonrpc.raw(prompt)}
-    return await forward(server, request, asker, params, prompt, server_info)
+    return await forward(server, request, caller, params, prompt, server_info)
 
 
 def named(view: WorkspaceView, name: Raw) -> tuple[Server | None, str]:

@@ -14,9 +14,9 @@ from gateway.config import Config, HttpServer, changes
 from gateway.errors import ConfigError
 from gateway.journal import Writer
 from gateway.mcp import jsonrpc
-from gateway.relay.answering import Answering
+from gateway.relay.answering import Methods
 from gateway.relay.auth import Admission
-from gateway.relay.deadlines import Guards
+from gateway.relay.deadlines import CancelScopes
 from gateway.relay.endpoint import Endpoint
 from gateway.relay.heartbeat import HeartbeatWriter
 from gateway.relay.input_required import PendingCalls
@@ -53,20 +53,20 @@ class Relay:
         )
         self._directory = WorkspaceRegistry(config, self._pools, self._recorder.operation)
         self._enforcement = Enforcement(config, journal, self._recorder.unsure)
-        guards = Guards()
+        cancel_scopes = CancelScopes()
         self._sessions = Sessions(key)
-        self._parking = PendingCalls(key)
+        self._pending_calls = PendingCalls(key)
         self._changes = SubscriptionRegistry(lambda: self._directory)
         self._listening = SubscriptionStreams(lambda: self._directory, self._recorder, self._changes)
         following = SessionSubscriptions(self._changes)
         self._endpoint = Endpoint(
             self._directory,
             self._recorder,
-            ToolCalls(self._recorder, self._redactor(config), guards, self._parking),
-            Answering(self._parking, following, sessions=config.requests.sessions),
+            ToolCalls(self._recorder, self._redactor(config), cancel_scopes, self._pending_calls),
+            Methods(self._pending_calls, following, sessions=config.requests.sessions),
             _admission(config),
-            LegacyClients(self._sessions, guards, following, enabled=config.requests.sessions),
-            guards,
+            LegacyClients(self._sessions, cancel_scopes, following, enabled=config.requests.sessions),
+            cancel_scopes,
             max_bytes=config.requests.max_bytes,
         )
         self._endpoint.listening = self._listening
@@ -87,7 +87,7 @@ class Relay:
         self._endpoint.directory = self._directory
         self._endpoint.max_bytes = config.requests.max_bytes
         self._endpoint.admission = _admission(config)
-        self._endpoint.legacy.enabled = self._endpoint.answering.sessions = config.requests.sessions
+        self._endpoint.legacy.enabled = self._endpoint.methods.sessions = config.requests.sessions
         self._endpoint.tool_calls.redactor = self._redactor(config)
         self._enforcement.apply(config)
         self._endpoint.quota = self._enforcement.quota
@@ -121,7 +121,7 @@ class Relay:
         finally:
             self._listening.close()
             self._sessions.close()
-            self._parking.close()
+            self._pending_calls.close()
             for task in (*tasks, *self._retired):
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)

@@ -17,7 +17,7 @@ from gateway.mcp.inbound import Request
 from gateway.mcp.resource_uris import Offered, ResourceRoutes
 from gateway.mcp.revisions import Era
 from gateway.relay.aggregation import Part, may_offer, parts
-from gateway.relay.forwarding import Asker, Refusal, forward
+from gateway.relay.forwarding import Caller, Refusal, forward
 from gateway.relay.registry import Server, WorkspaceView
 
 LISTS: Final = {"resources/list": "resources", "resources/templates/list": "resourceTemplates"}
@@ -69,15 +69,15 @@ async def servers_of_template(view: WorkspaceView, uri: str, token_id: str) -> l
     return listing or likely
 
 
-async def read(view: WorkspaceView, request: Request, asker: Asker, server_info: Raw) -> Raw | Refusal:
+async def read(view: WorkspaceView, request: Request, caller: Caller, server_info: Raw) -> Raw | Refusal:
     """Read a resource where it is. One that nobody lists is looked for at every server; none hides another's."""
     try:
         uri = jsonrpc.decode_string(request.params.get("uri", _NULL))
     except jsonrpc.NO_JSON:
         return Refusal(jsonrpc.INVALID_PARAMS, "'params.uri' must be a text: resources/list has the resources")
     missing, failed = unknown(uri, request.era), None
-    for server in await servers_of(view, uri, asker.token_id):
-        outcome = await forward(server, request, asker, request.params, uri, server_info)
+    for server in await servers_of(view, uri, caller.token_id):
+        outcome = await forward(server, request, caller, request.params, uri, server_info)
         if not isinstance(outcome, Refusal):
             return outcome
         if outcome.code in (jsonrpc.INVALID_PARAMS, RESOURCE_NOT_FOUND):

@@ -20,10 +20,10 @@ from gateway.mcp import jsonrpc
 from gateway.mcp.era_bridge import InvalidResultError
 from gateway.relay import cross_era_call, param_header_check
 from gateway.relay.active_call import Call, server_timing
-from gateway.relay.deadlines import Guard, Guards
+from gateway.relay.deadlines import CancelScope, CancelScopes
 from gateway.relay.heartbeat import HeartbeatWriter
 from gateway.relay.input_required import PendingCalls
-from gateway.relay.param_header_check import MismatchError
+from gateway.relay.param_header_check import ParamHeaderError
 from gateway.relay.quota import QuotaExceeded
 from gateway.relay.quota_refusal import TOO_MANY, reason, refusal_data, retry_after_s
 from gateway.relay.rate_limit import RateLimitExceeded
@@ -68,7 +68,7 @@ class Failure(NamedTuple):
     """For the client, in the place of an error: a text that a model can read."""
 
 
-class _Refused(Exception):  # noqa: N818 - an outcome, raised only to end the way early
+class _CallFailed(Exception):  # noqa: N818 - an outcome, raised only to end the way early
     def __init__(self, failure: Failure) -> None:
         self.failure = failure
 
@@ -76,12 +76,14 @@ class _Refused(Exception):  # noqa: N818 - an outcome, raised only to end the wa
 class ToolCalls:
     """Serves `tools/call` for every workspace."""
 
-    def __init__(self, recorder: HeartbeatWriter, redactor: Redactor, guards: Guards, parking: PendingCalls) -> None:
+    def __init__(
+        self, recorder: HeartbeatWriter, redactor: Redactor, cancel_scopes: CancelScopes, pending_calls: PendingCalls
+    ) -> None:
         self._recorder = recorder
         self._journal = recorder.journal
         self._replica = lines.members(replica=recorder.replica) + ","
-        self._guards = guards
-        self._parking = parking
+        self._cancel_scopes = cancel_scopes
+        self._pending_calls = pending_calls
         self.redactor = redactor
 
     async def serve(
@@ -102,12 +104,12 @@ class ToolCalls:
                 call.server is not None and call.server.upstream.era is not call.request.era
             ):
                 reply = self._translated(call, reply, failure)
-        except _Refused as refusal:
+        except _CallFailed as refusal:
             failure = refusal.failure
-        except MismatchError as error:
+        except ParamHeaderError as error:
             await self._no_call(call, error, send)
             return
-        except (cross_era_call.InvalidRequestError, cross_era_call.ToldError) as error:
+        except (cross_era_call.InvalidRequestError, cross_era_call.ToolResultError) as error:
             failure = self._not_crossed(call, error)
         except Exception as error:
             logger.exception("a call failed in the gateway")
@@ -130,39 +132,41 @@ class ToolCalls:
         route = call.view.route(name)
         server = route.server if route is not None else call.view.resolve(name)[0]
         if server is None:
-            raise _Refused(self._unknown(call))
+            raise _CallFailed(self._unknown(call))
         call.server = server
-        guard = self._guards.begin(receive, server.timeout, call)
+        cancel_scope = self._cancel_scopes.begin(receive, server.timeout, call)
         try:
             if route is None:
                 route = await self._found(call, server, name)
             call.tool = route.tool
             identity = call.identify(self._replica, route)
-            call.exchange = exchange = self._exchange(call, route, stream)
+            call.upstream_request = upstream_request = self._upstream_request(call, route, stream)
             self._journal.start(call.call_id, lines.start(identity))
             server.in_flight += 1
             if call.routed_ns == 0:
                 call.routed_ns = time.perf_counter_ns()
             try:
                 if call.session is None and server.upstream.era is call.request.era:
-                    reply = await server.upstream.request(exchange)
+                    reply = await server.upstream.request(upstream_request)
                 else:
-                    reply = await cross_era_call.relay(call, exchange, server, guard, stream, self._parking)
+                    reply = await cross_era_call.relay(
+                        call, upstream_request, server, cancel_scope, stream, self._pending_calls
+                    )
                 if reply.error is not UNSET and param_header_check.is_mismatch(reply):
-                    reply = await self._sent_anew(call, route, reply, guard, stream)
+                    reply = await self._sent_anew(call, route, reply, cancel_scope, stream)
             finally:
                 server.in_flight -= 1
         except UpstreamError as error:
-            raise _Refused(self._not_reached(call, server, error)) from error
+            raise _CallFailed(self._not_reached(call, server, error)) from error
         except asyncio.CancelledError:
-            if not guard.claim():
+            if not cancel_scope.claim():
                 raise
-            raise _Refused(self._interrupted(call, server, guard)) from None
+            raise _CallFailed(self._interrupted(call, server, cancel_scope)) from None
         else:
             server.succeeded()
             return reply
         finally:
-            self._guards.end(guard)
+            self._cancel_scopes.end(cancel_scope)
 
     async def _found(self, call: Call, server: Server, name: Raw) -> Route:
         """Where a name leads that was not known: the server may have it by now."""
@@ -170,18 +174,23 @@ class ToolCalls:
         await server.catalog.find(call.view.resolve(name)[1])
         route = call.view.route(name)
         if route is None:
-            raise _Refused(self._unknown(call))
+            raise _CallFailed(self._unknown(call))
         return route
 
     def _sent(
-        self, call: Call, exchange: UpstreamRequest, server: Server, guard: Guard, stream: EventStream
+        self,
+        call: Call,
+        upstream_request: UpstreamRequest,
+        server: Server,
+        cancel_scope: CancelScope,
+        stream: EventStream,
     ) -> Awaitable[UpstreamResponse]:
         """Once more what stands in `_relay`, where it is on the way of every call and spares it a frame."""
         if call.session is None and server.upstream.era is call.request.era:
-            return server.upstream.request(exchange)
-        return cross_era_call.relay(call, exchange, server, guard, stream, self._parking)
+            return server.upstream.request(upstream_request)
+        return cross_era_call.relay(call, upstream_request, server, cancel_scope, stream, self._pending_calls)
 
-    def _exchange(self, call: Call, route: Route, stream: EventStream) -> UpstreamRequest:
+    def _upstream_request(self, call: Call, route: Route, stream: EventStream) -> UpstreamRequest:
         trace = call.trace
         return UpstreamRequest(
             "tools/call",
@@ -197,38 +206,38 @@ class ToolCalls:
         )
 
     async def _sent_anew(
-        self, call: Call, route: Route, reply: UpstreamResponse, guard: Guard, stream: EventStream
+        self, call: Call, route: Route, reply: UpstreamResponse, cancel_scope: CancelScope, stream: EventStream
     ) -> UpstreamResponse:
         """A server that finds headers and arguments at odds may have changed its tool: list anew, send once more.
 
         Nothing else of the listing matters: with the same header lines the answer would be the same.
         """
-        server, before = route.server, call.exchange
+        server, before = route.server, call.upstream_request
         await server.catalog.list()
         changed = call.view.route(call.request.params.get("name", _NO_NAME))
         if changed is None or before is None:
             return reply
         try:
-            exchange = self._exchange(call, changed, stream)
-        except MismatchError as error:  # the client's listing is older than the server's
-            raise _Refused(self._fail(call, ErrorType.JSONRPC_ERROR, str(error), code=error.code)) from error
-        if exchange.param_lines == before.param_lines:
+            upstream_request = self._upstream_request(call, changed, stream)
+        except ParamHeaderError as error:  # the client's listing is older than the server's
+            raise _CallFailed(self._fail(call, ErrorType.JSONRPC_ERROR, str(error), code=error.code)) from error
+        if upstream_request.param_lines == before.param_lines:
             return reply
-        call.exchange = exchange
-        return await self._sent(call, exchange, server, guard, stream)
+        call.upstream_request = upstream_request
+        return await self._sent(call, upstream_request, server, cancel_scope, stream)
 
     # -- outcomes
 
-    def _over(self, call: Call, over: RateLimitExceeded | QuotaExceeded) -> _Refused:
+    def _over(self, call: Call, over: RateLimitExceeded | QuotaExceeded) -> _CallFailed:
         name = call.request.params.get("name", _NO_NAME)
         route = call.view.route(name)
         call.server = call.view.resolve(name)[0]
         call.tool = route.tool if route is not None else UNKNOWN
         if isinstance(over, RateLimitExceeded):
-            return _Refused(Failure(ErrorType.RATE_LIMITED, f"over the limit of {over.limit} requests"))
+            return _CallFailed(Failure(ErrorType.RATE_LIMITED, f"over the limit of {over.limit} requests"))
         message = reason(over)
         error = jsonrpc.error_object(TOO_MANY, message, refusal_data(over))
-        return _Refused(Failure(ErrorType.QUOTA_EXCEEDED, message, error, code=TOO_MANY))
+        return _CallFailed(Failure(ErrorType.QUOTA_EXCEEDED, message, error, code=TOO_MANY))
 
     @staticmethod
     async def _refuse(call: Call, over: RateLimitExceeded | QuotaExceeded, body: bytes, send: Send) -> None:
@@ -237,7 +246,7 @@ class ToolCalls:
         else:
             await over_quota(send, body, retry_after_s(over, call.timestamp_ns))
 
-    async def _no_call(self, call: Call, error: MismatchError, send: Send) -> None:
+    async def _no_call(self, call: Call, error: ParamHeaderError, send: Send) -> None:
         """What was asked for is no call, but a bad request."""
         self._recorder.reject("bad_request")
         if call.quota is not None:
@@ -254,23 +263,25 @@ class ToolCalls:
             code=jsonrpc.INVALID_PARAMS,
         )
 
-    def _not_crossed(self, call: Call, error: cross_era_call.InvalidRequestError | cross_era_call.ToldError) -> Failure:
-        if isinstance(error, cross_era_call.ToldError):
+    def _not_crossed(
+        self, call: Call, error: cross_era_call.InvalidRequestError | cross_era_call.ToolResultError
+    ) -> Failure:
+        if isinstance(error, cross_era_call.ToolResultError):
             return Failure(ErrorType.TOOL_ERROR, str(error), result=error.result)
         return self._fail(call, ErrorType.JSONRPC_ERROR, str(error), code=jsonrpc.INVALID_PARAMS)
 
     def _not_reached(self, call: Call, server: Server, error: UpstreamError) -> Failure:
         server.failed(error)
-        if call.exchange is not None and error.http_status is not None:
-            call.exchange.http_status = error.http_status
+        if call.upstream_request is not None and error.http_status is not None:
+            call.upstream_request.http_status = error.http_status
         message = f"server {server.slug!r}: {error}"
         return self._fail(call, error.error_type, message, response=error.response)
 
-    def _interrupted(self, call: Call, server: Server, guard: Guard) -> Failure:
-        if guard.reason == "timeout":
+    def _interrupted(self, call: Call, server: Server, cancel_scope: CancelScope) -> Failure:
+        if cancel_scope.reason == "timeout":
             message = f"server {server.slug!r} did not answer within {server.timeout:g} s"
             return self._fail(call, ErrorType.UPSTREAM_TIMEOUT, message)
-        if guard.reason == "cancelled":
+        if cancel_scope.reason == "cancelled":
             return Failure(ErrorType.CANCELLED, "the client cancelled the call before the answer")
         return Failure(ErrorType.CANCELLED, "the client closed its connection before the answer")
 
@@ -317,7 +328,7 @@ class ToolCalls:
             return cross_era_call.translated(call, call.server.upstream.era or call.request.era, reply)
         except InvalidResultError as error:
             value = reply.result if reply.result is not UNSET else Raw()
-            raise _Refused(self._garbage(call, value, str(error))) from error
+            raise _CallFailed(self._garbage(call, value, str(error))) from error
 
     def _garbage(self, call: Call, value: Raw, what: str) -> Failure:
         slug = call.server.slug if call.server is not None else UNKNOWN

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from gateway.mcp import sse
-from gateway.relay.input_required import MAX_PARKED
+from gateway.relay.input_required import MAX_PENDING
 from tests.http1.raw import SSE_END, SSE_HEAD, TEXT, Raw, Request, Steps, event, raw, result, whole
 from tests.http1.raw import eventually as comes
 from tests.http1.raw import legacy as legacy_server
@@ -155,7 +155,7 @@ async def test_an_answer_that_is_none_is_refused_and_a_missing_one_asked_for_aga
 
 async def test_of_a_token_only_so_many_calls_wait_and_the_oldest_one_is_cancelled_upstream(tmp_path: Path) -> None:
     async with asking(tmp_path, ELICIT) as (server, upstream, relay):
-        asked = [(await relay.post(tool_call(**CAN))).json()["result"] for _ in range(MAX_PARKED + 1)]
+        asked = [(await relay.post(tool_call(**CAN))).json()["result"] for _ in range(MAX_PENDING + 1)]
         assert await comes(lambda: bool(server.cancelled))
         assert server.cancelled == [upstream.calls[0].message["id"]]
         assert (await relay.post(again(asked[0], ADA))).json()["error"]["code"] == -32602
