@@ -139,7 +139,7 @@ class Upstream(Protocol):
     def declared(self) -> Raw | None:
         """The `ServerCapabilities` that it declared; None before the first contact."""
 
-    async def request(self, exchange: UpstreamRequest) -> UpstreamResponse:
+    async def request(self, request: UpstreamRequest) -> UpstreamResponse:
         """Send a request and wait for its answer.
 
         Raises:

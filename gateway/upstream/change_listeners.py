@@ -16,7 +16,7 @@ QUIET_S: Final = 0.1
 """A legacy server says on each of its streams that a list changed: within this they are one change, told twice."""
 
 
-class Listeners:
+class ChangeNotifier:
     """The listeners of one upstream. Each list's change is told at once, and what follows soon once more at the end."""
 
     def __init__(self) -> None:

@@ -14,22 +14,22 @@ from gateway.mcp import jsonrpc, outbound
 from gateway.mcp.revisions import LATEST_MODERN_VERSION, Era
 from gateway.upstream.base import UpstreamError, UpstreamRequest
 from gateway.upstream.http_response import code_of
-from gateway.upstream.http_session import LegacySession, Session, declared_in
-from gateway.upstream.http_transport import Transport
+from gateway.upstream.http_session import HttpSession, LegacyHttpSession, declared_in
+from gateway.upstream.http_transport import HttpTransport
 from gateway.upstream.supported_versions import common_versions
 
 MODERN_CODES: Final = frozenset({MISSING_REQUIRED_CLIENT_CAPABILITY, HEADER_MISMATCH})
 """JSON-RPC codes that only a modern server answers, one that takes the version of the question."""
 
 
-async def discover(transport: Transport) -> Session | None:
+async def discover(transport: HttpTransport) -> HttpSession | None:
     """Probe for the modern era; None is the verdict `legacy`. A server that cannot be reached has none.
 
     Raises:
         UpstreamError: it cannot be reached, or it speaks no revision that the gateway does.
     """
     head = transport.base_head + b"mcp-protocol-version: %b\r\n" % LATEST_MODERN_VERSION.encode()
-    modern = Session(Era.MODERN, head)
+    modern = HttpSession(Era.MODERN, head)
     try:
         reply, _ = await transport.attempt(modern, UpstreamRequest("server/discover", {}, repeatable=True))
     except UpstreamError as error:
@@ -42,13 +42,13 @@ async def discover(transport: Transport) -> Session | None:
     return modern if set(common_versions(reply)) & set(MODERN_PROTOCOL_VERSIONS) else None
 
 
-async def initialize(transport: Transport, askable: Raw) -> LegacySession:
+async def initialize(transport: HttpTransport, askable: Raw) -> LegacyHttpSession:
     """The legacy handshake; `askable` is what the session's clients can be asked.
 
     Raises:
         UpstreamError: it did not come to a session.
     """
-    opening = Session(Era.LEGACY, transport.base_head)
+    opening = HttpSession(Era.LEGACY, transport.base_head)
     params: dict[str, Any] = {**outbound.INITIALIZE_PARAMS, "capabilities": askable}
     reply, response = await transport.attempt(opening, UpstreamRequest("initialize", params, repeatable=True))
     if reply.result is UNSET or reply.error is not UNSET:
@@ -66,6 +66,6 @@ async def initialize(transport: Transport, askable: Raw) -> LegacySession:
     session_id = response.headers.get(b"mcp-session-id")
     if session_id is not None:
         head += b"mcp-session-id: %b\r\n" % session_id
-    session = LegacySession(head, session_id, declared_in(reply.result), transport.post_soon)
+    session = LegacyHttpSession(head, session_id, declared_in(reply.result), transport.post_soon)
     await transport.post(session, jsonrpc.notification("notifications/initialized"))
     return session

@@ -20,14 +20,14 @@ from gateway.mcp import jsonrpc
 from gateway.mcp.revisions import Era
 from gateway.upstream import discovery, http_response, request_meta
 from gateway.upstream.base import Changed, UpstreamError, UpstreamRequest, UpstreamResponse
-from gateway.upstream.change_listeners import Listeners
+from gateway.upstream.change_listeners import ChangeNotifier
 from gateway.upstream.http_response import BAD_REQUEST
-from gateway.upstream.http_session import LegacySession, Session
-from gateway.upstream.http_sessions import OWN, Key, LegacySessions
-from gateway.upstream.http_subscriptions import HttpListening
-from gateway.upstream.http_transport import PoolOf, Transport
-from gateway.upstream.server_requests import Asked
-from gateway.upstream.session_stream import Hearing
+from gateway.upstream.http_session import HttpSession, LegacyHttpSession
+from gateway.upstream.http_sessions import OWN_KEY, HttpSessionPool, SessionKey
+from gateway.upstream.http_subscriptions import HttpSubscriptions
+from gateway.upstream.http_transport import HttpTransport, PoolOf
+from gateway.upstream.server_requests import ServerRequests
+from gateway.upstream.session_stream import SessionStreams
 
 __all__ = ["HttpUpstream", "PoolOf"]
 
@@ -60,19 +60,19 @@ class HttpUpstream:
 
     def __init__(self, slug: str, server: HttpServer, pool_of: PoolOf) -> None:
         self.slug = slug
-        self._listeners = Listeners()
-        self._transport = Transport(slug, server, pool_of, self._listeners)
+        self._listeners = ChangeNotifier()
+        self._transport = HttpTransport(slug, server, pool_of, self._listeners)
         self.address: str | None = self._transport.address
-        self._hearing = Hearing(self._transport, self._listeners, self._lost)
-        self._sessions = LegacySessions(self._transport, self._hearing)
-        self._listening = HttpListening(
+        self._hearing = SessionStreams(self._transport, self._listeners, self._lost)
+        self._sessions = HttpSessionPool(self._transport, self._hearing)
+        self._listening = HttpSubscriptions(
             self._transport, self._listeners, self._hearing, own=self._own, send=self._send_in
         )
-        self._modern: Session | None = None
+        self._modern: HttpSession | None = None
         self._era: Era | None = None
         self._declared: Raw | None = None
         self._probed_at = float("-inf")
-        self._negotiating: dict[Key | None, asyncio.Task[Session | None]] = {}
+        self._negotiating: dict[SessionKey | None, asyncio.Task[HttpSession | None]] = {}
         """By whose session it is; None: which era the server speaks."""
 
     @property
@@ -85,7 +85,7 @@ class HttpUpstream:
         """The `ServerCapabilities` that the server declared last; None before the first contact."""
         return self._declared
 
-    async def request(self, exchange: UpstreamRequest) -> UpstreamResponse:
+    async def request(self, request: UpstreamRequest) -> UpstreamResponse:
         """Send a request and wait for its answer; a session that is gone is begun anew, once.
 
         Raises:
@@ -93,9 +93,9 @@ class HttpUpstream:
         """
         session = self._modern
         if session is None:
-            return await self._request_in_session(exchange)
+            return await self._request_in_session(request)
         try:
-            reply, response = await self._transport.attempt(session, exchange)
+            reply, response = await self._transport.attempt(session, request)
             if response.status < BAD_REQUEST:
                 return reply
         except UpstreamError as error:
@@ -105,8 +105,8 @@ class HttpUpstream:
             refused = response.status in _OTHER_ERA and _code(reply) not in _OF_MODERN
             if not refused or await self._reprobed(session) is Era.MODERN:
                 return reply
-        _begin_anew(exchange)
-        return await self._request_in_session(exchange)
+        _begin_anew(request)
+        return await self._request_in_session(request)
 
     def listen(self, changed: Changed) -> Callable[[], None]:
         """Hear of changes; see `Upstream.listen`."""
@@ -134,45 +134,45 @@ class HttpUpstream:
 
     # -- a session for each token
 
-    async def _request_in_session(self, exchange: UpstreamRequest) -> UpstreamResponse:
+    async def _request_in_session(self, request: UpstreamRequest) -> UpstreamResponse:
         """Send it as what the server turns out to be; a session that it does not know is begun anew, once."""
-        session = await self._session_for(exchange)
-        if not isinstance(session, LegacySession):
-            reply, _ = await self._transport.attempt(session, exchange)
+        session = await self._session_for(request)
+        if not isinstance(session, LegacyHttpSession):
+            reply, _ = await self._transport.attempt(session, request)
             return reply
         try:
-            reply, response = await self._in(session, exchange)
+            reply, response = await self._in(session, request)
             if not await self._is_gone(session, response.status, reply):
                 return reply
         except UpstreamError as error:
             if error.http_status is None or not await self._is_gone(session, error.http_status, error.response or b""):
                 raise
-        _begin_anew(exchange)
-        again = await self._session_for(exchange)
-        if isinstance(again, LegacySession):
-            reply, _ = await self._in(again, exchange)
+        _begin_anew(request)
+        again = await self._session_for(request)
+        if isinstance(again, LegacyHttpSession):
+            reply, _ = await self._in(again, request)
         else:
-            reply, _ = await self._transport.attempt(again, exchange)
+            reply, _ = await self._transport.attempt(again, request)
         return reply
 
-    async def _in(self, session: LegacySession, exchange: UpstreamRequest) -> tuple[UpstreamResponse, HttpResponse]:
-        client = exchange.client
+    async def _in(self, session: LegacyHttpSession, request: UpstreamRequest) -> tuple[UpstreamResponse, HttpResponse]:
+        client = request.client
         asked = session.nobody
         if client is not None:
-            asked = Asked(client, functools.partial(self._transport.post_soon, session))
-        session.pending[exchange] = asked
+            asked = ServerRequests(client, functools.partial(self._transport.post_soon, session))
+        session.pending[request] = asked
         try:
-            level = session.raise_level(request_meta.log_level(exchange))
+            level = session.raise_level(request_meta.log_level(request))
             if level is not None:
                 with contextlib.suppress(UpstreamError):  # what is wrong, the request itself will show
                     await self._send_in(session, UpstreamRequest("logging/setLevel", {"level": level}, repeatable=True))
-            return await self._transport.attempt(session, exchange)
+            return await self._transport.attempt(session, request)
         finally:
-            del session.pending[exchange]
+            del session.pending[request]
             if asked is not session.nobody:
                 asked.end()
 
-    async def _is_gone(self, session: LegacySession, status: int, answer: UpstreamResponse | bytes) -> bool:
+    async def _is_gone(self, session: LegacyHttpSession, status: int, answer: UpstreamResponse | bytes) -> bool:
         """Whether the request has not been served, as the server knows no such session, or speaks another era now."""
         said = answer if isinstance(answer, bytes) else bytes(answer.error) if answer.error is not UNSET else b""
         has_id = session.session_id is not None
@@ -183,24 +183,24 @@ class HttpUpstream:
             return status in _OTHER_ERA and await self._reprobed(session) is Era.MODERN
         return _code(answer) in _NOT_LEGACY and await self._reprobed(session) is Era.MODERN
 
-    def _lost(self, session: LegacySession) -> None:
+    def _lost(self, session: LegacyHttpSession) -> None:
         self._sessions.drop(session)
         self._listening.lost(session)
 
-    async def _session_for(self, exchange: UpstreamRequest) -> Session:
+    async def _session_for(self, request: UpstreamRequest) -> HttpSession:
         if self._modern is not None:
             return self._modern
-        token_id = None if self._sessions.stateless else exchange.token_id
-        return await self._session(Key(token_id, bytes(request_meta.askable(exchange.client))))
+        token_id = None if self._sessions.stateless else request.token_id
+        return await self._session(SessionKey(token_id, bytes(request_meta.askable(request.client))))
 
-    async def _own(self) -> Session:
-        return self._modern or await self._session(OWN)
+    async def _own(self) -> HttpSession:
+        return self._modern or await self._session(OWN_KEY)
 
-    async def _send_in(self, session: Session, exchange: UpstreamRequest) -> UpstreamResponse:
-        reply, _ = await self._transport.attempt(session, exchange)
+    async def _send_in(self, session: HttpSession, request: UpstreamRequest) -> UpstreamResponse:
+        reply, _ = await self._transport.attempt(session, request)
         return reply
 
-    async def _session(self, key: Key) -> Session:
+    async def _session(self, key: SessionKey) -> HttpSession:
         known = self._sessions.get(key)
         if known is not None:
             return known
@@ -209,7 +209,9 @@ class HttpUpstream:
 
     # -- negotiation
 
-    async def _once(self, key: Key | None, make: Callable[[], Coroutine[Any, Any, Session | None]]) -> Session | None:
+    async def _once(
+        self, key: SessionKey | None, make: Callable[[], Coroutine[Any, Any, HttpSession | None]]
+    ) -> HttpSession | None:
         """Negotiate by one task however many wait; a cancelled waiter leaves it running."""
         task = self._negotiating.get(key)
         if task is None:
@@ -223,12 +225,12 @@ class HttpUpstream:
                 raise
             raise UpstreamError(ErrorType.UPSTREAM_UNREACHABLE, "is not served any more") from None
 
-    def _settled(self, key: Key | None, task: asyncio.Task[Session | None]) -> None:
+    def _settled(self, key: SessionKey | None, task: asyncio.Task[HttpSession | None]) -> None:
         self._negotiating.pop(key, None)
         if not task.cancelled():
             task.exception()  # perhaps nobody waits any more
 
-    async def _negotiate(self, key: Key) -> Session:
+    async def _negotiate(self, key: SessionKey) -> HttpSession:
         known = self._era
         if known is None:
             modern = await self._once(None, self._probe)
@@ -246,7 +248,7 @@ class HttpUpstream:
         await self._sessions.add(key, session)
         return session
 
-    async def _probe(self) -> Session | None:
+    async def _probe(self) -> HttpSession | None:
         """The session of a modern server, which is what the server is from now on; None for a legacy one."""
         self._probed_at = asyncio.get_running_loop().time()
         async with _deadline():
@@ -257,7 +259,7 @@ class HttpUpstream:
                 self._lost(session)
         return modern
 
-    async def _reprobed(self, session: Session) -> Era:
+    async def _reprobed(self, session: HttpSession) -> Era:
         """The era, asked for anew after a refusal that tells of the other one."""
         before = session.era
         if self._era is not before and self._era is not None:
@@ -290,7 +292,7 @@ def _code(reply: UpstreamResponse) -> int | None:
     return http_response.code_of(reply.error) if reply.error is not UNSET else None
 
 
-def _begin_anew(exchange: UpstreamRequest) -> None:
+def _begin_anew(request: UpstreamRequest) -> None:
     """The phases of what is sent again."""
-    exchange.acquired_ns = exchange.sent_ns = exchange.first_byte_ns = exchange.done_ns = 0
-    exchange.http_status = None
+    request.acquired_ns = request.sent_ns = request.first_byte_ns = request.done_ns = 0
+    request.http_status = None

@@ -11,12 +11,12 @@ from gateway.mcp.log_levels import LEVELS
 from gateway.mcp.revisions import Era
 from gateway.upstream import request_meta
 from gateway.upstream.base import UpstreamRequest
-from gateway.upstream.server_requests import Asked
+from gateway.upstream.server_requests import ServerRequests
 
 _MAX_HEADS: Final = 4096
 
 
-class Session:
+class HttpSession:
     """The era and the head of every request; a modern server has one for all, and keeps no state in it."""
 
     __slots__ = ("_heads", "_is_modern", "declared", "era", "head")
@@ -38,19 +38,19 @@ class Session:
             head = self._heads[method, name] = self.head + outbound.headers(self.era, method, name)
         return head
 
-    def message(self, exchange: UpstreamRequest, request_id: int) -> bytes:
+    def message(self, request: UpstreamRequest, request_id: int) -> bytes:
         """A whole HTTP request."""
-        traceparent, tracestate = exchange.traceparent, exchange.tracestate
+        traceparent, tracestate = request.traceparent, request.tracestate
         body = None
-        if self._is_modern and exchange.method == "tools/call" and traceparent is not None and tracestate is None:
-            body = outbound.call(request_id, exchange.params, exchange.meta, traceparent)
+        if self._is_modern and request.method == "tools/call" and traceparent is not None and tracestate is None:
+            body = outbound.call(request_id, request.params, request.meta, traceparent)
         if body is None:
-            meta = request_meta.meta(self.era, exchange)
-            params = outbound.params(self.era, exchange.params, meta, traceparent, tracestate)
-            body = jsonrpc.request(request_id, exchange.method, params)
-        head = self.head_of(exchange.method, exchange.name)
-        if exchange.param_lines and self._is_modern:
-            head += exchange.param_lines
+            meta = request_meta.meta(self.era, request)
+            params = outbound.params(self.era, request.params, meta, traceparent, tracestate)
+            body = jsonrpc.request(request_id, request.method, params)
+        head = self.head_of(request.method, request.name)
+        if request.param_lines and self._is_modern:
+            head += request.param_lines
         trace = outbound.trace_headers(traceparent, tracestate)
         return b"%b%bcontent-length: %d\r\n\r\n%b" % (head, trace, len(body), body)
 
@@ -60,31 +60,31 @@ class Session:
         self._heads.clear()
 
 
-class LegacySession(Session):
+class LegacyHttpSession(HttpSession):
     """One conversation with a legacy server, on behalf of one token, with what its clients can be asked."""
 
     __slots__ = ("_log_level", "nobody", "pending", "session_id", "subscribed", "used_at")
 
     def __init__(
-        self, head: bytes, session_id: bytes | None, declared: Raw | None, answer: Callable[[Session, bytes], None]
+        self, head: bytes, session_id: bytes | None, declared: Raw | None, answer: Callable[[HttpSession, bytes], None]
     ) -> None:
         super().__init__(Era.LEGACY, head, declared)
         self.session_id = session_id
-        self.pending: dict[UpstreamRequest, Asked] = {}
+        self.pending: dict[UpstreamRequest, ServerRequests] = {}
         """The requests under way whose clients can be asked, or want what belongs to no request."""
-        self.nobody = Asked(None, lambda body: answer(self, body))
+        self.nobody = ServerRequests(None, lambda body: answer(self, body))
         self.subscribed: frozenset[str] = frozenset()
         self.used_at = 0.0
         self._log_level: str | None = None
 
-    def asked(self, exchange: UpstreamRequest | None = None) -> Asked:
-        """Who answers a question: the exchange's client, or, of none in particular, the only one that there is."""
-        if exchange is not None:
-            return self.pending.get(exchange, self.nobody)
-        able = [one for exchange, one in self.pending.items() if exchange.client is not None]
+    def asked(self, request: UpstreamRequest | None = None) -> ServerRequests:
+        """Who answers a question: the request's client, or, of none in particular, the only one that there is."""
+        if request is not None:
+            return self.pending.get(request, self.nobody)
+        able = [one for request, one in self.pending.items() if request.client is not None]
         return able[0] if len(able) == 1 else self.nobody
 
-    def only_exchange(self) -> UpstreamRequest | None:
+    def only_request(self) -> UpstreamRequest | None:
         """The one request under way; None if there are more, or none."""
         return next(iter(self.pending)) if len(self.pending) == 1 else None
 

@@ -9,9 +9,9 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
-from gateway.upstream.http_session import LegacySession
-from gateway.upstream.http_transport import Transport
-from gateway.upstream.session_stream import Hearing
+from gateway.upstream.http_session import LegacyHttpSession
+from gateway.upstream.http_transport import HttpTransport
+from gateway.upstream.session_stream import SessionStreams
 
 MAX_SESSIONS: Final = 256
 IDLE_S: Final = 600.0
@@ -21,31 +21,31 @@ END_S: Final = 2.0
 """How long the ending of all sessions may take when the upstream is closed."""
 
 
-class Key(NamedTuple):
+class SessionKey(NamedTuple):
     """Whose a session is."""
 
     token_id: str | None
     askable: bytes
 
 
-OWN: Final = Key(None, b"{}")
+OWN_KEY: Final = SessionKey(None, b"{}")
 
 
-class LegacySessions:
+class HttpSessionPool:
     """Sessions by whose they are, the least recently used first."""
 
-    def __init__(self, transport: Transport, hearing: Hearing) -> None:
+    def __init__(self, transport: HttpTransport, hearing: SessionStreams) -> None:
         self._transport = transport
         self._hearing = hearing
-        self._sessions: OrderedDict[Key, LegacySession] = OrderedDict()
+        self._sessions: OrderedDict[SessionKey, LegacyHttpSession] = OrderedDict()
         self._timer: asyncio.TimerHandle | None = None
         self.stateless = False
         """Whether the server gave no session id: then one of its sessions is as good as another."""
 
-    def __iter__(self) -> Iterator[LegacySession]:
+    def __iter__(self) -> Iterator[LegacyHttpSession]:
         return iter(list(self._sessions.values()))
 
-    def get(self, key: Key) -> LegacySession | None:
+    def get(self, key: SessionKey) -> LegacyHttpSession | None:
         """The session, which is in use from now on."""
         session = self._sessions.get(key)
         if session is not None:
@@ -53,7 +53,7 @@ class LegacySessions:
             session.used_at = asyncio.get_running_loop().time()
         return session
 
-    async def add(self, key: Key, session: LegacySession) -> None:
+    async def add(self, key: SessionKey, session: LegacyHttpSession) -> None:
         """Take a session that has begun, and hear its stream if anything of it is wanted."""
         self.stateless = session.session_id is None
         if self.stateless:
@@ -66,10 +66,10 @@ class LegacySessions:
         self._make_room()
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(IDLE_S / 4, self._sweep)
-        if key.askable != OWN.askable or key == OWN or self._hearing.count < MAX_HEARD:
-            await self._hearing.hear(session, always=key.askable != OWN.askable)
+        if key.askable != OWN_KEY.askable or key == OWN_KEY or self._hearing.count < MAX_HEARD:
+            await self._hearing.hear(session, always=key.askable != OWN_KEY.askable)
 
-    def drop(self, session: LegacySession) -> None:
+    def drop(self, session: LegacyHttpSession) -> None:
         """The server does not know it any more."""
         for key, known in list(self._sessions.items()):
             if known is session:
@@ -100,18 +100,18 @@ class LegacySessions:
 
     def _make_room(self) -> None:
         excess = len(self._sessions) - MAX_SESSIONS
-        for key in [key for key, one in self._sessions.items() if key != OWN and not one.pending][: max(excess, 0)]:
+        for key in [key for key, one in self._sessions.items() if key != OWN_KEY and not one.pending][: max(excess, 0)]:
             self._end(self._sessions.pop(key))
 
     def _sweep(self) -> None:
         loop = asyncio.get_running_loop()
         since = loop.time() - IDLE_S
         for key, session in list(self._sessions.items()):
-            if session.used_at <= since and not session.pending and not (key == OWN and self._hearing.wanted):
+            if session.used_at <= since and not session.pending and not (key == OWN_KEY and self._hearing.wanted):
                 self._end(self._sessions.pop(key))
         self._timer = loop.call_later(IDLE_S / 4, self._sweep) if self._sessions else None
 
-    def _end(self, session: LegacySession) -> None:
+    def _end(self, session: LegacyHttpSession) -> None:
         self._hearing.stop(session)
         if session.session_id is not None:
             self._transport.soon(self._transport.end(session))

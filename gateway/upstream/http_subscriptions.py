@@ -15,11 +15,11 @@ from gateway.calls import ErrorType
 from gateway.mcp import subscriptions
 from gateway.mcp.subscriptions import NOTHING, Filter
 from gateway.upstream.base import Changed, UpstreamError, UpstreamRequest, UpstreamResponse
-from gateway.upstream.change_listeners import Listeners, refused, wanted_of
-from gateway.upstream.http_session import LegacySession, Session
-from gateway.upstream.http_transport import Transport
-from gateway.upstream.session_stream import Hearing
-from gateway.upstream.subscription_stream import ChangeStream
+from gateway.upstream.change_listeners import ChangeNotifier, refused, wanted_of
+from gateway.upstream.http_session import HttpSession, LegacyHttpSession
+from gateway.upstream.http_transport import HttpTransport
+from gateway.upstream.session_stream import SessionStreams
+from gateway.upstream.subscription_stream import ListenStream
 
 logger = logging.getLogger(__name__)
 
@@ -28,15 +28,17 @@ MAX_PAUSE_S: Final = 30.0
 STEADY_S: Final = 5.0
 """A stream that ended sooner is not opened again at once."""
 
-Own = Callable[[], Awaitable[Session]]
+Own = Callable[[], Awaitable[HttpSession]]
 """Gives the gateway's own session, negotiated if it has to be."""
-Send = Callable[[Session, UpstreamRequest], Awaitable[UpstreamResponse]]
+Send = Callable[[HttpSession, UpstreamRequest], Awaitable[UpstreamResponse]]
 
 
-class HttpListening:
+class HttpSubscriptions:
     """What is open for the listeners of one server."""
 
-    def __init__(self, transport: Transport, listeners: Listeners, hearing: Hearing, *, own: Own, send: Send) -> None:
+    def __init__(
+        self, transport: HttpTransport, listeners: ChangeNotifier, hearing: SessionStreams, *, own: Own, send: Send
+    ) -> None:
         self._transport = transport
         self._listeners = listeners
         self._hearing = hearing
@@ -45,8 +47,8 @@ class HttpListening:
         self._uris: frozenset[str] = frozenset()
         self._refused: dict[str, UpstreamError] = {}
         """Which of them the server does not follow, and why."""
-        self._stream: ChangeStream | None = None
-        self._session: LegacySession | None = None
+        self._stream: ListenStream | None = None
+        self._session: LegacyHttpSession | None = None
         self._lock = asyncio.Lock()
         self._subscribing = asyncio.Lock()
         self._broken = asyncio.Event()
@@ -87,7 +89,7 @@ class HttpListening:
                     raise
             return dict(self._refused)
 
-    def lost(self, session: LegacySession) -> None:
+    def lost(self, session: LegacyHttpSession) -> None:
         """A session of the server's is gone, and with it what it had subscribed to."""
         if session is self._session:
             self._session = None
@@ -141,7 +143,7 @@ class HttpListening:
         async with self._lock:
             try:
                 session = await self._own()
-                if isinstance(session, LegacySession):
+                if isinstance(session, LegacyHttpSession):
                     self._close_stream()
                     await self._open_legacy(session)
                 else:
@@ -156,7 +158,7 @@ class HttpListening:
 
     # -- a modern server
 
-    async def _open_modern(self, session: Session) -> None:
+    async def _open_modern(self, session: HttpSession) -> None:
         """The new stream is open before the old one is closed, so that no change falls between them."""
         wanted = wanted_of(session.declared, self._uris)
         stream = self._stream
@@ -173,10 +175,10 @@ class HttpListening:
         self._stream = opened
         opened.ended.add_done_callback(lambda _: self._ended(opened))
 
-    async def _opened(self, session: Session, wanted: Filter) -> ChangeStream:
+    async def _opened(self, session: HttpSession, wanted: Filter) -> ListenStream:
         """The stream, and what the server does not follow; if it refuses all for that, its lists are heard still."""
         try:
-            opened = await ChangeStream.open(self._transport, session, wanted, self._listeners)
+            opened = await ListenStream.open(self._transport, session, wanted, self._listeners)
         except UpstreamError as error:
             lists = subscriptions.without(wanted, self._uris)
             if (
@@ -185,7 +187,7 @@ class HttpListening:
                 or error.error_type is not ErrorType.JSONRPC_ERROR
             ):
                 raise
-            opened = await ChangeStream.open(self._transport, session, lists, self._listeners)
+            opened = await ListenStream.open(self._transport, session, lists, self._listeners)
             opened.wanted = wanted
             self._refused = dict.fromkeys(self._uris, error)
             return opened
@@ -194,7 +196,7 @@ class HttpListening:
         self._refused = {uri: left_out for uri in self._uris if uri not in kept}
         return opened
 
-    def _ended(self, stream: ChangeStream) -> None:
+    def _ended(self, stream: ListenStream) -> None:
         if stream is self._stream:
             self._stream = None
             self._missed = True
@@ -207,12 +209,12 @@ class HttpListening:
 
     # -- a legacy server
 
-    def _reopened(self, session: LegacySession) -> None:
+    def _reopened(self, session: LegacyHttpSession) -> None:
         """A session's stream was away for a time: what the server said meanwhile, nobody has heard."""
         uris = self._uris if session is self._session else ()
         self._listeners.tell_all(session.declared, uris)
 
-    async def _open_legacy(self, session: LegacySession) -> None:
+    async def _open_legacy(self, session: LegacyHttpSession) -> None:
         if session is not self._session:
             self._refused = {}  # by another session
         self._session = session

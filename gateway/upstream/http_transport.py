@@ -1,4 +1,4 @@
-"""One exchange with a server over HTTP: sent over a kept connection or a new one, and what its failure means.
+"""One request with a server over HTTP: sent over a kept connection or a new one, and what its failure means.
 
 Source: specification 2026-07-28 and 2025-11-25, basic/transports/streamable-http.
 """
@@ -19,10 +19,10 @@ from gateway.mcp import cancellation, sse
 from gateway.mcp.revisions import Era
 from gateway.upstream import http_response
 from gateway.upstream.base import UpstreamError, UpstreamRequest, UpstreamResponse
-from gateway.upstream.change_listeners import Listeners
+from gateway.upstream.change_listeners import ChangeNotifier
 from gateway.upstream.http_response import OK, RedirectError, read
-from gateway.upstream.http_session import LegacySession, Session, moved
-from gateway.upstream.response_stream import AnswerStream
+from gateway.upstream.http_session import HttpSession, LegacyHttpSession, moved
+from gateway.upstream.response_stream import ResponseStream
 
 logger = logging.getLogger(__name__)
 
@@ -43,10 +43,10 @@ FAILURES: Final = (ConnectError, ConnectionLostError, MalformedResponseError, ss
 """Why there is no whole answer."""
 
 
-class Transport:
+class HttpTransport:
     """The way to one URL."""
 
-    def __init__(self, slug: str, server: HttpServer, pool_of: PoolOf, listeners: Listeners) -> None:
+    def __init__(self, slug: str, server: HttpServer, pool_of: PoolOf, listeners: ChangeNotifier) -> None:
         self.slug = slug
         self._url = server.url
         url = urlsplit(server.url)
@@ -79,10 +79,10 @@ class Transport:
         """The id of a request that is sent without `attempt`."""
         return next(self._ids)
 
-    # -- one exchange
+    # -- one request
 
     async def attempt(
-        self, session: Session, exchange: UpstreamRequest, path: bytes = b"", hops: int = 0
+        self, session: HttpSession, request: UpstreamRequest, path: bytes = b"", hops: int = 0
     ) -> tuple[UpstreamResponse, HttpResponse]:
         """Send it over a kept connection or a new one, and say of every failure what it means.
 
@@ -96,69 +96,69 @@ class Transport:
         try:
             if connection is not None:
                 try:
-                    return await self._over(connection, session, exchange, path)
+                    return await self._over(connection, session, request, path)
                 except ConnectionLostError as error:
-                    if error.began or not connection.used or not exchange.repeatable:
+                    if error.began or not connection.used or not request.repeatable:
                         raise
-            return await self._over(await self.pool.connect(), session, exchange, path)
+            return await self._over(await self.pool.connect(), session, request, path)
         except RedirectError as error:
             target = self._target(error)
             if target is None or hops >= MAX_REDIRECTS:
                 raise
-            return await self._moved(session, exchange, target, hops, error)
+            return await self._moved(session, request, target, hops, error)
         except ConnectError as error:
             raise UpstreamError(ErrorType.UPSTREAM_UNREACHABLE, str(error)) from error
         except ConnectionLostError as error:
             kind = _NO_MCP if error.began else ErrorType.UPSTREAM_UNREACHABLE
-            raise UpstreamError(kind, str(error), http_status=exchange.http_status) from error
+            raise UpstreamError(kind, str(error), http_status=request.http_status) from error
         except (MalformedResponseError, sse.EventTooLargeError) as error:
-            raise UpstreamError(_NO_MCP, str(error), http_status=exchange.http_status) from error
+            raise UpstreamError(_NO_MCP, str(error), http_status=request.http_status) from error
 
     async def _over(
-        self, connection: Connection, session: Session, exchange: UpstreamRequest, path: bytes
+        self, connection: Connection, session: HttpSession, request: UpstreamRequest, path: bytes
     ) -> tuple[UpstreamResponse, HttpResponse]:
-        exchange.acquired_ns = time.perf_counter_ns()
+        request.acquired_ns = time.perf_counter_ns()
         request_id = next(self._ids)
         try:
-            message = session.message(exchange, request_id)
+            message = session.message(request, request_id)
             answer = connection.send(moved(message, path) if path else message)
-            exchange.sent_ns = time.perf_counter_ns()
+            request.sent_ns = time.perf_counter_ns()
             response = await answer
-            exchange.http_status = response.status
+            request.http_status = response.status
             if response.streaming and response.status == OK:
-                reply = await self._follow(connection, session, exchange, request_id)
+                reply = await self._follow(connection, session, request, request_id)
             else:
                 reply = read(response, request_id, session.era)
         except UpstreamError as error:
-            exchange.first_byte_ns = connection.first_byte_ns
+            request.first_byte_ns = connection.first_byte_ns
             if error.error_type is http_response.HTTP_ERROR:
                 self.pool.release(connection)
             else:  # who answers something else may still send the answer: it must not meet the next request
                 connection.abort()
             raise
         except BaseException as error:
-            exchange.first_byte_ns = connection.first_byte_ns
+            request.first_byte_ns = connection.first_byte_ns
             connection.abort()
             if isinstance(error, asyncio.CancelledError):
-                self._cancel(session, exchange, request_id)
+                self._cancel(session, request, request_id)
             raise
-        exchange.first_byte_ns = connection.first_byte_ns
-        exchange.done_ns = time.perf_counter_ns()
+        request.first_byte_ns = connection.first_byte_ns
+        request.done_ns = time.perf_counter_ns()
         self.pool.release(connection)
         return reply, response
 
-    def _cancel(self, session: Session, exchange: UpstreamRequest, request_id: int) -> None:
+    def _cancel(self, session: HttpSession, request: UpstreamRequest, request_id: int) -> None:
         """To a legacy server a closed connection says nothing; `initialize` may not be cancelled."""
-        if session.era is Era.LEGACY and exchange.sent_ns and exchange.method != "initialize":
+        if session.era is Era.LEGACY and request.sent_ns and request.method != "initialize":
             self.post_soon(session, cancellation.notification(request_id, "the client waits no more"))
 
     # -- streams
 
     async def _follow(
-        self, connection: Connection, session: Session, exchange: UpstreamRequest, request_id: int
+        self, connection: Connection, session: HttpSession, request: UpstreamRequest, request_id: int
     ) -> UpstreamResponse:
         """Read an event stream up to the response; what a legacy server broke off it may give the rest of."""
-        stream = AnswerStream(session, exchange, request_id, self._listeners)
+        stream = ResponseStream(session, request, request_id, self._listeners)
         try:
             reply = await stream.until_answer(connection)
         except ConnectionLostError:
@@ -171,10 +171,10 @@ class Transport:
             raise UpstreamError(_NO_MCP, "ended its event stream without an answer", http_status=OK)
         return reply
 
-    async def _resumed(self, session: Session, stream: AnswerStream) -> UpstreamResponse | None:
+    async def _resumed(self, session: HttpSession, stream: ResponseStream) -> UpstreamResponse | None:
         """The response from the rest of a stream whose events had ids; None if the server does not give it."""
         tries, seen = 0, stream.parser.last_id
-        while isinstance(session, LegacySession) and stream.parser.last_id and tries < MAX_RESUMES:
+        while isinstance(session, LegacyHttpSession) and stream.parser.last_id and tries < MAX_RESUMES:
             await asyncio.sleep(stream.retry_s)
             stream.begin_anew()
             try:
@@ -195,7 +195,7 @@ class Transport:
             seen = stream.parser.last_id
         return None
 
-    async def get(self, session: Session, last_event_id: str | None = None) -> tuple[Connection, HttpResponse]:
+    async def get(self, session: HttpSession, last_event_id: str | None = None) -> tuple[Connection, HttpResponse]:
         """Open a legacy server's own event stream; who asks for it aborts the connection.
 
         Raises:
@@ -230,7 +230,7 @@ class Transport:
 
     # -- what gets no answer
 
-    def post_soon(self, session: Session, body: bytes) -> None:
+    def post_soon(self, session: HttpSession, body: bytes) -> None:
         """Send a notification or a response, in the background; a server that takes too many gets no more."""
         self.soon(self.post(session, body))
 
@@ -243,11 +243,11 @@ class Transport:
         self._background.add(task)
         task.add_done_callback(self._background.discard)
 
-    async def post(self, session: Session, body: bytes) -> None:
+    async def post(self, session: HttpSession, body: bytes) -> None:
         """Send what gets no answer; it is a courtesy, so that a failure is only logged."""
         await self._courtesy(b"%bcontent-length: %d\r\n\r\n%b" % (session.head, len(body), body))
 
-    async def end(self, session: Session) -> None:
+    async def end(self, session: HttpSession) -> None:
         """Tell a legacy server that its session is over; it may not care."""
         head = session.head.replace(b"POST ", b"DELETE ", 1)
         await self._courtesy(head.replace(b"content-type: application/json\r\n", b"", 1) + b"content-length: 0\r\n\r\n")
@@ -275,7 +275,7 @@ class Transport:
         return path.encode() if path.isprintable() and " " not in path else None
 
     async def _moved(
-        self, session: Session, exchange: UpstreamRequest, path: bytes, hops: int, error: RedirectError
+        self, session: HttpSession, request: UpstreamRequest, path: bytes, hops: int, error: RedirectError
     ) -> tuple[UpstreamResponse, HttpResponse]:
         """Follow a redirect; one that is permanent holds from now on."""
         if not self._elsewhere:
@@ -284,4 +284,4 @@ class Transport:
         if error.http_status == _PERMANENT:
             self.base_head = moved(self.base_head, path)
             session.move(path)
-        return await self.attempt(session, exchange, path, hops + 1)
+        return await self.attempt(session, request, path, hops + 1)

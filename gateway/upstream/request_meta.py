@@ -18,14 +18,14 @@ from gateway.upstream.base import Client, UpstreamRequest
 _OF_MODERN: Final = frozenset({CLIENT_CAPABILITIES_META_KEY, LOG_LEVEL_META_KEY})
 
 
-def meta(era: Era, exchange: UpstreamRequest) -> Mapping[str, Raw]:
+def meta(era: Era, request: UpstreamRequest) -> Mapping[str, Raw]:
     """The client's `_meta` for an upstream of `era`; what a legacy client declared once is said on each request."""
-    if era is Era.LEGACY or PROTOCOL_VERSION_META_KEY in exchange.meta:
-        return exchange.meta
-    client = exchange.client
-    if client is None and _OF_MODERN.isdisjoint(exchange.meta):
-        return exchange.meta
-    said: Params = {name: value for name, value in exchange.meta.items() if name not in _OF_MODERN}
+    if era is Era.LEGACY or PROTOCOL_VERSION_META_KEY in request.meta:
+        return request.meta
+    client = request.client
+    if client is None and _OF_MODERN.isdisjoint(request.meta):
+        return request.meta
+    said: Params = {name: value for name, value in request.meta.items() if name not in _OF_MODERN}
     if client is not None:
         can = capabilities.for_upstream(client.capabilities, Era.LEGACY, Era.MODERN, bridged=True)
         said = log_levels.with_level({**said, CLIENT_CAPABILITIES_META_KEY: can}, client.log_level)
@@ -39,22 +39,22 @@ def askable(client: Client | None) -> Raw:
     return capabilities.for_upstream(client.capabilities, Era.LEGACY, Era.LEGACY, bridged=True)
 
 
-def log_level(exchange: UpstreamRequest) -> str | None:
+def log_level(request: UpstreamRequest) -> str | None:
     """The least severe log messages that the request's client wants; None: it did not say."""
-    if exchange.client is not None:
-        return exchange.client.log_level
+    if request.client is not None:
+        return request.client.log_level
     try:
-        return log_levels.requested(dict(exchange.meta))
+        return log_levels.requested(dict(request.meta))
     except log_levels.InvalidLevelError:
         return None
 
 
-def wants(exchange: UpstreamRequest, method: str, params: Params) -> bool:
+def wants(request: UpstreamRequest, method: str, params: Params) -> bool:
     """Whether a legacy server's notification goes on to the request's client.
 
     A modern client gets the log messages that the request asks for; of a legacy client that nothing is known of, the
     server decides.
     """
-    if method != log_levels.METHOD or (exchange.client is None and PROTOCOL_VERSION_META_KEY not in exchange.meta):
+    if method != log_levels.METHOD or (request.client is None and PROTOCOL_VERSION_META_KEY not in request.meta):
         return True
-    return log_levels.passes(params, log_level(exchange))
+    return log_levels.passes(params, log_level(request))

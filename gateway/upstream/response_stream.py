@@ -13,20 +13,22 @@ from gateway.mcp.revisions import Era
 from gateway.mcp.subscriptions import CHANGES
 from gateway.upstream import http_response, request_meta
 from gateway.upstream.base import UpstreamRequest, UpstreamResponse
-from gateway.upstream.change_listeners import Listeners
-from gateway.upstream.http_session import LegacySession, Session
+from gateway.upstream.change_listeners import ChangeNotifier
+from gateway.upstream.http_session import HttpSession, LegacyHttpSession
 
 MAX_RETRY_S: Final = 5.0
 """The longest that a server may make a client wait before it asks for the rest of a broken stream."""
 _RETRY_S: Final = 0.5
 
 
-class AnswerStream:
+class ResponseStream:
     """Follows the stream of one request, over one connection or, if it is resumed, over several."""
 
-    def __init__(self, session: Session, exchange: UpstreamRequest, request_id: int, listeners: Listeners) -> None:
+    def __init__(
+        self, session: HttpSession, request: UpstreamRequest, request_id: int, listeners: ChangeNotifier
+    ) -> None:
         self._session = session
-        self._exchange = exchange
+        self._request = request
         self._request_id = request_id
         self._listeners = listeners
         self.parser = sse.Parser()
@@ -57,8 +59,8 @@ class AnswerStream:
                     return http_response.reply_in(message, len(event.data), self._request_id, self._session.era)
                 if message.id is UNSET:
                     await self._notified(message, event.data)
-                elif isinstance(self._session, LegacySession):
-                    self._session.asked(self._exchange).take(message)
+                elif isinstance(self._session, LegacyHttpSession):
+                    self._session.asked(self._request).take(message)
         return None
 
     async def _notified(self, message: jsonrpc.Message, data: bytes) -> None:
@@ -67,11 +69,11 @@ class AnswerStream:
         params = message.params if message.params is not UNSET else {}
         if method in CHANGES:
             self._listeners.tell(method, params)
-        elif isinstance(self._session, LegacySession) and method == cancellation.METHOD:
+        elif isinstance(self._session, LegacyHttpSession) and method == cancellation.METHOD:
             cancelled = cancellation.read(params)
             if cancelled is not None:
-                self._session.asked(self._exchange).cancel(cancelled.request_id)
-        elif self._exchange.notify is not None and (
-            self._session.era is Era.MODERN or request_meta.wants(self._exchange, method, params)
+                self._session.asked(self._request).cancel(cancelled.request_id)
+        elif self._request.notify is not None and (
+            self._session.era is Era.MODERN or request_meta.wants(self._request, method, params)
         ):
-            await self._exchange.notify(data)
+            await self._request.notify(data)

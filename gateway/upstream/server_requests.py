@@ -1,6 +1,6 @@
 """What a legacy server asks its client in the midst of a request: carried to that client, or refused.
 
-Its law: every request of the server's that has an id gets at most one answer, and none any more when its exchange is
+Its law: every request of the server's that has an id gets at most one answer, and none any more when its request is
 over. Source: specification 2025-11-25, basic/index and client/*.
 """
 
@@ -20,14 +20,14 @@ from gateway.upstream.base import Client, UpstreamResponse
 logger = logging.getLogger(__name__)
 
 MAX_QUESTIONS: Final = 16
-"""Of one exchange that may wait for their answers at a time."""
+"""Of one request that may wait for their answers at a time."""
 
 Answer = Callable[[bytes], None]
 """Takes a JSON-RPC response for the server."""
 
 
-class Asked:
-    """The questions of a server while one exchange with it lasts."""
+class ServerRequests:
+    """The questions of a server while one request with it lasts."""
 
     __slots__ = ("_answer", "_client", "_waiting")
 
@@ -66,7 +66,7 @@ class Asked:
             task.cancel()
 
     def end(self) -> None:
-        """The exchange is over, and with it all that was asked in it."""
+        """The request is over, and with it all that was asked in it."""
         for task in list(self._waiting.values()):
             task.cancel()
 

@@ -15,9 +15,9 @@ from gateway.mcp import cancellation, jsonrpc, log_levels, sse
 from gateway.mcp.subscriptions import CHANGES
 from gateway.upstream import http_response, request_meta
 from gateway.upstream.base import UpstreamError
-from gateway.upstream.change_listeners import Listeners
-from gateway.upstream.http_session import LegacySession
-from gateway.upstream.http_transport import FAILURES, Transport
+from gateway.upstream.change_listeners import ChangeNotifier
+from gateway.upstream.http_session import LegacyHttpSession
+from gateway.upstream.http_transport import FAILURES, HttpTransport
 
 logger = logging.getLogger(__name__)
 
@@ -31,18 +31,20 @@ _PROGRESS: Final = "notifications/progress"
 _TOKEN: Final = "progressToken"  # noqa: S105 - the member's name in MCP
 
 
-class Hearing:
+class SessionStreams:
     """The streams of one server's sessions, each read by a task of its own."""
 
-    def __init__(self, transport: Transport, listeners: Listeners, lost: Callable[[LegacySession], None]) -> None:
+    def __init__(
+        self, transport: HttpTransport, listeners: ChangeNotifier, lost: Callable[[LegacyHttpSession], None]
+    ) -> None:
         self._transport = transport
         self._listeners = listeners
         self._lost = lost
-        self.reopened: Callable[[LegacySession], None] = lambda _: None
+        self.reopened: Callable[[LegacyHttpSession], None] = lambda _: None
         """Told of a session whose stream was away for a time, and what the server said meanwhile with it."""
-        self._tasks: dict[LegacySession, asyncio.Task[None]] = {}
-        self._always: set[LegacySession] = set()
-        self._opened: dict[LegacySession, asyncio.Event] = {}
+        self._tasks: dict[LegacyHttpSession, asyncio.Task[None]] = {}
+        self._always: set[LegacyHttpSession] = set()
+        self._opened: dict[LegacyHttpSession, asyncio.Event] = {}
 
     @property
     def count(self) -> int:
@@ -54,7 +56,7 @@ class Hearing:
         """Whether changes are listened for."""
         return bool(self._listeners)
 
-    def begin(self, session: LegacySession, *, always: bool = False) -> asyncio.Event:
+    def begin(self, session: LegacyHttpSession, *, always: bool = False) -> asyncio.Event:
         """Read the session's stream, if that is not done yet; the event is set when it is open, or there is none."""
         if always:
             self._always.add(session)
@@ -63,7 +65,7 @@ class Hearing:
             self._tasks[session] = asyncio.create_task(self._run(session, self._opened[session]))
         return self._opened[session]
 
-    async def hear(self, session: LegacySession, *, always: bool = False) -> None:
+    async def hear(self, session: LegacyHttpSession, *, always: bool = False) -> None:
         """The same, if there is a listener or `always`, and wait for a moment until it is open."""
         if always or self._listeners:
             opened = self.begin(session, always=always)
@@ -73,7 +75,7 @@ class Hearing:
             except TimeoutError:
                 logger.info("upstream %s does not open its stream at once", self._transport.slug)
 
-    def stop(self, session: LegacySession) -> None:
+    def stop(self, session: LegacyHttpSession) -> None:
         """The session is over."""
         self._always.discard(session)
         self._opened.pop(session, None)
@@ -96,7 +98,7 @@ class Hearing:
 
     # -- one stream
 
-    async def _run(self, session: LegacySession, opened: asyncio.Event) -> None:
+    async def _run(self, session: LegacyHttpSession, opened: asyncio.Event) -> None:
         """Open the stream again and again; a server that has none says so once, before there ever was one."""
         parser = sse.Parser()
         pause, was_open = 0.0, False
@@ -123,7 +125,7 @@ class Hearing:
             self._lost(session)
 
     async def _read(
-        self, session: LegacySession, parser: sse.Parser, opened: asyncio.Event, *, missed: bool
+        self, session: LegacyHttpSession, parser: sse.Parser, opened: asyncio.Event, *, missed: bool
     ) -> int | None:
         """Read the stream to its end: the status of the answer (200 only for a stream), None if there was none."""
         connection: Connection | None = None
@@ -147,7 +149,7 @@ class Hearing:
             if connection is not None:
                 connection.abort()
 
-    async def _take(self, session: LegacySession, data: bytes) -> None:
+    async def _take(self, session: LegacyHttpSession, data: bytes) -> None:
         """What is no change belongs to the only request that it can belong to, if there is one."""
         try:
             message = http_response.decode(data)
@@ -169,12 +171,12 @@ class Hearing:
             await self._notify(session, message.method, params, data)
 
     @staticmethod
-    async def _notify(session: LegacySession, method: str, params: jsonrpc.Params, data: bytes) -> None:
-        exchange = session.only_exchange()
-        if exchange is None or exchange.notify is None or not request_meta.wants(exchange, method, params):
+    async def _notify(session: LegacyHttpSession, method: str, params: jsonrpc.Params, data: bytes) -> None:
+        request = session.only_request()
+        if request is None or request.notify is None or not request_meta.wants(request, method, params):
             return
-        if method != _PROGRESS or params.get(_TOKEN) == exchange.meta.get(_TOKEN, b""):
-            await exchange.notify(data)
+        if method != _PROGRESS or params.get(_TOKEN) == request.meta.get(_TOKEN, b""):
+            await request.notify(data)
 
 
 def _may_pass(status: int | None) -> bool:

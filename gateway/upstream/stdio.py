@@ -17,10 +17,10 @@ from gateway.config import StdioServer
 from gateway.mcp.revisions import Era
 from gateway.upstream import request_meta
 from gateway.upstream.base import Changed, UpstreamError, UpstreamRequest, UpstreamResponse
-from gateway.upstream.change_listeners import Listeners
-from gateway.upstream.stdio_process import Patience, Process
+from gateway.upstream.change_listeners import ChangeNotifier
+from gateway.upstream.stdio_process import Patience, RestartingProcess
 from gateway.upstream.stdio_session import StdioSession
-from gateway.upstream.stdio_subscriptions import StdioListening
+from gateway.upstream.stdio_subscriptions import StdioSubscriptions
 
 MAX_PROCESSES: Final = 64
 """Of one server, one for each token; then the one that was used least recently makes room."""
@@ -29,14 +29,14 @@ IDLE_S: Final = 600.0
 _PATIENCE: Final = Patience()
 
 
-class _Key(NamedTuple):
+class SessionKey(NamedTuple):
     """Whose a process is."""
 
     token_id: str | None
     askable: bytes
 
 
-_OWN: Final = _Key(None, b"{}")
+OWN_KEY: Final = SessionKey(None, b"{}")
 
 
 class StdioUpstream:
@@ -59,15 +59,15 @@ class StdioUpstream:
         self._patience = Patience(probe_timeout, handshake_timeout, min_backoff)
         self._by_token = server.isolation == "token"
         self._ids = itertools.count(1)
-        self._listeners = Listeners()
-        self._own = self._process(_OWN)
-        self._others: OrderedDict[_Key, Process] = OrderedDict()
-        self._listening = StdioListening(slug, self._own, self._ids, self._listeners)
+        self._listeners = ChangeNotifier()
+        self._own = self._process(OWN_KEY)
+        self._others: OrderedDict[SessionKey, RestartingProcess] = OrderedDict()
+        self._listening = StdioSubscriptions(slug, self._own, self._ids, self._listeners)
         self._ending: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
 
-    async def request(self, exchange: UpstreamRequest) -> UpstreamResponse:
+    async def request(self, request: UpstreamRequest) -> UpstreamResponse:
         """Send a request and wait for its answer; to be cancelled is to cancel it upstream.
 
         Raises:
@@ -75,8 +75,8 @@ class StdioUpstream:
         """
         process = self._own
         if self._by_token:
-            process = self._process_of(_Key(exchange.token_id, bytes(request_meta.askable(exchange.client))))
-        return await process.request(exchange)
+            process = self._process_of(SessionKey(request.token_id, bytes(request_meta.askable(request.client))))
+        return await process.request(request)
 
     def listen(self, changed: Changed) -> Callable[[], None]:
         """Hear of changes; see `Upstream.listen`."""
@@ -101,8 +101,8 @@ class StdioUpstream:
 
     # -- processes
 
-    def _process(self, key: _Key) -> Process:
-        return Process(
+    def _process(self, key: SessionKey) -> RestartingProcess:
+        return RestartingProcess(
             self.slug,
             self._server,
             self._ids,
@@ -112,18 +112,18 @@ class StdioUpstream:
             askable=Raw(key.askable),
         )
 
-    def _ready(self, process: Process, session: StdioSession) -> None:
+    def _ready(self, process: RestartingProcess, session: StdioSession) -> None:
         self.era, self.declared = session.era, session.declared
         if process is self._own:
             self._listening.ready()
 
-    def _process_of(self, key: _Key) -> Process:
+    def _process_of(self, key: SessionKey) -> RestartingProcess:
         """A token's process, which is in use from now on.
 
         Raises:
             UpstreamError: there are as many as there may be, and all of them are busy.
         """
-        if key == _OWN:
+        if key == OWN_KEY:
             return self._own
         loop = asyncio.get_running_loop()
         process = self._others.get(key)
@@ -157,7 +157,7 @@ class StdioUpstream:
                 self._end(key)
         self._timer = loop.call_later(IDLE_S / 4, self._sweep) if self._others else None
 
-    def _end(self, key: _Key) -> None:
+    def _end(self, key: SessionKey) -> None:
         task = asyncio.create_task(self._others.pop(key).close())
         self._ending.add(task)
         task.add_done_callback(self._ending.discard)

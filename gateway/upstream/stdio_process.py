@@ -22,10 +22,10 @@ from gateway.mcp import jsonrpc, outbound
 from gateway.mcp.revisions import Era
 from gateway.upstream import request_meta
 from gateway.upstream.base import UpstreamError, UpstreamRequest, UpstreamResponse
-from gateway.upstream.change_listeners import Listeners
+from gateway.upstream.change_listeners import ChangeNotifier
 from gateway.upstream.http_session import declared_in
-from gateway.upstream.stdio_session import TOKEN, Pending, StdioSession
-from gateway.upstream.subprocess import Child, SpawnError
+from gateway.upstream.stdio_session import TOKEN, PendingRequest, StdioSession
+from gateway.upstream.subprocess import SpawnError, Subprocess
 from gateway.upstream.supported_versions import common_versions
 
 logger = logging.getLogger(__name__)
@@ -49,11 +49,11 @@ class Patience(NamedTuple):
     """The first pause before a process that ended soon is started again."""
 
 
-Ready = Callable[["Process", StdioSession], None]
+Ready = Callable[["RestartingProcess", StdioSession], None]
 """Hears that a process is started and what it speaks."""
 
 
-class Process:
+class RestartingProcess:
     """One process of a server, and its successors; `askable` is what its clients can be asked."""
 
     def __init__(
@@ -61,7 +61,7 @@ class Process:
         slug: str,
         server: StdioServer,
         ids: Iterator[int],
-        listeners: Listeners,
+        listeners: ChangeNotifier,
         ready: Ready,
         *,
         patience: Patience,
@@ -98,34 +98,34 @@ class Process:
         """Whether nobody waits for it."""
         return self._starting is None and (self._session is None or self._session.idle)
 
-    async def request(self, exchange: UpstreamRequest) -> UpstreamResponse:
+    async def request(self, request: UpstreamRequest) -> UpstreamResponse:
         """Send a request and wait for its answer; to be cancelled is to cancel it upstream.
 
         Raises:
             UpstreamError: see `Upstream.request`.
         """
         session = self.session or await self.running()
-        exchange.acquired_ns = time.perf_counter_ns()
-        level = session.raise_level(request_meta.log_level(exchange))
+        request.acquired_ns = time.perf_counter_ns()
+        level = session.raise_level(request_meta.log_level(request))
         if level is not None:  # what is wrong with it, the request itself will show
             setting = next(self._ids)
             await session.send(setting, "logging/setLevel", {"level": level})
         request_id = next(self._ids)
         era = session.era or Era.LEGACY
-        meta = request_meta.meta(era, exchange)
+        meta = request_meta.meta(era, request)
         token = meta.get(TOKEN)
         if token is not None:
             meta = {**meta, TOKEN: jsonrpc.raw(request_id)}
-        params = outbound.params(era, exchange.params, meta, exchange.traceparent, exchange.tracestate)
-        pending = await session.send(request_id, exchange.method, params, exchange, token)
+        params = outbound.params(era, request.params, meta, request.traceparent, request.tracestate)
+        pending = await session.send(request_id, request.method, params, request, token)
         try:
             await session.child.writable()
-            exchange.sent_ns = time.perf_counter_ns()
-            return await pending.reply(exchange.notify)
+            request.sent_ns = time.perf_counter_ns()
+            return await pending.reply(request.notify)
         finally:
             session.forget(request_id)
             self.used_at = asyncio.get_running_loop().time()
-            exchange.first_byte_ns, exchange.done_ns = pending.first_byte_ns, pending.done_ns
+            request.first_byte_ns, request.done_ns = pending.first_byte_ns, pending.done_ns
 
     async def close(self) -> None:
         """End the process and what it started; requests under way end as `upstream_unreachable`."""
@@ -188,7 +188,7 @@ class Process:
 
     async def _spawn(self, *, probing: bool) -> StdioSession:
         session = StdioSession(self._slug, self._listeners, probing=probing)
-        session.child = Child(self._slug, session.receive, functools.partial(self._ended, session))
+        session.child = Subprocess(self._slug, session.receive, functools.partial(self._ended, session))
         try:
             await session.child.start(self._command, self._environment, self._cwd)
         except SpawnError as error:
@@ -263,14 +263,14 @@ class Process:
         return Era.LEGACY
 
     @staticmethod
-    def _modern(session: StdioSession, probe: Pending) -> Era:
+    def _modern(session: StdioSession, probe: PendingRequest) -> Era:
         answer = probe.answer.result()
         discovered = answer.result if isinstance(answer, UpstreamResponse) else UNSET
         session.declared = declared_in(discovered) if discovered is not UNSET else jsonrpc.EMPTY_OBJECT
         return Era.MODERN
 
 
-def _is_modern(probe: Pending) -> bool:
+def _is_modern(probe: PendingRequest) -> bool:
     """Whether the answer to `server/discover` names a modern revision; every other answer says legacy."""
     answer = probe.answer.result()
     if isinstance(answer, UpstreamError):

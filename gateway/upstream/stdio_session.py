@@ -22,9 +22,9 @@ from gateway.mcp.revisions import Era
 from gateway.mcp.subscriptions import Filter
 from gateway.upstream import request_meta
 from gateway.upstream.base import Notify, UpstreamError, UpstreamRequest, UpstreamResponse
-from gateway.upstream.change_listeners import Listeners
-from gateway.upstream.server_requests import Asked
-from gateway.upstream.subprocess import Child
+from gateway.upstream.change_listeners import ChangeNotifier
+from gateway.upstream.server_requests import ServerRequests
+from gateway.upstream.subprocess import Subprocess
 
 logger = logging.getLogger(__name__)
 
@@ -37,14 +37,14 @@ _PROTOCOL_ERROR: Final = ErrorType.UPSTREAM_PROTOCOL_ERROR
 _UNREACHABLE: Final = ErrorType.UPSTREAM_UNREACHABLE
 
 
-class Pending:
+class PendingRequest:
     """A request that waits: for its answer, and for what the process tells in the meantime."""
 
-    __slots__ = ("answer", "asked", "changed", "done_ns", "exchange", "first_byte_ns", "notes", "token")
+    __slots__ = ("answer", "asked", "changed", "done_ns", "first_byte_ns", "notes", "request", "token")
 
-    def __init__(self, exchange: UpstreamRequest | None, token: Raw | None, asked: Asked | None) -> None:
+    def __init__(self, request: UpstreamRequest | None, token: Raw | None, asked: ServerRequests | None) -> None:
         self.answer: asyncio.Future[UpstreamResponse | UpstreamError] = asyncio.get_running_loop().create_future()
-        self.exchange = exchange
+        self.request = request
         """None: a request of the gateway's own, of a handshake or a subscription."""
         self.token = token
         """The client's own; upstream it is the request's id, which is unique."""
@@ -82,17 +82,17 @@ class Pending:
 class StdioSession:
     """What one process has been sent and has answered."""
 
-    def __init__(self, slug: str, listeners: Listeners, *, probing: bool) -> None:
+    def __init__(self, slug: str, listeners: ChangeNotifier, *, probing: bool) -> None:
         self.probing = probing
         """Whether the probe for the modern era is all that it has been sent, and has no answer."""
         self._slug = slug
         self._listeners = listeners
-        self._pending: dict[int, Pending] = {}
+        self._pending: dict[int, PendingRequest] = {}
         self._acknowledging: dict[int, asyncio.Future[Filter]] = {}
-        self._nobody = Asked(None, self.answer)
+        self._nobody = ServerRequests(None, self.answer)
         self._log_level: str | None = None
         self._junk = 0
-        self.child: Child
+        self.child: Subprocess
         self.era: Era | None = None
         self.declared: Raw | None = None
         self.subscribed: frozenset[str] = frozenset()
@@ -101,16 +101,16 @@ class StdioSession:
     @property
     def idle(self) -> bool:
         """Whether no request of a client waits."""
-        return all(pending.exchange is None for pending in self._pending.values())
+        return all(pending.request is None for pending in self._pending.values())
 
     async def send(
         self,
         request_id: int,
         method: str,
         params: Mapping[str, Any],
-        exchange: UpstreamRequest | None = None,
+        request: UpstreamRequest | None = None,
         token: Raw | None = None,
-    ) -> Pending:
+    ) -> PendingRequest:
         """Write a request as soon as the process reads; `forget` it when nobody waits any more.
 
         Raises:
@@ -120,9 +120,9 @@ class StdioSession:
         if self.child.ended:
             raise self.failure()
         line = jsonrpc.request(request_id, method, dict(params))
-        client = exchange.client if exchange is not None else None
-        asked = Asked(client, self.answer) if client is not None else None
-        pending = self._pending[request_id] = Pending(exchange, token, asked)
+        client = request.client if request is not None else None
+        asked = ServerRequests(client, self.answer) if client is not None else None
+        pending = self._pending[request_id] = PendingRequest(request, token, asked)
         self.child.write(line)
         return pending
 
@@ -241,14 +241,14 @@ class StdioSession:
 
     def _logged(self, method: str, params: jsonrpc.Params, line: bytes) -> None:
         """A log message does not say what it belongs to: it is the only request's, if there is but one."""
-        waiting = [pending for pending in self._pending.values() if pending.exchange is not None]
-        exchange = waiting[0].exchange if len(waiting) == 1 else None
-        if exchange is None or not _is_utf8(line):
+        waiting = [pending for pending in self._pending.values() if pending.request is not None]
+        request = waiting[0].request if len(waiting) == 1 else None
+        if request is None or not _is_utf8(line):
             return
         if self.era is Era.MODERN:
-            wanted = log_levels.passes(params, request_meta.log_level(exchange))
+            wanted = log_levels.passes(params, request_meta.log_level(request))
         else:
-            wanted = request_meta.wants(exchange, method, params)
+            wanted = request_meta.wants(request, method, params)
         if wanted:
             waiting[0].note(line)
 
@@ -262,11 +262,11 @@ class StdioSession:
         if not isinstance(request_id, int):
             return
         pending = self._pending.get(request_id)
-        if pending is not None and pending.exchange is None:
+        if pending is not None and pending.request is None:
             del self._pending[request_id]
             pending.settle(UpstreamError(_PROTOCOL_ERROR, "cancelled the subscription"))
 
-    def _asked(self) -> Asked:
+    def _asked(self) -> ServerRequests:
         """Who answers a question, which does not say what it belongs to: the only client that can be meant, if any."""
         able = [pending.asked for pending in self._pending.values() if pending.asked is not None]
         return able[0] if len(able) == 1 else self._nobody

@@ -15,8 +15,8 @@ from gateway.mcp import outbound, subscriptions
 from gateway.mcp.revisions import Era
 from gateway.mcp.subscriptions import NOTHING, Filter
 from gateway.upstream.base import Changed, UpstreamError, UpstreamRequest
-from gateway.upstream.change_listeners import Listeners, refused, wanted_of
-from gateway.upstream.stdio_process import Process
+from gateway.upstream.change_listeners import ChangeNotifier, refused, wanted_of
+from gateway.upstream.stdio_process import RestartingProcess
 from gateway.upstream.stdio_session import StdioSession
 
 logger = logging.getLogger(__name__)
@@ -36,10 +36,10 @@ class _Subscription(NamedTuple):
     began: float
 
 
-class StdioListening:
+class StdioSubscriptions:
     """What the listeners of one server want of the gateway's own process."""
 
-    def __init__(self, slug: str, process: Process, ids: Iterator[int], listeners: Listeners) -> None:
+    def __init__(self, slug: str, process: RestartingProcess, ids: Iterator[int], listeners: ChangeNotifier) -> None:
         self._slug = slug
         self._process = process
         self._ids = ids

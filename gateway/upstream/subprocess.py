@@ -42,7 +42,7 @@ class SpawnError(CallscopeError):
     """A command cannot be run."""
 
 
-class Lines:
+class LineSplitter:
     """Chunks in, whole lines out; a line over `limit` bytes is cut there, and counted in `cut` at once."""
 
     def __init__(self, limit: int) -> None:
@@ -118,7 +118,7 @@ class _Input(asyncio.BaseProtocol):
         self.writable.set()
 
 
-class Child:
+class Subprocess:
     """A process. `on_line` is called for each line that it writes, `on_ended` once, when none will come any more."""
 
     def __init__(self, slug: str, on_line: OnLine, on_ended: Callable[[], None]) -> None:
@@ -127,8 +127,8 @@ class Child:
         self._on_ended = on_ended
         self._loop = asyncio.get_running_loop()
         self._input = _Input(self._lose)
-        self._stdout = Lines(MAX_LINE_BYTES)
-        self._stderr = Lines(MAX_STDERR_LINE_BYTES)
+        self._stdout = LineSplitter(MAX_LINE_BYTES)
+        self._stderr = LineSplitter(MAX_STDERR_LINE_BYTES)
         self._outputs = [_Output(self._take, self._output_ended), _Output(self._take_stderr, self._output_ended)]
         self._open = set(self._outputs)
         self._transports: list[asyncio.BaseTransport] = []

@@ -17,19 +17,19 @@ from gateway.mcp import jsonrpc, sse, subscriptions
 from gateway.mcp.subscriptions import Filter
 from gateway.upstream import http_response
 from gateway.upstream.base import UpstreamError, UpstreamRequest
-from gateway.upstream.change_listeners import Listeners
-from gateway.upstream.http_session import Session
-from gateway.upstream.http_transport import FAILURES, Transport
+from gateway.upstream.change_listeners import ChangeNotifier
+from gateway.upstream.http_session import HttpSession
+from gateway.upstream.http_transport import FAILURES, HttpTransport
 
 logger = logging.getLogger(__name__)
 
 ACKNOWLEDGE_S: Final = 10.0
 
 
-class ChangeStream:
+class ListenStream:
     """Opened by `open`; `ended` is done when nothing will come any more."""
 
-    def __init__(self, session: Session, wanted: Filter, connection: Connection, listeners: Listeners) -> None:
+    def __init__(self, session: HttpSession, wanted: Filter, connection: Connection, listeners: ChangeNotifier) -> None:
         self.session = session
         self.wanted = wanted
         self.kept = wanted
@@ -39,16 +39,18 @@ class ChangeStream:
         self.ended: asyncio.Task[None]
 
     @classmethod
-    async def open(cls, transport: Transport, session: Session, wanted: Filter, listeners: Listeners) -> "ChangeStream":
+    async def open(
+        cls, transport: HttpTransport, session: HttpSession, wanted: Filter, listeners: ChangeNotifier
+    ) -> "ListenStream":
         """Ask for changes, and wait until the server has acknowledged that.
 
         Raises:
             UpstreamError: it has not.
         """
-        exchange = UpstreamRequest(subscriptions.METHOD, subscriptions.listen_params(wanted))
+        request = UpstreamRequest(subscriptions.METHOD, subscriptions.listen_params(wanted))
         try:
             async with asyncio.timeout(ACKNOWLEDGE_S):
-                connection, response = await transport.open(session.message(exchange, transport.next_id()))
+                connection, response = await transport.open(session.message(request, transport.next_id()))
                 try:
                     if response.status != http_response.OK or not response.streaming:
                         raise _refusal(response.body, response.status)

@@ -310,12 +310,12 @@ async def test_the_phases_of_a_call_whose_new_session_hangs_begin_anew() -> None
         return legacy()(request)
 
     async with raw(behave) as server, upstream_of(server) as upstream:
-        exchange = call()
-        calling = asyncio.create_task(upstream.request(exchange))
+        request = call()
+        calling = asyncio.create_task(upstream.request(request))
         assert await eventually(lambda: len(opened) == 2)
         calling.cancel()
         with pytest.raises(asyncio.CancelledError):
             await calling
 
-        assert (exchange.acquired_ns, exchange.done_ns, exchange.http_status) == (0, 0, None)
+        assert (request.acquired_ns, request.done_ns, request.http_status) == (0, 0, None)
         assert server.methods().count("tools/call") == 1

@@ -55,13 +55,13 @@ async def failure(behave: Any) -> UpstreamError:
 
 async def test_a_result_comes_back_with_its_size_and_the_time_of_every_phase() -> None:
     async with raw(modern()) as server, upstream_of(server) as upstream:
-        exchange = call()
-        reply = await upstream.request(exchange)
+        sent = call()
+        reply = await upstream.request(sent)
 
         assert value(reply) == {**TEXT, "resultType": "complete"}
         assert reply.size == len(json.dumps(result(server.calls[0], {**TEXT, "resultType": "complete"})))
-        assert exchange.http_status == 200
-        assert 0 < exchange.acquired_ns <= exchange.sent_ns <= exchange.first_byte_ns <= exchange.done_ns
+        assert sent.http_status == 200
+        assert 0 < sent.acquired_ns <= sent.sent_ns <= sent.first_byte_ns <= sent.done_ns
 
 
 async def test_a_results_bytes_are_the_upstreams_own() -> None:
@@ -77,12 +77,12 @@ async def test_a_results_bytes_are_the_upstreams_own() -> None:
 async def test_a_json_rpc_error_is_the_upstreams_answer_whatever_the_http_status(status: int) -> None:
     refusing = modern(lambda r: [whole(json.dumps(error(r, -32602, "no such path")).encode(), status)])
     async with raw(refusing) as server, upstream_of(server) as upstream:
-        exchange = call()
-        reply = await upstream.request(exchange)
+        sent = call()
+        reply = await upstream.request(sent)
 
         assert not reply.is_result
         assert msgspec.json.decode(reply.error) == {"code": -32602, "message": "no such path"}  # type: ignore[arg-type]
-        assert exchange.http_status == status
+        assert sent.http_status == status
 
 
 async def test_an_error_without_an_id_is_this_requests_as_nothing_else_is_under_way() -> None:
@@ -244,8 +244,8 @@ async def test_a_second_answer_to_one_call_is_never_another_calls(where: str) ->
 
     async with raw(modern(twice)) as server, upstream_of(server) as upstream:
         for number in range(10):
-            exchange = UpstreamRequest("tools/call", {"name": "act", "arguments": {"n": number}}, name="act")
-            outcome = await asyncio.gather(upstream.request(exchange), return_exceptions=True)
+            sent = UpstreamRequest("tools/call", {"name": "act", "arguments": {"n": number}}, name="act")
+            outcome = await asyncio.gather(upstream.request(sent), return_exceptions=True)
             if isinstance(outcome[0], BaseException):  # its bytes came between: said, never handed on
                 assert isinstance(outcome[0], UpstreamError)
             else:
@@ -282,7 +282,7 @@ async def test_every_one_of_many_concurrent_calls_gets_its_own_answer() -> None:
         exchanges = [
             UpstreamRequest("tools/call", {"name": "act", "arguments": {"n": n}}, name="act") for n in range(200)
         ]
-        replies = await asyncio.gather(*(upstream.request(exchange) for exchange in exchanges))
+        replies = await asyncio.gather(*(upstream.request(sent) for sent in exchanges))
 
         assert [value(reply)["n"] for reply in replies] == list(range(200))
         assert server.accepted <= 7

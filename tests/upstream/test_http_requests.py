@@ -17,9 +17,9 @@ async def test_a_modern_upstream_is_told_in_headers_and_meta_what_the_request_is
         raw(modern()) as server,
         upstream_of(server, headers={"Authorization": "Bearer up", "X-Team": "a b"}) as upstream,
     ):
-        exchange = call(meta={"example/x": {"kept": True}})
-        exchange.traceparent, exchange.tracestate = f"00-{'a' * 32}-{'b' * 16}-01", "vendor=1"
-        await upstream.request(exchange)
+        request = call(meta={"example/x": {"kept": True}})
+        request.traceparent, request.tracestate = f"00-{'a' * 32}-{'b' * 16}-01", "vendor=1"
+        await upstream.request(request)
 
         sent = server.calls[0]
         assert sent.head.startswith(b"POST /mcp HTTP/1.1\r\n")
@@ -32,7 +32,7 @@ async def test_a_modern_upstream_is_told_in_headers_and_meta_what_the_request_is
             "mcp-protocol-version": "2026-07-28",
             "mcp-method": "tools/call",
             "mcp-name": "act",
-            "traceparent": exchange.traceparent,
+            "traceparent": request.traceparent,
             "tracestate": "vendor=1",
             "content-length": str(len(sent.body)),
         }
@@ -40,15 +40,15 @@ async def test_a_modern_upstream_is_told_in_headers_and_meta_what_the_request_is
         assert meta["io.modelcontextprotocol/protocolVersion"] == "2026-07-28"
         assert meta["io.modelcontextprotocol/clientInfo"]["name"] == "callscope"
         assert meta["example/x"] == {"kept": True}
-        assert (meta["traceparent"], meta["tracestate"]) == (exchange.traceparent, exchange.tracestate)
+        assert (meta["traceparent"], meta["tracestate"]) == (request.traceparent, request.tracestate)
 
 
 @pytest.mark.parametrize("tracestate", ["a=1\r\nx-evil: 1", "a=\xe9", "a=1,b=" + "x" * 10_000])
 async def test_a_tracestate_that_is_no_header_is_not_sent_as_one(tracestate: str) -> None:
     async with raw(modern()) as server, upstream_of(server) as upstream:
-        exchange = call()
-        exchange.traceparent, exchange.tracestate = f"00-{'a' * 32}-{'b' * 16}-01", tracestate
-        await upstream.request(exchange)
+        request = call()
+        request.traceparent, request.tracestate = f"00-{'a' * 32}-{'b' * 16}-01", tracestate
+        await upstream.request(request)
 
         assert "tracestate" not in server.calls[0].headers
         assert "x-evil" not in server.calls[0].headers

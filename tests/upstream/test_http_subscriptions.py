@@ -11,7 +11,7 @@ from msgspec import Raw as RawJson
 from gateway.calls import ErrorType
 from gateway.upstream import change_listeners, http_subscriptions, session_stream, subscription_stream
 from gateway.upstream.base import UpstreamError, UpstreamRequest
-from gateway.upstream.change_listeners import Listeners
+from gateway.upstream.change_listeners import ChangeNotifier
 from tests.http1.raw import (
     DISCOVERED,
     SSE_END,
@@ -383,7 +383,7 @@ async def test_a_server_that_cannot_be_reached_is_listened_to_when_it_is_up() ->
 async def test_a_change_that_is_said_many_times_at_once_is_told_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(change_listeners, "QUIET_S", 0.02)
     heard = Heard()
-    listeners = Listeners()
+    listeners = ChangeNotifier()
     remove = listeners.add(heard)
     for _ in range(10):
         listeners.tell("notifications/tools/list_changed", {})

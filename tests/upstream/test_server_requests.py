@@ -181,9 +181,9 @@ async def test_a_question_that_the_server_takes_back_is_not_answered() -> None:
         heard.append(data)
 
     async with raw(behave) as server, upstream_of(server) as upstream:
-        exchange = person.call()
-        exchange.notify = notify
-        calling = asyncio.create_task(upstream.request(exchange))
+        request = person.call()
+        request.notify = notify
+        calling = asyncio.create_task(upstream.request(request))
         assert await eventually(lambda: len(person.asked) == 1)
         seen.set()
         assert await eventually(lambda: person.left == 1)
@@ -294,8 +294,8 @@ async def test_log_messages_and_progress_on_the_sessions_stream_reach_the_only_c
 
     async with raw(behave) as server, upstream_of(server) as upstream:
         client = Client(jsonrpc.raw(FORM), Person(ACCEPTED).ask, "debug")
-        exchange = UpstreamRequest("tools/call", {"name": "act"}, name="act", client=client, notify=notify)
-        exchange.meta = {"progressToken": RawJson(b'"mine"')}
-        await upstream.request(exchange)
+        request = UpstreamRequest("tools/call", {"name": "act"}, name="act", client=client, notify=notify)
+        request.meta = {"progressToken": RawJson(b'"mine"')}
+        await upstream.request(request)
 
         assert heard == [said[0], said[2]]

@@ -36,9 +36,9 @@ def call(tool: str = "read", **members: Any) -> UpstreamRequest:
     return UpstreamRequest("tools/call", {"name": tool}, **members)
 
 
-async def failure(upstream: StdioUpstream, exchange: UpstreamRequest | None = None) -> UpstreamError:
+async def failure(upstream: StdioUpstream, request: UpstreamRequest | None = None) -> UpstreamError:
     with pytest.raises(UpstreamError) as caught:
-        await upstream.request(exchange or call())
+        await upstream.request(request or call())
     return caught.value
 
 
@@ -189,9 +189,9 @@ async def test_an_answer_counts_even_if_the_process_ends_right_behind_it(start: 
 
 
 async def test_the_phases_follow_one_another(start: Start) -> None:
-    upstream, exchange = start(script(ECHO)), call()
-    await upstream.request(exchange)
-    assert 0 < exchange.acquired_ns < exchange.sent_ns < exchange.first_byte_ns <= exchange.done_ns
+    upstream, request = start(script(ECHO)), call()
+    await upstream.request(request)
+    assert 0 < request.acquired_ns < request.sent_ns < request.first_byte_ns <= request.done_ns
     assert upstream.address is None
 
 
@@ -220,13 +220,13 @@ async def test_a_server_that_does_not_read_holds_requests_back_but_not_their_can
     """)
     upstream = start(server)
     large = [UpstreamRequest("tools/call", {"text": "y" * 2**20}) for _ in range(3)]
-    tasks = [asyncio.create_task(upstream.request(exchange)) for exchange in large]
-    await until(lambda: all(exchange.acquired_ns for exchange in large))
+    tasks = [asyncio.create_task(upstream.request(request)) for request in large]
+    await until(lambda: all(request.acquired_ns for request in large))
     for task in tasks:
         task.cancel()
     outcomes = await asyncio.gather(*tasks, return_exceptions=True)
     assert all(isinstance(outcome, asyncio.CancelledError) for outcome in outcomes)
-    assert [exchange.sent_ns for exchange in large] == [0, 0, 0]
+    assert [request.sent_ns for request in large] == [0, 0, 0]
 
 
 async def test_a_cancelled_request_is_cancelled_upstream_and_its_late_answer_passed_over(
@@ -308,8 +308,8 @@ async def test_progress_comes_with_the_clients_own_token_in_order_and_before_the
     async def notify(message: bytes) -> None:
         seen.append(message)
 
-    exchange = call(meta={"progressToken": Raw(token.encode())}, notify=notify)
-    reply = await start(script(PROGRESS, "1")).request(exchange)
+    request = call(meta={"progressToken": Raw(token.encode())}, notify=notify)
+    reply = await start(script(PROGRESS, "1")).request(request)
     params = '{"progressToken":%s,"progress":%d,"vendor":true}'
     assert seen == [
         f'{{"jsonrpc":"2.0","method":"notifications/progress","params":{params % (token, step)}}}'.encode()
@@ -322,13 +322,13 @@ async def test_two_clients_with_the_same_token_get_each_their_own_progress(start
     upstream = start(script(PROGRESS, "2"))
     seen: dict[str, list[int]] = {"alice": [], "bob": []}
 
-    def exchange(who: str) -> UpstreamRequest:
+    def request(who: str) -> UpstreamRequest:
         async def notify(message: bytes) -> None:
             seen[who].append(json.loads(message)["params"]["progress"])
 
         return call(who, meta={"progressToken": Raw(b"1")}, notify=notify)
 
-    replies = await asyncio.gather(upstream.request(exchange("alice")), upstream.request(exchange("bob")))
+    replies = await asyncio.gather(upstream.request(request("alice")), upstream.request(request("bob")))
     assert seen == {"alice": [1, 2], "bob": [1, 2]}
     assert result(replies[0]) != result(replies[1])
 

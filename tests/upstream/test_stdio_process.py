@@ -18,7 +18,7 @@ from gateway.calls import ErrorType
 from gateway.config import StdioServer
 from gateway.upstream.base import UpstreamError, UpstreamRequest
 from gateway.upstream.stdio import StdioUpstream
-from gateway.upstream.subprocess import Lines
+from gateway.upstream.subprocess import LineSplitter
 from tests.upstream.processes import ECHO, PRELUDE, is_alive, lines, result, script, until
 
 Start = Callable[..., StdioUpstream]
@@ -461,7 +461,7 @@ def test_a_server_ends_when_the_relay_is_killed() -> None:
 @given(st.lists(st.binary(max_size=20)), st.data())
 def test_any_chunking_gives_the_same_lines(chunks: list[bytes], data: st.DataObject) -> None:
     text = b"\n".join(chunks) + b"\n"
-    lines_, got = Lines(1000), []
+    lines_, got = LineSplitter(1000), []
     while text:
         size = data.draw(st.integers(1, len(text)))
         got += lines_.feed(text[:size])
@@ -473,7 +473,7 @@ def test_any_chunking_gives_the_same_lines(chunks: list[bytes], data: st.DataObj
 
 @given(st.integers(1, 30), st.lists(st.integers(1, 10), min_size=1))
 def test_a_line_over_the_limit_is_cut_there_and_counted_once(limit: int, sizes: list[int]) -> None:
-    lines_ = Lines(limit)
+    lines_ = LineSplitter(limit)
     for size in sizes:
         assert lines_.feed(b"x" * size) == []
     assert lines_.cut == (sum(sizes) > limit)

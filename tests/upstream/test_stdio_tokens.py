@@ -84,8 +84,8 @@ def call(token_id: str | None = None, tool: str = "act") -> UpstreamRequest:
 
 async def test_all_tokens_share_one_process_that_is_told_of_no_client_to_ask(start: Start, tmp_path: Path) -> None:
     upstream = start(script(TELLS, str(tmp_path / "pids")))
-    for exchange in (Person().calls(token_id="alice"), call("bot"), call()):
-        assert result(await upstream.request(exchange))["told"] == {}
+    for request in (Person().calls(token_id="alice"), call("bot"), call()):
+        assert result(await upstream.request(request))["told"] == {}
 
     assert len(lines(tmp_path / "pids")) == 1
 
