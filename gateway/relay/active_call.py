@@ -15,6 +15,7 @@ from gateway.mcp.inbound import ClientInfo, Request
 from gateway.relay.quota import Quota
 from gateway.relay.redaction import without_nul
 from gateway.relay.registry import Principal, Route, Server, WorkspaceView, route_members
+from gateway.relay.relay_state import RelayState
 from gateway.relay.sessions import LegacySession
 from gateway.upstream.base import UpstreamRequest
 
@@ -39,6 +40,7 @@ class Call:
         "routed_ns",
         "server",
         "session",
+        "state",
         "timestamp_ns",
         "tool",
         "trace",
@@ -48,6 +50,7 @@ class Call:
 
     def __init__(
         self,
+        state: RelayState,
         view: WorkspaceView,
         principal: Principal,
         request: Request,
@@ -56,6 +59,7 @@ class Call:
         timestamp_ns: int,
         request_bytes: int,
     ) -> None:
+        self.state = state
         self.view = view
         self.principal = principal
         self.request = request

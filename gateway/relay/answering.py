@@ -34,10 +34,9 @@ OPERATION_S: Final = 600.0
 
 
 class Methods:
-    """Answers requests for every workspace. `sessions`: whether legacy clients get any."""
+    """Answers requests for every workspace."""
 
-    def __init__(self, pending_calls: PendingCalls, following: SessionSubscriptions, *, sessions: bool) -> None:
-        self.sessions = sessions
+    def __init__(self, pending_calls: PendingCalls, following: SessionSubscriptions) -> None:
         self._pending_calls = pending_calls
         self._following = following
 
@@ -96,5 +95,5 @@ class Methods:
             token_id=call.principal.token_id,
             client=client,
             notify=notify,
-            sessions=self.sessions,
+            sessions=call.state.sessions,
         )

@@ -9,6 +9,7 @@ from gateway.calls import Rejection
 from gateway.mcp.inbound import Headers
 from gateway.mcp.revisions import Era, era_of
 from gateway.relay.registry import PATHS, Principal, WorkspaceRegistry, WorkspaceView
+from gateway.relay.relay_state import RelayState
 from gateway.relay.responses import accepts
 from gateway.relay.sessions import HEADER
 
@@ -33,61 +34,55 @@ class RejectedError(Exception):
         self.headers = headers
 
 
-class Admission:
-    """What the configuration says of who may come in."""
+def authenticate(state: RelayState, scope: Scope, headers: Headers) -> tuple[WorkspaceView, Principal]:
+    """Who calls which workspace.
 
-    def __init__(self, *, allowed_origins: tuple[str, ...], sessions: bool) -> None:
-        self.allowed_origins = allowed_origins
-        self.sessions = sessions
-        """Whether legacy clients get sessions: then GET and DELETE mean something, in one."""
-
-    def admit(self, directory: WorkspaceRegistry, scope: Scope, headers: Headers) -> tuple[WorkspaceView, Principal]:
-        """Who calls which workspace.
-
-        Raises:
-            RejectedError: wrong path, method, origin, token, workspace or media type.
-        """
-        path: str = scope["path"]
-        if b"origin" in headers:
-            self._check_origin(headers[b"origin"].decode("latin-1"))
-        view = directory.paths.get(path)
-        if view is None and not path.startswith(PATHS):
-            raise RejectedError("not_found", 404, "no such path: a workspace's URL is /ws/<workspace>")
-        posts = scope["method"] == "POST"
-        if not posts and not self._of_session(scope["method"], headers):
-            raise RejectedError("method_not_allowed", 405, "send MCP messages by POST", _ALLOW_POST)
-        principal = _principal(directory, headers.get(b"authorization", b""))
-        if view is None:
-            raise RejectedError("unknown_workspace", 404, "no such workspace: see the configuration's 'workspaces'")
-        if principal.workspace_id != view.slug:
-            raise RejectedError("forbidden", 403, f"this token is not for workspace {view.slug!r}")
-        if posts:
-            media_type = headers.get(b"content-type", b"")
-            if media_type != _JSON and media_type.partition(b";")[0].strip().lower() != _JSON:
-                raise RejectedError("bad_request", 415, "the body must be JSON: send Content-Type: application/json")
-        accept = headers.get(b"accept")
-        if accept != _USUAL_ACCEPT:
-            _check_accept(scope["method"], accept)
-        return view, principal
-
-    def _of_session(self, method: str, headers: Headers) -> bool:
-        """Whether a request without a body is one of a legacy session's."""
-        version = headers.get(b"mcp-protocol-version")
-        legacy = era_of(version.decode("latin-1") if version is not None else None) is Era.LEGACY
-        return self.sessions and method in _OF_SESSIONS and HEADER in headers and legacy
-
-    def _check_origin(self, origin: str) -> None:
-        """A page in a browser may only call if it is listed, or served by this machine (DNS rebinding)."""
-        host = origin.partition("://")[2]
-        name = host if host.endswith("]") else host.rpartition(":")[0] or host
-        if origin not in self.allowed_origins and name not in _LOOPBACK_ORIGINS:
-            raise RejectedError("forbidden_origin", 403, f"requests.allowed_origins does not have {origin!r}")
+    Raises:
+        RejectedError: wrong path, method, origin, token, workspace or media type.
+    """
+    path: str = scope["path"]
+    if b"origin" in headers:
+        _check_origin(state, headers[b"origin"].decode("latin-1"))
+    view = state.registry.paths.get(path)
+    if view is None and not path.startswith(PATHS):
+        raise RejectedError("not_found", 404, "no such path: a workspace's URL is /ws/<workspace>")
+    posts = scope["method"] == "POST"
+    if not posts and not _is_of_session(state, scope["method"], headers):
+        raise RejectedError("method_not_allowed", 405, "send MCP messages by POST", _ALLOW_POST)
+    principal = _principal(state.registry, headers.get(b"authorization", b""))
+    if view is None:
+        raise RejectedError("unknown_workspace", 404, "no such workspace: see the configuration's 'workspaces'")
+    if principal.workspace_id != view.slug:
+        raise RejectedError("forbidden", 403, f"this token is not for workspace {view.slug!r}")
+    if posts:
+        media_type = headers.get(b"content-type", b"")
+        if media_type != _JSON and media_type.partition(b";")[0].strip().lower() != _JSON:
+            raise RejectedError("bad_request", 415, "the body must be JSON: send Content-Type: application/json")
+    accept = headers.get(b"accept")
+    if accept != _USUAL_ACCEPT:
+        _check_accept(scope["method"], accept)
+    return view, principal
 
 
-def _principal(directory: WorkspaceRegistry, authorization: bytes) -> Principal:
+def _is_of_session(state: RelayState, method: str, headers: Headers) -> bool:
+    """Whether a request without a body is one of a legacy session's."""
+    version = headers.get(b"mcp-protocol-version")
+    legacy = era_of(version.decode("latin-1") if version is not None else None) is Era.LEGACY
+    return state.sessions and method in _OF_SESSIONS and HEADER in headers and legacy
+
+
+def _check_origin(state: RelayState, origin: str) -> None:
+    """A page in a browser may only call if it is listed, or served by this machine (DNS rebinding)."""
+    host = origin.partition("://")[2]
+    name = host if host.endswith("]") else host.rpartition(":")[0] or host
+    if origin not in state.allowed_origins and name not in _LOOPBACK_ORIGINS:
+        raise RejectedError("forbidden_origin", 403, f"requests.allowed_origins does not have {origin!r}")
+
+
+def _principal(registry: WorkspaceRegistry, authorization: bytes) -> Principal:
     if authorization[:7].lower() != _BEARER:
         raise RejectedError("unauthorized", 401, "no token: send Authorization: Bearer mwt_…", _CHALLENGE)
-    principal = directory.principal(authorization[7:].strip())
+    principal = registry.principal(authorization[7:].strip())
     if principal is None:
         raise RejectedError("unauthorized", 401, "this token is not known here, or was revoked", _CHALLENGE)
     if principal.expires_at is not None and time.time() >= principal.expires_at:

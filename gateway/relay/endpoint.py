@@ -1,13 +1,12 @@
 """The relay's one public door, a plain ASGI callable: `POST /ws/{slug}`.
 
-Who may come in is decided in `admission`, before the body is read; what the body is, in `gateway.mcp.inbound`.
+Who may come in is decided in `auth`, before the body is read; what the body is, in `gateway.mcp.inbound`.
 """
 
 import functools
 import logging
 import time
 from collections.abc import Awaitable
-from typing import Protocol
 
 from starlette.types import Message, Receive, Scope, Send
 
@@ -18,7 +17,7 @@ from gateway.mcp.revisions import Era
 from gateway.relay import methods
 from gateway.relay.active_call import Call
 from gateway.relay.answering import INTERNAL, OPERATION_S, Methods
-from gateway.relay.auth import Admission, RejectedError
+from gateway.relay.auth import RejectedError, authenticate
 from gateway.relay.batch_requests import serve_batch
 from gateway.relay.deadlines import CancelScopes
 from gateway.relay.heartbeat import HeartbeatWriter
@@ -26,71 +25,61 @@ from gateway.relay.legacy_clients import LegacyClients
 from gateway.relay.methods import Refusal
 from gateway.relay.quota import Quota, QuotaExceeded
 from gateway.relay.rate_limit import RateLimitExceeded, RateLimits
-from gateway.relay.registry import Principal, WorkspaceRegistry, WorkspaceView
+from gateway.relay.registry import Principal, WorkspaceView
+from gateway.relay.relay_state import RelayState
 from gateway.relay.responses import EventStream, rate_limited, send_empty, send_error, send_json
+from gateway.relay.subscriptions_listen import SubscriptionStreams
 from gateway.relay.tool_call import ToolCalls
 
 logger = logging.getLogger(__name__)
 
 
-class Listening(Protocol):
-    """Serves the requests whose answer is a stream that goes on."""
-
-    async def serve(self, call: Call, receive: Receive, send: Send) -> None:
-        """Serve one `subscriptions/listen`, until it ends."""
-
-
 class Endpoint:
-    """Serves MCP for the workspaces of `directory`, which may be replaced at any time."""
+    """Serves MCP as `state` says. `state` is replaced by a reload, so each request reads it once."""
 
     def __init__(
         self,
-        directory: WorkspaceRegistry,
+        state: RelayState,
         recorder: HeartbeatWriter,
         tool_calls: ToolCalls,
         methods: Methods,
-        admission: Admission,
         legacy: LegacyClients,
         cancel_scopes: CancelScopes,
-        *,
-        max_bytes: int,
+        listening: SubscriptionStreams,
     ) -> None:
-        self.directory = directory
+        self.state = state
         self.tool_calls = tool_calls
         self.methods = methods
-        self.admission = admission
         self.legacy = legacy
-        self.max_bytes = max_bytes
         self._recorder = recorder
         self._cancel_scopes = cancel_scopes
         self._limits = RateLimits()
-        self.listening: Listening | None = None
-        self.quota: Quota | None = None
-        """None while plans are not enforced."""
+        self._listening = listening
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one HTTP request."""
         began = time.perf_counter_ns()
+        state = self.state
         try:
             lines = scope["headers"]
             headers: dict[bytes, bytes] = dict(lines)
-            view, principal = self.admission.admit(self.directory, scope, headers)
+            view, principal = authenticate(state, scope, headers)
             if scope["method"] != "POST":
-                await self.legacy.without_body(scope["method"], principal, headers, receive, send)
+                await self.legacy.without_body(state, scope["method"], principal, headers, receive, send)
                 return
             waiting = time.perf_counter_ns()
             first = await receive()
             body = first.get("body", b"")
-            if first.get("more_body", False) or not body or len(body) > self.max_bytes:
-                body = await self._body(first, receive, headers)
+            if first.get("more_body", False) or not body or len(body) > state.max_bytes:
+                body = await _read_body(first, receive, headers, state.max_bytes)
             began += time.perf_counter_ns() - waiting  # how long a client takes to send is not the gateway's time
             message = inbound.read(body, headers, lines)
             if isinstance(message, inbound.Request):
-                await self._request(view, principal, message, headers, began, len(body), receive, send)
+                await self._request(state, view, principal, message, headers, began, len(body), receive, send)
             elif isinstance(message, inbound.Rejection) and batch.is_batch(body):
-                await self._batch(view, principal, body, headers, message, receive, send)
+                await self._batch(state, view, principal, body, headers, message, receive, send)
             else:
-                await self._other(principal, headers, message, send)
+                await self._other(state, principal, headers, message, send)
         except RejectedError as refused:
             self._recorder.reject(refused.reason)
             await send_error(send, refused.status, str(refused), headers=refused.headers)
@@ -102,6 +91,7 @@ class Endpoint:
 
     def _request(
         self,
+        state: RelayState,
         view: WorkspaceView,
         principal: Principal,
         request: inbound.Request,
@@ -116,17 +106,17 @@ class Endpoint:
         exceeded = None
         if principal.rate is not None:
             exceeded = self._limits.take(principal.rate, principal.workspace_id, principal.token_id)
-        call = Call(view, principal, request, headers, began, timestamp_ns, size)
+        call = Call(state, view, principal, request, headers, began, timestamp_ns, size)
         if request.era is Era.LEGACY:
             self.legacy.join(call)
         if request.method == "tools/call":
-            if exceeded is None and self.quota is not None:
-                return self.tool_calls.serve(call, receive, send, self._take(call, self.quota))
+            if exceeded is None and state.quota is not None:
+                return self.tool_calls.serve(call, receive, send, self._take(call, state.quota))
             return self.tool_calls.serve(call, receive, send, exceeded)
         if exceeded is not None:
             return self._too_many(exceeded, send)
-        if request.method == subscriptions.METHOD and request.era is Era.MODERN and self.listening is not None:
-            return self.listening.serve(call, receive, send)
+        if request.method == subscriptions.METHOD and request.era is Era.MODERN:
+            return self._listening.serve(call, receive, send)
         return self._operation(call, receive, send)
 
     @staticmethod
@@ -142,6 +132,7 @@ class Endpoint:
 
     async def _other(
         self,
+        state: RelayState,
         principal: Principal,
         headers: Headers,
         message: inbound.Notification | inbound.Answer | inbound.Rejection,
@@ -154,15 +145,16 @@ class Endpoint:
                 await send_json(send, message.status, jsonrpc.error(message.id, error))
                 return
             case inbound.Notification():
-                self.legacy.notified(principal, headers, message)
+                self.legacy.notified(state, principal, headers, message)
             case inbound.Answer():
-                self.legacy.answered(principal, headers, message)
+                self.legacy.answered(state, principal, headers, message)
         await send_empty(send, 202)
 
     # -- batches
 
     async def _batch(
         self,
+        state: RelayState,
         view: WorkspaceView,
         principal: Principal,
         body: bytes,
@@ -172,7 +164,7 @@ class Endpoint:
         send: Send,
     ) -> None:
         version = headers.get(b"mcp-protocol-version")
-        session = self.legacy.session(principal, headers)
+        session = self.legacy.session(state, principal, headers)
         if version is None and session is not None:
             spoken: str | None = session.revision
         else:
@@ -180,21 +172,28 @@ class Endpoint:
         messages = batch.split(body, spoken)
         if isinstance(messages, inbound.Rejection):
             known = messages if spoken in (None, batch.REVISION) else rejection
-            await self._other(principal, headers, known, send)
+            await self._other(state, principal, headers, known, send)
             return
-        serve = functools.partial(self._member, view, principal, receive)
+        serve = functools.partial(self._member, state, view, principal, receive)
         await serve_batch(messages, headers, serve, send)
 
     async def _member(
-        self, view: WorkspaceView, principal: Principal, receive: Receive, body: bytes, headers: Headers, send: Send
+        self,
+        state: RelayState,
+        view: WorkspaceView,
+        principal: Principal,
+        receive: Receive,
+        body: bytes,
+        headers: Headers,
+        send: Send,
     ) -> None:
         """Serve one message of a batch."""
         began = time.perf_counter_ns()
         message = inbound.read(body, headers, list(headers.items()))
         if isinstance(message, inbound.Request):
-            await self._request(view, principal, message, headers, began, len(body), receive, send)
+            await self._request(state, view, principal, message, headers, began, len(body), receive, send)
         else:
-            await self._other(principal, headers, message, send)
+            await self._other(state, principal, headers, message, send)
 
     # -- what is no tool call
 
@@ -239,26 +238,27 @@ class Endpoint:
         else:
             await send_json(send, status, body, headers)
 
-    async def _body(self, first: Message, receive: Receive, headers: Headers) -> bytes:
-        """The whole body, of which `first` is the beginning.
 
-        Raises:
-            RejectedError: it is larger than `requests.max_bytes`, or its client went away.
-        """
-        message = first
-        body: bytes = message.get("body", b"")
-        if message.get("more_body", False):
-            declared = headers.get(b"content-length", b"")
-            chunks, size = [body], len(body)
-            while message.get("more_body", False):
-                if size > self.max_bytes or (declared.isdigit() and int(declared) > self.max_bytes):
-                    break
-                message = await receive()
-                chunks.append(message.get("body", b""))
-                size += len(chunks[-1])
-            body = b"".join(chunks)
-        if message["type"] == "http.disconnect":
-            raise RejectedError("disconnected", 400, "the client went away")
-        if len(body) > self.max_bytes or message.get("more_body", False):
-            raise RejectedError("too_large", 413, f"the body may have at most {self.max_bytes} bytes")
-        return body
+async def _read_body(first: Message, receive: Receive, headers: Headers, max_bytes: int) -> bytes:
+    """The whole body, of which `first` is the beginning.
+
+    Raises:
+        RejectedError: it is larger than `requests.max_bytes`, or its client went away.
+    """
+    message = first
+    body: bytes = message.get("body", b"")
+    if message.get("more_body", False):
+        declared = headers.get(b"content-length", b"")
+        chunks, size = [body], len(body)
+        while message.get("more_body", False):
+            if size > max_bytes or (declared.isdigit() and int(declared) > max_bytes):
+                break
+            message = await receive()
+            chunks.append(message.get("body", b""))
+            size += len(chunks[-1])
+        body = b"".join(chunks)
+    if message["type"] == "http.disconnect":
+        raise RejectedError("disconnected", 400, "the client went away")
+    if len(body) > max_bytes or message.get("more_body", False):
+        raise RejectedError("too_large", 413, f"the body may have at most {max_bytes} bytes")
+    return body

@@ -16,6 +16,7 @@ from gateway.relay.auth import RejectedError
 from gateway.relay.deadlines import CancelScopes
 from gateway.relay.get_stream import serve_stream
 from gateway.relay.registry import Principal
+from gateway.relay.relay_state import RelayState
 from gateway.relay.responses import send_empty
 from gateway.relay.session_subscriptions import SessionSubscriptions
 from gateway.relay.sessions import HEADER, LegacySession, Sessions
@@ -24,24 +25,21 @@ SET_LEVEL: Final = "logging/setLevel"
 
 
 class LegacyClients:
-    """All of them. `enabled` says whether they get sessions; without, an id that one sends is as good as none."""
+    """All of them."""
 
-    def __init__(
-        self, sessions: Sessions, cancel_scopes: CancelScopes, following: SessionSubscriptions, *, enabled: bool
-    ) -> None:
+    def __init__(self, sessions: Sessions, cancel_scopes: CancelScopes, following: SessionSubscriptions) -> None:
         self.sessions = sessions
         self._following = following
-        self.enabled = enabled
         self._cancel_scopes = cancel_scopes
 
-    def session(self, principal: Principal, headers: Headers) -> LegacySession | None:
+    def session(self, state: RelayState, principal: Principal, headers: Headers) -> LegacySession | None:
         """The session that a request belongs to; None if it names none.
 
         Raises:
             RejectedError: it names one that there is not, or not for this principal.
         """
         header = headers.get(HEADER)
-        if header is None or not self.enabled:
+        if header is None or not state.sessions:
             return None
         session = self.sessions.find(principal, header)
         if session is None:
@@ -57,7 +55,7 @@ class LegacyClients:
         request = call.request
         if request.method == "initialize":
             return
-        call.session = session = self.session(call.principal, call.headers)
+        call.session = session = self.session(call.state, call.principal, call.headers)
         if session is not None:
             request.client = session.client
             if b"mcp-protocol-version" not in call.headers:
@@ -65,12 +63,14 @@ class LegacyClients:
 
     def initialized(self, call: Call, result: Raw) -> list[tuple[bytes, bytes]]:
         """The headers of the answer to `initialize`: the id of a new session, if there are any."""
-        if not self.enabled:
+        if not call.state.sessions:
             return []
         revision = outbound.negotiated_version(result) or LATEST_HANDSHAKE_VERSION
         return [(HEADER, self.sessions.open(call.principal, call.request.params, revision).header)]
 
-    def notified(self, principal: Principal, headers: Headers, notification: inbound.Notification) -> None:
+    def notified(
+        self, state: RelayState, principal: Principal, headers: Headers, notification: inbound.Notification
+    ) -> None:
         """Take a notification; only one of a legacy client's means anything (M4).
 
         Raises:
@@ -78,31 +78,31 @@ class LegacyClients:
         """
         if notification.era is not Era.LEGACY:
             return
-        session = self.session(principal, headers)
+        session = self.session(state, principal, headers)
         if notification.method == cancellation.METHOD:
             cancelled = cancellation.read(notification.params)
             if cancelled is not None:
                 self._cancel_scopes.cancel(principal, session, cancelled.request_id)
 
-    def answered(self, principal: Principal, headers: Headers, answer: inbound.Answer) -> None:
+    def answered(self, state: RelayState, principal: Principal, headers: Headers, answer: inbound.Answer) -> None:
         """Take what a client answers to what it was asked.
 
         Raises:
             RejectedError: see `session`.
         """
-        session = self.session(principal, headers)
+        session = self.session(state, principal, headers)
         if session is not None:
             session.answered(answer.id, answer.response)
 
     async def without_body(
-        self, method: str, principal: Principal, headers: Headers, receive: Receive, send: Send
+        self, state: RelayState, method: str, principal: Principal, headers: Headers, receive: Receive, send: Send
     ) -> None:
         """GET: the session's own stream. DELETE: its end.
 
         Raises:
             RejectedError: see `session`.
         """
-        session = self.session(principal, headers)
+        session = self.session(state, principal, headers)
         if session is None:  # only with an id does a request come here
             raise RejectedError("method_not_allowed", 405, "send MCP messages by POST", [(b"allow", b"POST")])
         if method == "DELETE":

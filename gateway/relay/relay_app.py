@@ -15,7 +15,6 @@ from gateway.errors import ConfigError
 from gateway.journal import Writer
 from gateway.mcp import jsonrpc
 from gateway.relay.answering import Methods
-from gateway.relay.auth import Admission
 from gateway.relay.deadlines import CancelScopes
 from gateway.relay.endpoint import Endpoint
 from gateway.relay.heartbeat import HeartbeatWriter
@@ -24,6 +23,7 @@ from gateway.relay.legacy_clients import LegacyClients
 from gateway.relay.quota_enforcement import Enforcement
 from gateway.relay.redaction import Redactor, secrets_of
 from gateway.relay.registry import Pools, Server, WorkspaceRegistry
+from gateway.relay.relay_state import RelayState
 from gateway.relay.responses import send_json
 from gateway.relay.session_subscriptions import SessionSubscriptions
 from gateway.relay.sessions import Sessions
@@ -48,31 +48,32 @@ class Relay:
         key = key or new_key()
         self._pools = Pools()
         self._secrets: set[str] = set()
-        self._recorder = HeartbeatWriter(
+        self._heartbeat = HeartbeatWriter(
             journal, replica=socket.gethostname(), fsync_interval=config.journal.fsync_interval
         )
-        self._directory = WorkspaceRegistry(config, self._pools, self._recorder.operation)
-        self._enforcement = Enforcement(config, journal, self._recorder.unsure)
+        self._enforcement = Enforcement(config, journal, self._heartbeat.unsure)
         cancel_scopes = CancelScopes()
         self._sessions = Sessions(key)
         self._pending_calls = PendingCalls(key)
-        self._changes = SubscriptionRegistry(lambda: self._directory)
-        self._listening = SubscriptionStreams(lambda: self._directory, self._recorder, self._changes)
-        following = SessionSubscriptions(self._changes)
+        self._subscriptions = SubscriptionRegistry(lambda: self._state.registry)
+        self._streams = SubscriptionStreams(lambda: self._state.registry, self._heartbeat, self._subscriptions)
+        session_subscriptions = SessionSubscriptions(self._subscriptions)
         self._endpoint = Endpoint(
-            self._directory,
-            self._recorder,
-            ToolCalls(self._recorder, self._redactor(config), cancel_scopes, self._pending_calls),
-            Methods(self._pending_calls, following, sessions=config.requests.sessions),
-            _admission(config),
-            LegacyClients(self._sessions, cancel_scopes, following, enabled=config.requests.sessions),
+            self._state_of(config),
+            self._heartbeat,
+            ToolCalls(self._heartbeat, cancel_scopes, self._pending_calls),
+            Methods(self._pending_calls, session_subscriptions),
+            LegacyClients(self._sessions, cancel_scopes, session_subscriptions),
             cancel_scopes,
-            max_bytes=config.requests.max_bytes,
+            self._streams,
         )
-        self._endpoint.listening = self._listening
-        self._endpoint.quota = self._enforcement.quota
-        self._retired: set[asyncio.Task[None]] = set()
-        self._probes: asyncio.Event = asyncio.Event()
+        self._closing: set[asyncio.Task[None]] = set()
+        """Servers that the configuration no longer has."""
+        self._reloaded = asyncio.Event()
+
+    @property
+    def _state(self) -> RelayState:
+        return self._endpoint.state
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Serve MCP, but for the two paths that a load balancer asks."""
@@ -82,25 +83,18 @@ class Relay:
 
     def apply(self, config: Config) -> None:
         """Take a new configuration: calls under way end on the servers on which they began."""
-        before = self._directory
-        self._directory = WorkspaceRegistry(config, self._pools, self._recorder.operation, before)
-        self._endpoint.directory = self._directory
-        self._endpoint.max_bytes = config.requests.max_bytes
-        self._endpoint.admission = _admission(config)
-        self._endpoint.legacy.enabled = self._endpoint.methods.sessions = config.requests.sessions
-        self._endpoint.tool_calls.redactor = self._redactor(config)
+        before = self._state.registry
         self._enforcement.apply(config)
-        self._endpoint.quota = self._enforcement.quota
-        kept = set(self._directory.servers())
-        for server in before.servers():
-            if server not in kept:
-                task = asyncio.create_task(_retire(server))
-                self._retired.add(task)
-                task.add_done_callback(self._retired.discard)
-        known = {principal[:2] for principal in self._directory.tokens.values()}
-        self._sessions.keep(lambda owner: owner[:2] in known)
-        self._changes.follow()
-        self._probes.set()
+        self._endpoint.state = self._state_of(config, before)
+        registry = self._state.registry
+        for server in set(before.servers()) - set(registry.servers()):
+            task = asyncio.create_task(_close_later(server))
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
+        tokens = {principal[:2] for principal in registry.tokens.values()}
+        self._sessions.keep(lambda owner: owner[:2] in tokens)
+        self._subscriptions.follow()
+        self._reloaded.set()
 
     @contextlib.asynccontextmanager
     async def running(self, config_path: Path | None = None, stop: asyncio.Event | None = None) -> AsyncIterator[None]:
@@ -109,39 +103,45 @@ class Relay:
         At `stop`, streams end that would go on without end.
         """
         await self._enforcement.begin()
-        tasks = [asyncio.create_task(self._recorder.beat(self._servers))]
+        tasks = [asyncio.create_task(self._heartbeat.beat(self._servers))]
         tasks.append(asyncio.create_task(self._probe()))
         tasks.append(asyncio.create_task(self._enforcement.watch()))
         if config_path is not None:
-            tasks.append(asyncio.create_task(self._follow(config_path)))
+            tasks.append(asyncio.create_task(self._reload_on_change(config_path)))
         if stop is not None:
             tasks.append(asyncio.create_task(self._end_streams(stop)))
         try:
             yield
         finally:
-            self._listening.close()
+            self._streams.close()
             self._sessions.close()
             self._pending_calls.close()
-            for task in (*tasks, *self._retired):
+            for task in (*tasks, *self._closing):
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             await asyncio.gather(
-                *self._retired,
-                *(server.close() for server in self._directory.servers()),
+                *self._closing,
+                *(server.close() for server in self._state.registry.servers()),
                 return_exceptions=True,
             )
             self._pools.close()
 
-    def _redactor(self, config: Config) -> Redactor:
-        """A secret that was changed is still one: calls under way may have been made with it."""
-        self._secrets |= secrets_of(config)
-        return Redactor(config.redaction.patterns, self._secrets, max_bytes=config.redaction.max_bytes)
-
     def _servers(self) -> Iterator[Server]:
-        """The servers that there are now; the directory may have been replaced since."""
-        return self._directory.servers()
+        return self._state.registry.servers()
 
-    async def _follow(self, path: Path) -> None:
+    def _state_of(self, config: Config, before: WorkspaceRegistry | None = None) -> RelayState:
+        # A replaced secret stays redacted: calls in progress may have been made with it.
+        self._secrets |= secrets_of(config)
+        return RelayState(
+            registry=WorkspaceRegistry(config, self._pools, self._heartbeat.operation, before),
+            redactor=Redactor(config.redaction.patterns, self._secrets, max_bytes=config.redaction.max_bytes),
+            quota=self._enforcement.quota,
+            allowed_origins=tuple(config.requests.allowed_origins),
+            sessions=config.requests.sessions,
+            max_bytes=config.requests.max_bytes,
+        )
+
+    async def _reload_on_change(self, path: Path) -> None:
         async for change in changes(path):
             if isinstance(change, ConfigError):
                 for mistake in change.mistakes:
@@ -152,7 +152,7 @@ class Relay:
 
     async def _end_streams(self, stop: asyncio.Event) -> None:
         await stop.wait()
-        self._listening.close()
+        self._streams.close()
         self._sessions.close()
 
     async def _probe(self) -> None:
@@ -160,24 +160,20 @@ class Relay:
         while True:
             listings = [
                 server.catalog.list()
-                for server in self._directory.servers()
+                for server in self._state.registry.servers()
                 if isinstance(server.settings, HttpServer) or server.upstream.era is not None
             ]
             for outcome in await asyncio.gather(*listings, return_exceptions=True):
                 if isinstance(outcome, BaseException) and not isinstance(outcome, UpstreamError):
                     logger.error("an upstream could not be probed", exc_info=outcome)
             self._sessions.sweep()
-            self._probes.clear()
+            self._reloaded.clear()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(PROBE_S):
-                    await self._probes.wait()
+                    await self._reloaded.wait()
 
 
-def _admission(config: Config) -> Admission:
-    return Admission(allowed_origins=tuple(config.requests.allowed_origins), sessions=config.requests.sessions)
-
-
-async def _retire(server: Server) -> None:
+async def _close_later(server: Server) -> None:
     """Close a server that the configuration has no more, when the calls that it may still have are over."""
     try:
         await asyncio.sleep(server.timeout)

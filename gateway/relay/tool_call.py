@@ -76,15 +76,12 @@ class _CallFailed(Exception):  # noqa: N818 - an outcome, raised only to end the
 class ToolCalls:
     """Serves `tools/call` for every workspace."""
 
-    def __init__(
-        self, recorder: HeartbeatWriter, redactor: Redactor, cancel_scopes: CancelScopes, pending_calls: PendingCalls
-    ) -> None:
+    def __init__(self, recorder: HeartbeatWriter, cancel_scopes: CancelScopes, pending_calls: PendingCalls) -> None:
         self._recorder = recorder
         self._journal = recorder.journal
         self._replica = lines.members(replica=recorder.replica) + ","
         self._cancel_scopes = cancel_scopes
         self._pending_calls = pending_calls
-        self.redactor = redactor
 
     async def serve(
         self, call: Call, receive: Receive, send: Send, over: RateLimitExceeded | QuotaExceeded | None
@@ -295,7 +292,7 @@ class ToolCalls:
         response: bytes | None = None,
     ) -> Failure:
         """A failure that the gateway itself has to tell the client of: which server failed, and how."""
-        message = self.redactor.text(message)
+        message = call.state.redactor.text(message)
         data = {"error_type": error_type.value, "server": call.server.slug if call.server is not None else None}
         return Failure(error_type, message, jsonrpc.error_object(code, message, data), response, code)
 
@@ -354,16 +351,19 @@ class ToolCalls:
         """Write the call's record; its phases, for the answer's `Server-Timing`."""
         if not call.identity:
             call.identify(self._replica, None)
-        line, phases = call.end(self._members(failure) if failure is not None else "", response_bytes)
+        line, phases = call.end(
+            _failure_members(failure, call.state.redactor) if failure is not None else "", response_bytes
+        )
         self._journal.end(call.call_id, line)
         if call.quota is not None:
             call.quota.end(call.view.slug, call.timestamp_ns, self._journal.line_end)
         return server_timing(phases)
 
-    def _members(self, failure: Failure) -> str:
-        return lines.members(
-            error_type=failure.error_type,
-            error_message=self.redactor.text(failure.message),
-            upstream_response=self.redactor.text(failure.response) if failure.response else None,
-            jsonrpc_code=failure.code,
-        )
+
+def _failure_members(failure: Failure, redactor: Redactor) -> str:
+    return lines.members(
+        error_type=failure.error_type,
+        error_message=redactor.text(failure.message),
+        upstream_response=redactor.text(failure.response) if failure.response else None,
+        jsonrpc_code=failure.code,
+    )

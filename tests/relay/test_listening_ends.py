@@ -133,7 +133,7 @@ async def test_a_resource_is_followed_until_the_last_who_follows_it_has_gone(tmp
             server.updates(A)
             assert told(await stays.next()) == A
         await until(lambda: server.followed == set())
-        assert relay.relay._changes._listeners == {}
+        assert relay.relay._subscriptions._listeners == {}
 
 
 async def test_a_token_has_so_many_streams_and_a_client_that_goes_makes_room(
@@ -148,10 +148,10 @@ async def test_a_token_has_so_many_streams_and_a_client_that_goes_makes_room(
                 assert "2 streams" in refused.json()["error"]["message"]
                 async with client.hears(id_=4, token="bot", **TOOLS):
                     pass
-            await until(lambda: relay.relay._listening._open == {("team", "alice"): 1})
+            await until(lambda: relay.relay._streams._open == {("team", "alice"): 1})
             async with client.hears(id_=5, **TOOLS):
                 pass
-        await until(lambda: not relay.relay._listening._open)
+        await until(lambda: not relay.relay._streams._open)
     assert [one.error_type for one in relay.operations("server")] == [None, None, "-32600", None, None]
 
 
@@ -217,7 +217,7 @@ async def test_a_client_that_reads_slowly_hears_of_a_hundred_changes_as_of_one(t
 
 def _noted(relay: Rig) -> Any:
     """What the only stream has to be told and was not yet."""
-    (stream,) = relay.relay._changes._listeners["team"]
+    (stream,) = relay.relay._subscriptions._listeners["team"]
     assert isinstance(stream, subscriptions_listen.Stream)
     return lambda: stream._noted
 

@@ -93,7 +93,7 @@ async def test_what_changes_before_the_stream_is_open_waits_for_it(tmp_path: Pat
 async def test_a_session_that_does_nothing_of_the_kind_costs_no_stream(tmp_path: Path) -> None:
     async with changing() as server, rig(tmp_path, servers(server)) as relay, connected(relay) as client:
         await client.post("ping")
-        assert relay.relay._changes._listeners == {}
+        assert relay.relay._subscriptions._listeners == {}
         assert session_of(relay)._queue == {}
 
 

@@ -81,7 +81,7 @@ async def test_servers_that_were_never_met_are_met_first(tmp_path: Path) -> None
         headers, body = modern(LISTEN, {"notifications": TOOLS})
         listens = client.http.stream("POST", PATH, content=json.dumps(body), headers={**bearer("alice"), **headers})
         opening = asyncio.create_task(listens.__aenter__())
-        await until(lambda: relay.relay._listening._open)
+        await until(lambda: relay.relay._streams._open)
         server.go.set()
         await opening
         try:
@@ -201,7 +201,7 @@ async def test_what_is_no_filter_is_a_bad_request(tmp_path: Path, params: Any) -
 
         assert response.status_code == 400
         assert (response.json()["id"], response.json()["error"]["code"]) == ("x", -32602)
-        assert relay.relay._listening._open == {}
+        assert relay.relay._streams._open == {}
     assert [(one.method, one.error_type) for one in relay.operations("server")] == [(LISTEN, "-32602")]
 
 
@@ -315,7 +315,7 @@ async def test_the_time_until_it_is_acknowledged_is_recorded_not_how_long_it_goe
             (recorded,) = relay.operations("server")
             server.changes("tools")
             await stream.next()
-        await until(lambda: not relay.relay._listening._open)
+        await until(lambda: not relay.relay._streams._open)
     assert relay.operations("server") == [recorded]
     assert (recorded.method, recorded.error_type) == (LISTEN, None)
     assert (recorded.workspace_id, recorded.token_id) == ("team", "alice")
