@@ -107,6 +107,11 @@ class UpstreamRequest:
         self.acquired_ns = self.sent_ns = self.first_byte_ns = self.done_ns = 0
         self.http_status: int | None = None
 
+    def reset_phases(self) -> None:
+        """Forget the phases of the first attempt: the request is sent again."""
+        self.acquired_ns = self.sent_ns = self.first_byte_ns = self.done_ns = 0
+        self.http_status = None
+
 
 class UpstreamResponse(Struct, frozen=True):
     """An upstream's JSON-RPC response: `result` or `error`, as it came."""

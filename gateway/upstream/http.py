@@ -6,7 +6,6 @@ Source: specification 2026-07-28 and 2025-11-25, basic/transports/streamable-htt
 import asyncio
 import contextlib
 import functools
-import re
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from typing import Any, Final
 
@@ -16,12 +15,12 @@ from msgspec import UNSET, Raw
 from gateway.calls import ErrorType
 from gateway.config import HttpServer
 from gateway.http1.client import HttpResponse
-from gateway.mcp import jsonrpc
+from gateway.mcp.jsonrpc import INTERNAL_ERROR, INVALID_PARAMS, METHOD_NOT_FOUND, PARSE_ERROR
 from gateway.mcp.revisions import Era
-from gateway.upstream import discovery, http_response, request_meta
+from gateway.upstream import discovery, request_meta
 from gateway.upstream.base import Changed, UpstreamError, UpstreamRequest, UpstreamResponse
 from gateway.upstream.change_listeners import ChangeNotifier
-from gateway.upstream.http_response import BAD_REQUEST
+from gateway.upstream.http_response import BAD_REQUEST, METHOD_NOT_ALLOWED, NOT_FOUND, code_of
 from gateway.upstream.http_session import HttpSession, LegacyHttpSession
 from gateway.upstream.http_sessions import OWN_KEY, HttpSessionPool, SessionKey
 from gateway.upstream.http_subscriptions import HttpSubscriptions
@@ -34,25 +33,14 @@ __all__ = ["HttpUpstream", "PoolOf"]
 NEGOTIATION_TIMEOUT_S: Final = 10.0
 REPROBE_AFTER_S: Final = 5.0
 """A server that refuses what it should take is asked for its era anew, but not more often than this."""
-_OTHER_ERA: Final = frozenset({BAD_REQUEST, http_response.NOT_FOUND, http_response.METHOD_NOT_ALLOWED})
-"""How a server answers a request of the era that it does not speak, if not by a JSON-RPC error."""
-_OF_MODERN: Final = frozenset(
-    {
-        *discovery.MODERN_CODES,
-        jsonrpc.METHOD_NOT_FOUND,
-        jsonrpc.INVALID_PARAMS,
-        jsonrpc.INTERNAL_ERROR,
-        jsonrpc.PARSE_ERROR,
-    }
-)
-"""What a modern server answers with those statuses; another code is a legacy server's, to a request without session."""
-_NOT_LEGACY: Final = discovery.MODERN_CODES | {UNSUPPORTED_PROTOCOL_VERSION}
-_NO_SESSION: Final = re.compile(
-    rb"(?i)\b(no|invalid|unknown|missing|expired|bad)\b[^\"]{0,24}\bsession"
-    rb"|\bsession\b[^\"]{0,48}\b(not found|not valid|invalid|expired|unknown|terminated|does not exist)"
-    rb"|\bnot initialized\b"
-)
-"""What servers say with HTTP 400 of a session that they do not know, where the revision has 404."""
+SESSION_CHECK_TIMEOUT_S: Final = 2.0
+"""How long a `ping` may take that finds out whether the server still knows a session."""
+_OTHER_ERA_STATUSES: Final = frozenset({BAD_REQUEST, NOT_FOUND, METHOD_NOT_ALLOWED})
+"""How a server answers a request of the era that it does not speak, if not with a JSON-RPC error."""
+_MODERN_REFUSALS: Final = discovery.MODERN_CODES | {UNSUPPORTED_PROTOCOL_VERSION}
+"""Codes that only a modern server gives, to a request that it has not carried out."""
+_MODERN_ERRORS: Final = discovery.MODERN_CODES | {METHOD_NOT_FOUND, INVALID_PARAMS, INTERNAL_ERROR, PARSE_ERROR}
+"""Codes with which a modern server answers a modern request."""
 
 
 class HttpUpstream:
@@ -66,7 +54,7 @@ class HttpUpstream:
         self._hearing = SessionStreams(self._transport, self._listeners, self._lost)
         self._sessions = HttpSessionPool(self._transport, self._hearing)
         self._listening = HttpSubscriptions(
-            self._transport, self._listeners, self._hearing, own=self._own, send=self._send_in
+            self._transport, self._listeners, self._hearing, own=self._own, send=self._transport.send
         )
         self._modern: HttpSession | None = None
         self._era: Era | None = None
@@ -86,27 +74,25 @@ class HttpUpstream:
         return self._declared
 
     async def request(self, request: UpstreamRequest) -> UpstreamResponse:
-        """Send a request and wait for its answer; a session that is gone is begun anew, once.
+        """Send a request and wait for its answer; it is sent again at most once, in a new session or the other era.
 
         Raises:
             UpstreamError: see `Upstream.request`.
         """
-        session = self._modern
-        if session is None:
-            return await self._request_in_session(request)
+        session = self._modern or await self._session_for(request)
         try:
-            reply, response = await self._transport.attempt(session, request)
-            if response.status < BAD_REQUEST:
+            reply, response = await self._send(session, request)
+            if reply.error is UNSET:
                 return reply
         except UpstreamError as error:
-            if error.http_status not in _OTHER_ERA or await self._reprobed(session) is Era.MODERN:
+            if error.http_status is None or not await self._to_be_repeated(session, request, error.http_status, None):
                 raise
         else:
-            refused = response.status in _OTHER_ERA and _code(reply) not in _OF_MODERN
-            if not refused or await self._reprobed(session) is Era.MODERN:
+            if not await self._to_be_repeated(session, request, response.status, code_of(reply.error)):
                 return reply
-        _begin_anew(request)
-        return await self._request_in_session(request)
+        request.reset_phases()
+        reply, _ = await self._send(self._modern or await self._session_for(request), request)
+        return reply
 
     def listen(self, changed: Changed) -> Callable[[], None]:
         """Hear of changes; see `Upstream.listen`."""
@@ -134,28 +120,17 @@ class HttpUpstream:
 
     # -- a session for each token
 
-    async def _request_in_session(self, request: UpstreamRequest) -> UpstreamResponse:
-        """Send it as what the server turns out to be; a session that it does not know is begun anew, once."""
-        session = await self._session_for(request)
-        if not isinstance(session, LegacyHttpSession):
-            reply, _ = await self._transport.attempt(session, request)
-            return reply
-        try:
-            reply, response = await self._in(session, request)
-            if not await self._is_gone(session, response.status, reply):
-                return reply
-        except UpstreamError as error:
-            if error.http_status is None or not await self._is_gone(session, error.http_status, error.response or b""):
-                raise
-        _begin_anew(request)
-        again = await self._session_for(request)
-        if isinstance(again, LegacyHttpSession):
-            reply, _ = await self._in(again, request)
-        else:
-            reply, _ = await self._transport.attempt(again, request)
-        return reply
+    def _send(
+        self, session: HttpSession, request: UpstreamRequest
+    ) -> Coroutine[Any, Any, tuple[UpstreamResponse, HttpResponse]]:
+        if isinstance(session, LegacyHttpSession):
+            return self._send_in(session, request)
+        return self._transport.attempt(session, request)
 
-    async def _in(self, session: LegacyHttpSession, request: UpstreamRequest) -> tuple[UpstreamResponse, HttpResponse]:
+    async def _send_in(
+        self, session: LegacyHttpSession, request: UpstreamRequest
+    ) -> tuple[UpstreamResponse, HttpResponse]:
+        """Send a request to a legacy server, which may send requests of its own to the client meanwhile."""
         client = request.client
         asked = session.nobody
         if client is not None:
@@ -165,40 +140,69 @@ class HttpUpstream:
             level = session.raise_level(request_meta.log_level(request))
             if level is not None:
                 with contextlib.suppress(UpstreamError):  # what is wrong, the request itself will show
-                    await self._send_in(session, UpstreamRequest("logging/setLevel", {"level": level}, repeatable=True))
+                    set_level = UpstreamRequest("logging/setLevel", {"level": level}, repeatable=True)
+                    await self._transport.attempt(session, set_level)
             return await self._transport.attempt(session, request)
         finally:
             del session.pending[request]
             if asked is not session.nobody:
                 asked.end()
 
-    async def _is_gone(self, session: LegacyHttpSession, status: int, answer: UpstreamResponse | bytes) -> bool:
-        """Whether the request has not been served, as the server knows no such session, or speaks another era now."""
-        said = answer if isinstance(answer, bytes) else bytes(answer.error) if answer.error is not UNSET else b""
-        has_id = session.session_id is not None
-        if has_id and (status == http_response.NOT_FOUND or (status == BAD_REQUEST and _NO_SESSION.search(said))):
-            self._lost(session)
+    # -- a session that is gone, and a server that has changed its era
+
+    async def _to_be_repeated(
+        self, session: HttpSession, request: UpstreamRequest, status: int, code: int | None
+    ) -> bool:
+        """Whether a refused request is sent again; the text of the refusal does not matter.
+
+        HTTP 404 says that the session is gone, and a modern server's codes that it speaks the other era: the server
+        has not carried out the request. After any other refusal it may have: only what is repeatable is sent again.
+        """
+        if not await self._was_out_of_date(session, status, code):
+            return False
+        return request.repeatable or status == NOT_FOUND or code in _MODERN_REFUSALS
+
+    async def _was_out_of_date(self, session: HttpSession, status: int, code: int | None) -> bool:
+        """Whether the server does not know the session (any more), or speaks the other era now."""
+        if isinstance(session, LegacyHttpSession):
+            if session.session_id is not None and code not in _MODERN_REFUSALS:
+                gone = status == NOT_FOUND or (status == BAD_REQUEST and not await self._is_known(session))
+                if gone:
+                    self._lost(session)
+                    return True
+            hint = status in _OTHER_ERA_STATUSES if code is None else code in _MODERN_REFUSALS
+        else:
+            hint = status in _OTHER_ERA_STATUSES and code not in _MODERN_ERRORS
+        return hint and await self._reprobed(session) is not session.era
+
+    async def _is_known(self, session: LegacyHttpSession) -> bool:
+        """Whether the server still knows a session, by a `ping` in it; without an answer to that it is kept.
+
+        Many servers answer HTTP 400 instead of 404 when they do not know a session, but also when only the arguments
+        of a call are wrong.
+        """
+        if session not in self._sessions:
+            return False  # another request has found out
+        try:
+            async with asyncio.timeout(SESSION_CHECK_TIMEOUT_S):
+                reply, response = await self._transport.attempt(session, UpstreamRequest("ping", {}, repeatable=True))
+        except TimeoutError:
             return True
-        if isinstance(answer, bytes):
-            return status in _OTHER_ERA and await self._reprobed(session) is Era.MODERN
-        return _code(answer) in _NOT_LEGACY and await self._reprobed(session) is Era.MODERN
+        except UpstreamError as error:
+            return error.http_status not in (BAD_REQUEST, NOT_FOUND)
+        knows_no_ping = reply.error is not UNSET and code_of(reply.error) == METHOD_NOT_FOUND
+        return knows_no_ping or response.status not in (BAD_REQUEST, NOT_FOUND)
 
     def _lost(self, session: LegacyHttpSession) -> None:
         self._sessions.drop(session)
         self._listening.lost(session)
 
     async def _session_for(self, request: UpstreamRequest) -> HttpSession:
-        if self._modern is not None:
-            return self._modern
         token_id = None if self._sessions.stateless else request.token_id
         return await self._session(SessionKey(token_id, bytes(request_meta.askable(request.client))))
 
     async def _own(self) -> HttpSession:
         return self._modern or await self._session(OWN_KEY)
-
-    async def _send_in(self, session: HttpSession, request: UpstreamRequest) -> UpstreamResponse:
-        reply, _ = await self._transport.attempt(session, request)
-        return reply
 
     async def _session(self, key: SessionKey) -> HttpSession:
         known = self._sessions.get(key)
@@ -286,13 +290,3 @@ async def _deadline() -> AsyncIterator[None]:
         raise UpstreamError(
             ErrorType.UPSTREAM_TIMEOUT, f"did not finish its handshake within {NEGOTIATION_TIMEOUT_S:g} s"
         ) from error
-
-
-def _code(reply: UpstreamResponse) -> int | None:
-    return http_response.code_of(reply.error) if reply.error is not UNSET else None
-
-
-def _begin_anew(request: UpstreamRequest) -> None:
-    """The phases of what is sent again."""
-    request.acquired_ns = request.sent_ns = request.first_byte_ns = request.done_ns = 0
-    request.http_status = None

@@ -114,6 +114,10 @@ class HttpTransport:
         except (MalformedResponseError, sse.EventTooLargeError) as error:
             raise UpstreamError(_NO_MCP, str(error), http_status=request.http_status) from error
 
+    async def send(self, session: HttpSession, request: UpstreamRequest) -> UpstreamResponse:
+        reply, _ = await self.attempt(session, request)
+        return reply
+
     async def _over(
         self, connection: Connection, session: HttpSession, request: UpstreamRequest, path: bytes
     ) -> tuple[UpstreamResponse, HttpResponse]:

@@ -1,5 +1,6 @@
 """Servers that come back in the other era, servers without a common revision, and redirects."""
 
+import contextlib
 import json
 from typing import Any
 
@@ -73,11 +74,26 @@ async def test_a_modern_server_that_comes_back_as_a_legacy_one_is_negotiated_ane
         await upstream.request(call())
         behave.now = strictly_legacy(refusal)
 
-        assert value(await upstream.request(call())) == TEXT
+        assert value(await upstream.request(call(repeatable=True))) == TEXT
         assert upstream.era == "legacy"
         behave.now = strictly_modern
         assert value(await upstream.request(call()))["content"] == TEXT["content"]
         assert upstream.era == "modern"
+
+
+@pytest.mark.usefixtures("at_once")
+@pytest.mark.parametrize(("status", "sent"), [(404, 2), (400, 1), (405, 1)])
+async def test_what_may_not_be_repeated_is_sent_in_the_other_era_only_after_a_404(status: int, sent: int) -> None:
+    behave = Changing(modern())
+    async with raw(behave) as server, upstream_of(server) as upstream:
+        await upstream.request(call())
+        behave.now = strictly_legacy(whole(b"", status))
+        with contextlib.suppress(UpstreamError):
+            await upstream.request(call())
+
+        assert len(server.calls) == 1 + sent
+        assert value(await upstream.request(call())) == TEXT
+        assert upstream.era == "legacy"
 
 
 @pytest.mark.usefixtures("at_once")

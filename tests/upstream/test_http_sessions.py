@@ -1,10 +1,13 @@
 """Sessions with a legacy server: whose they are, what they declare, when they end."""
 
 import asyncio
+import contextlib
 import json
+from collections.abc import Awaitable
 from typing import Any
 
 import pytest
+from msgspec import UNSET
 from msgspec import Raw as RawJson
 
 from gateway.mcp import jsonrpc
@@ -112,38 +115,100 @@ async def test_a_first_call_of_many_tokens_at_once_probes_once() -> None:
         assert server.methods().count("initialize") == 5
 
 
+# -- a refused call: HTTP status x text x repeatable -> how often it is sent, and what its client gets
+
+
+class Restarted:
+    """A legacy server that has forgotten its first session, if `forgets`, and refuses the first call."""
+
+    def __init__(self, refusal: Steps, *, forgets: bool) -> None:
+        self._refusal = refusal
+        self._forgets = forgets
+        self._sessions = Sessions()
+
+    def __call__(self, request: Request) -> Steps:
+        if request.headers.get("mcp-session-id") == "s-1" and request.verb == "POST":
+            method = request.message["method"]
+            if method == "tools/call" or (method == "ping" and self._forgets):
+                return self._refusal
+            if method == "ping":
+                return [answered(request, {})]
+        return self._sessions(request)
+
+
+TEXTS: dict[str, bytes] = {
+    "no valid session": b'{"jsonrpc":"2.0","id":null,"error":{"code":-32000,"message":"No valid session ID provided"}}',
+    "not initialized": b'{"jsonrpc":"2.0","id":"server-error","error":{"code":-32600,"message":"Not initialized"}}',
+    "plain text": b"Invalid session ID",
+    "nothing": b"",
+    "checkout session": b'{"jsonrpc":"2.0","id":null,"error":{"code":-32000,"message":"checkout session expired"}}',
+    "database": b'{"jsonrpc":"2.0","id":null,"error":{"code":-32000,"message":"database not initialized"}}',
+    "arguments": b'{"jsonrpc":"2.0","id":null,"error":{"code":-32602,"message":"Invalid arguments"}}',
+}
+
+
+async def outcome_of(calling: Awaitable[UpstreamResponse]) -> str:
+    """What the client gets: a refusal without an id that a response must have is an `UpstreamError`."""
+    try:
+        reply = await calling
+    except UpstreamError as error:
+        return "the refusal" if error.response in TEXTS.values() else "another"
+    if reply.error is not UNSET:
+        return "the refusal" if any(bytes(reply.error) in text for text in TEXTS.values()) else "another"
+    return "result"
+
+
+@pytest.mark.parametrize("text", TEXTS)
 @pytest.mark.parametrize(
-    "says",
+    ("status", "forgets", "repeatable", "sent"),
     [
-        {"code": -32000, "message": "Bad Request: No valid session ID provided"},
-        {"code": -32000, "message": "Bad Request: Server not initialized"},
-        {"code": -32600, "message": "Bad Request: Missing session ID"},
-        {"code": -32600, "message": "Session not found"},
-        {"code": -32001, "message": "Invalid session"},
-        "Invalid session ID",
-        "session expired",
+        (404, True, False, 2),
+        (404, True, True, 2),
+        (404, False, False, 2),
+        (400, True, False, 1),
+        (400, True, True, 2),
+        (400, False, False, 1),
+        (400, False, True, 1),
+        (409, True, True, 1),
+        (500, True, True, 1),
     ],
 )
-async def test_a_400_that_says_that_there_is_no_such_session_is_taken_for_a_404(says: Any) -> None:
-    refusals = [
-        whole(
-            json.dumps({"jsonrpc": "2.0", "id": None, "error": says} if isinstance(says, dict) else says).encode(), 400
-        )
-    ]
-    behave = Sessions(lambda r: [refusals.pop()] if refusals else [answered(r, TEXT)])
+async def test_a_refused_call_is_sent_again_by_its_status_and_never_by_its_text(
+    text: str, status: int, sent: int, *, forgets: bool, repeatable: bool
+) -> None:
+    behave = Restarted([whole(TEXTS[text], status)], forgets=forgets)
     async with raw(behave) as server, upstream_of(server) as upstream:
-        assert value(await upstream.request(call("alice"))) == TEXT
-        assert used(server) == ["s-1", "s-2"]
+        outcome = await outcome_of(upstream.request(call("alice", repeatable=repeatable)))
+
+        assert outcome == ("result" if sent == 2 else "the refusal")
+        assert len(server.calls) == sent
+
+
+@pytest.mark.parametrize(("forgets", "session"), [(True, "s-2"), (False, "s-1")])
+async def test_after_a_400_the_next_call_gets_a_new_session_only_if_the_server_does_not_know_the_old_one(
+    *, forgets: bool, session: str
+) -> None:
+    behave = Restarted([whole(b"", 400)], forgets=forgets)
+    async with raw(behave) as server, upstream_of(server) as upstream:
+        for _ in range(2):
+            with contextlib.suppress(UpstreamError):
+                await upstream.request(call("alice"))
+
+        assert used(server) == ["s-1", session]
 
 
 @pytest.mark.parametrize("message", ["Invalid arguments", "no such path", "Bad Request"])
-async def test_another_400_is_the_answer_of_the_call(message: str) -> None:
-    behave = Sessions(lambda r: [whole(json.dumps(error(r, -32000, message)).encode(), 400)])
-    async with raw(behave) as server, upstream_of(server) as upstream:
-        reply = await upstream.request(call("alice"))
+async def test_a_server_that_knows_no_ping_keeps_its_session_after_a_400(message: str) -> None:
+    def behave(request: Request) -> Steps:
+        code = -32601 if request.message.get("method") == "ping" else -32000
+        refuses = request.message.get("method") in ("ping", "tools/call")
+        return [whole(json.dumps(error(request, code, message)).encode(), 400)] if refuses else ordinary(request)
 
-        assert not reply.is_result
-        assert len(server.calls) == 1
+    ordinary = Sessions()
+    async with raw(behave) as server, upstream_of(server) as upstream:
+        for _ in range(2):
+            assert not (await upstream.request(call("alice", repeatable=True))).is_result
+        assert used(server) == ["s-1", "s-1"]
 
 
 async def test_one_tokens_lost_session_is_nobody_elses() -> None:
