@@ -1,4 +1,4 @@
-"""The configuration file: load, validate, watch. The only place that reads the environment.
+"""The configuration file: its types, and how it is loaded, validated and watched. Only here is the environment read.
 
 `load` raises one `ConfigError` with every mistake in it. Relative paths are relative to the file's folder.
 """
@@ -8,7 +8,7 @@ import re
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal
 
 import limits
 import watchfiles
@@ -25,7 +25,6 @@ from pydantic import (
     TypeAdapter,
     ValidationError,
     ValidationInfo,
-    model_validator,
 )
 
 from gateway import config_yaml, database_url
@@ -38,7 +37,7 @@ MAX_SLUG: Final = 64
 def _slug(value: str) -> str:
     if not SLUG.fullmatch(value) or len(value) > MAX_SLUG:
         raise ValueError(
-            f"is no slug: letters and digits, joined by single '-' or '_', at most {MAX_SLUG} characters "
+            f"is not a slug: use letters and digits, joined by single '-' or '_', at most {MAX_SLUG} characters "
             "('__' separates the server from the tool)"
         )
     return value
@@ -50,7 +49,7 @@ def _rate(value: str) -> str:
     except ValueError:
         rates = []
     if len(rates) != 1 or rates[0].amount < 1:
-        raise ValueError("is no rate: write it as '120/minute' or '10/second', or null for none")
+        raise ValueError("is not a rate: write for example '120/minute' or '10/second', or null for no limit")
     return value
 
 
@@ -63,7 +62,7 @@ def _pattern(value: str) -> str:
     try:
         re.compile(value)
     except re.error as error:
-        raise ValueError(f"is no regular expression: {error}") from error
+        raise ValueError(f"is not a regular expression: {error}") from error
     return value
 
 
@@ -91,7 +90,7 @@ def _address(value: object) -> object:
         return value
     host, _, port = str(value).rpartition(":")
     if not host or not port.isdigit():
-        raise ValueError("is no address: write host:port, for instance 127.0.0.1:8080")
+        raise ValueError("is not an address: write host:port, for example 127.0.0.1:8080")
     return {"host": host.removeprefix("[").removesuffix("]"), "port": int(port)}
 
 
@@ -103,7 +102,6 @@ Pattern = Annotated[str, AfterValidator(_pattern)]
 Listen = Annotated[Address, BeforeValidator(_address)]
 _ADDRESS: Final[TypeAdapter[Address]] = TypeAdapter(Listen)
 Folder = Annotated[Path, AfterValidator(_in_folder)]
-"""Relative to the file's folder."""
 Timestamp = Annotated[datetime, AfterValidator(_utc)]
 Seconds = Annotated[float, Field(gt=0)]
 
@@ -132,7 +130,7 @@ class StdioServer(Model):
     env: dict[str, str] = Field(default={}, repr=False)
     cwd: Folder | None = None
     isolation: Literal["shared", "token"] = "shared"
-    """Whether all tokens share one process, or each has its own, which is told what its client can be asked."""
+    """Whether all tokens share one process, or each has its own, which knows the capabilities of the token's client."""
     timeout: Seconds = 30.0
     enabled: bool = True
 
@@ -175,7 +173,7 @@ class Workspace(Model):
     tokens: list[Token] = []
 
     def rate_of(self, token: Token) -> str | None:
-        """The limit that holds for `token`: its own if it names one (null included), else the workspace's."""
+        """The limit of `token`: its own if it has one (null included), else the workspace's."""
         return token.rate_limit if "rate_limit" in token.model_fields_set else self.rate_limit
 
 
@@ -196,21 +194,15 @@ PLANS: Final[Mapping[str, Plan]] = {
 
 
 class Jwt(Model):
-    """How the analytics API verifies its bearers: a shared secret (HS256), or a key set (RS256, ES256)."""
+    """How the analytics API verifies JWTs: by a shared secret (HS256) or a key set (RS256, ES256), never by both."""
 
     secret: Annotated[str, Field(min_length=1)] | None = Field(default=None, repr=False)
     jwks_url: Url | None = None
     issuer: str | None = None
     audience: str | None = None
 
-    @model_validator(mode="after")
-    def _one_key_source(self) -> Self:
-        if (self.secret is None) == (self.jwks_url is None):
-            raise ValueError(config_yaml.ONE_KEY_SOURCE)
-        return self
 
-
-class Api(Model):
+class AnalyticsApi(Model):
     """The analytics API."""
 
     jwt: Jwt
@@ -238,7 +230,7 @@ class Journal(Model):
     segment_bytes: Annotated[int, Field(ge=4096)] = 64 * 2**20
     segment_age: Seconds = 3600.0
     max_bytes: Annotated[int, Field(ge=8192)] = 4 * 2**30
-    """Of all segments together: over it the oldest goes, counted as dropped for each sink that had not read it."""
+    """Of all segments together: above it the oldest is deleted, and its unread lines are counted as dropped."""
 
 
 class Metrics(Model):
@@ -256,25 +248,25 @@ class Requests(Model):
 
     max_bytes: Annotated[int, Field(ge=1024)] = 4 * 2**20
     allowed_origins: list[str] = []
-    """Values of `Origin` that a browser may call from; requests without `Origin` are not from a browser."""
+    """Values of `Origin` that are accepted; requests without `Origin` do not come from a browser."""
     sessions: bool = True
-    """Whether clients that begin with `initialize` get an `Mcp-Session-Id`: what they are asked goes over it."""
+    """Whether clients that begin with `initialize` get an `Mcp-Session-Id`, over which servers can send requests."""
 
 
 class Redaction(Model):
-    """What never reaches a signal, beside tokens, `Authorization` and keys."""
+    """What never reaches a signal, in addition to tokens, `Authorization` and keys."""
 
     patterns: list[Pattern] = []
     max_bytes: Annotated[int, Field(ge=64)] = 4096
-    """The cap of an error message and of an upstream response."""
+    """Of an error message and of an upstream response; the rest is cut."""
 
 
-class Usage(Model):
-    """Whether the relay holds workspaces to their plans' calls a month."""
+class UsageLimits(Model):
+    """Whether the relay enforces the plans' limits of calls a month."""
 
     enforce: bool = False
     fail: Literal["open", "closed"] = "open"
-    """Whether calls are let through or refused while it is not known what their workspace has used."""
+    """What happens to calls while the workspace's usage is unknown: `open` allows them, `closed` rejects them."""
 
 
 class Config(Model):
@@ -285,18 +277,18 @@ class Config(Model):
     data_dir: Path = Path("./data")
     ledger: LedgerUrl | None = Field(default=None, repr=False)
     """The PostgreSQL database that replicas share; null is a DuckDB file in `data_dir`."""
-    api: Api | None = None
+    api: AnalyticsApi | None = None
     otlp: Otlp | None = None
     journal: Journal = Journal()
     metrics: Metrics = Metrics()
     requests: Requests = Requests()
     redaction: Redaction = Redaction()
-    usage: Usage = Usage()
+    usage: UsageLimits = UsageLimits()
     plans: dict[str, Plan] = {}
     workspaces: dict[Slug, Workspace] = {}
 
     def plan_of(self, workspace: Workspace) -> Plan:
-        """The plan's limits; the file's own plans go before the defaults."""
+        """The plan's limits; a plan in the file replaces the default of its name."""
         return self.plans.get(workspace.plan) or PLANS[workspace.plan]
 
 
@@ -305,7 +297,7 @@ _TAG_AT: Final = 4
 
 
 def _path(location: tuple[int | str, ...]) -> str:
-    """`workspaces.engineering.tokens[0].sha256`, without what pydantic puts in: union members, and what is a key."""
+    """For example `workspaces.engineering.tokens[0].sha256`: without pydantic's own `[key]` and union tags."""
     path = ""
     for i, part in enumerate(location):
         if part == "[key]" or (i == _TAG_AT and location[2] == "servers"):
@@ -318,11 +310,11 @@ def _mistakes(error: ValidationError) -> Iterator[Mistake]:
     for detail in error.errors(include_url=False, include_input=False):
         message = detail["msg"].removeprefix("Value error, ")
         if detail["type"] == "extra_forbidden":
-            message = "is no setting here: see docs/configuration.md for the ones that exist"
+            message = "is not a setting: docs/configuration.md lists all that exist"
         elif detail["type"] == "missing":
             message = "is missing"
         elif detail["type"] == "string_pattern_mismatch" and detail["loc"][-1] == "sha256":
-            message = "is no SHA-256: 64 lower-case hex digits, as `callscope token` prints them"
+            message = "is not a SHA-256: write the 64 hex digits that `callscope token` prints"
         yield Mistake(_path(detail["loc"]), message)
 
 
@@ -330,7 +322,7 @@ def load(path: Path, environ: Mapping[str, str] | None = None) -> Config:
     """Read and validate the file at `path`.
 
     Raises:
-        ConfigError: with every mistake that was found.
+        ConfigError: the file cannot be used; it has every mistake that was found.
     """
     environ = os.environ if environ is None else environ
     unset: list[Mistake] = []
@@ -339,17 +331,17 @@ def load(path: Path, environ: Mapping[str, str] | None = None) -> Config:
     except OSError as error:
         raise ConfigError(str(path), [Mistake("", f"cannot be read: {error.strerror}")]) from error
     except yaml.YAMLError as error:
-        raise ConfigError(str(path), [Mistake("", f"is no YAML: {config_yaml.where(error)}")]) from error
+        raise ConfigError(str(path), [Mistake("", f"is not valid YAML: {config_yaml.describe(error)}")]) from error
     except RecursionError as error:
         raise ConfigError(str(path), [Mistake("", "is nested too deeply, or an alias contains itself")]) from error
     if not isinstance(tree, dict):
-        raise ConfigError(str(path), [Mistake("", "must be a mapping with 'workspaces' in it")])
+        raise ConfigError(str(path), [Mistake("", "must be a mapping of settings, for example 'workspaces: {}'")])
     mistakes = [*config_yaml.mistakes_between_parts(tree, PLANS), *_one_address_twice(tree)]
     try:
         config = Config.model_validate(tree, context=path.parent)
     except ValidationError as error:
         mistakes = [*_mistakes(error), *mistakes]
-    unknown = [mistake.path for mistake in unset]
+    unknown = [mistake.path for mistake in unset]  # what stands there is not known, so other mistakes there are noise
     mistakes = [*unset, *(mistake for mistake in dict.fromkeys(mistakes) if not _is_in(mistake.path, unknown))]
     if mistakes:
         raise ConfigError(str(path), mistakes)
@@ -357,7 +349,7 @@ def load(path: Path, environ: Mapping[str, str] | None = None) -> Config:
 
 
 def _one_address_twice(tree: Mapping[str, Any]) -> Iterator[Mistake]:
-    """The relay and the observer cannot listen on one port; what is no address is another mistake."""
+    """The relay and the observer cannot share a port. An invalid address is reported elsewhere."""
     section = tree.get("observer")
     observer = section.get("listen", Observer().listen) if isinstance(section, Mapping) else Observer().listen
     try:
@@ -368,20 +360,18 @@ def _one_address_twice(tree: Mapping[str, Any]) -> Iterator[Mistake]:
     hosts = {"127.0.0.1" if host == "localhost" else host for host in (relay.host, own.host)}
     every = "::" in hosts or ("0.0.0.0" in hosts and not any(":" in host for host in hosts))
     if own.port == relay.port != 0 and (every or len(hosts) == 1):
-        yield Mistake("observer.listen", f"has the port of 'listen' ({relay}): give it another one")
+        yield Mistake("observer.listen", f"uses the same port as 'listen' ({relay}): choose another one")
 
 
 def _is_in(path: str, places: Iterable[str]) -> bool:
-    """Whether a path is one of these places, or inside of one: nothing is known of what stands there."""
+    """Whether a path is one of these places, or inside one."""
     return any(path == place or path.startswith((f"{place}.", f"{place}[")) for place in places)
 
 
 async def changes(path: Path) -> AsyncIterator[Config | ConfigError]:
-    """Yield the configuration, or why it is refused, each time the file's content changes, goes or comes back.
-
-    The folder is watched, not the file: editors and ConfigMaps replace the file by a new one.
-    """
+    """Yield the configuration, or its mistakes, each time the file's content changes, disappears or comes back."""
     content = _content(path)
+    # The folder is watched, not the file: editors and ConfigMaps replace the file by a new one.
     async for _ in watchfiles.awatch(path.parent, debounce=200, step=50, recursive=False, rust_timeout=1000):
         changed = _content(path)
         if changed == content:

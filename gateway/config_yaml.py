@@ -1,6 +1,6 @@
-"""The configuration file before it has types: its tree, with variables put in, and the mistakes between its parts.
+"""The configuration file before validation: YAML, environment variables, and rules that concern several settings.
 
-Those are found in the tree, whatever else is wrong in it, so that no mistake hides another.
+Those rules are checked on the plain tree, whatever else is wrong in it, so that no mistake hides another.
 """
 
 import re
@@ -12,21 +12,20 @@ import yaml
 from gateway.errors import Mistake
 
 DIGEST: Final = re.compile(r"[0-9a-f]{64}")
-ONE_KEY_SOURCE: Final = "set exactly one of 'secret' and 'jwks_url'"
 _VARIABLE: Final = re.compile(r"\$\$|\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
-    """YAML's last-one-wins for a repeated key would drop a whole workspace without a word."""
+    """Rejects a repeated key, of which PyYAML would keep the last one: a whole workspace could be lost silently."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002 - PyYAML's signature
         seen: set[Any] = set()
         for key_node, _ in node.value:
             if not isinstance(key_node, yaml.ScalarNode):
-                raise yaml.constructor.ConstructorError(None, None, "a key must be a text", key_node.start_mark)
+                raise yaml.constructor.ConstructorError(None, None, "a key must be a string", key_node.start_mark)
             if key_node.value in seen:
                 raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key_node.value!r} stands twice", key_node.start_mark
+                    None, None, f"the key {key_node.value!r} appears twice", key_node.start_mark
                 )
             seen.add(key_node.value)
         return super().construct_mapping(node, deep=deep)
@@ -36,13 +35,13 @@ def parse(text: bytes) -> Any:
     """The tree of a YAML document.
 
     Raises:
-        yaml.YAMLError: it is none; `where` says it in a line.
+        yaml.YAMLError: it is not valid; `describe` says why in one line.
     """
     return yaml.load(text, _UniqueKeyLoader)  # noqa: S506 - a SafeLoader
 
 
-def where(error: yaml.YAMLError) -> str:
-    """What is wrong and at which line and column, without PyYAML's own idea of the file's name."""
+def describe(error: yaml.YAMLError) -> str:
+    """What is wrong, at which line and column."""
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
         mark = error.problem_mark
         what = ", ".join(part for part in (error.context, error.problem) if part)
@@ -51,14 +50,16 @@ def where(error: yaml.YAMLError) -> str:
 
 
 def expand(value: Any, environ: Mapping[str, str], path: str, mistakes: list[Mistake]) -> Any:
-    """Replace `${NAME}` in every string; `$$` stands for one dollar sign. A name that is not set becomes nothing."""
+    """Replace `${NAME}` in every string, and `$$` by one `$`. A variable that is not set is added to `mistakes`."""
 
     def replace(match: re.Match[str]) -> str:
         name = match[1]
         if name is None:
             return "$"
         if name not in environ:
-            mistakes.append(Mistake(path, f"the environment variable {name} is not set: set it, or write a value"))
+            mistakes.append(
+                Mistake(path, f"the environment variable {name} is not set: set it, or write the value itself")
+            )
         return environ.get(name, "")
 
     match value:
@@ -73,34 +74,36 @@ def expand(value: Any, environ: Mapping[str, str], path: str, mistakes: list[Mis
 
 
 def mistakes_between_parts(tree: Mapping[Any, Any], plans: Iterable[str]) -> Iterator[Mistake]:
-    """What no part of the tree shows alone; `plans` are the names that exist beside the tree's own."""
+    """Mistakes that concern several settings; `plans` are the names of the plans that always exist."""
     jwt = _mapping(tree.get("api")).get("jwt")
     if isinstance(jwt, Mapping) and (jwt.get("secret") is None) == (jwt.get("jwks_url") is None):
-        yield Mistake("api.jwt", ONE_KEY_SOURCE)
+        yield Mistake("api.jwt", "set exactly one of 'secret' and 'jwks_url'")
     known = {*plans, *map(str, _mapping(tree.get("plans")))}
     owners: dict[str, str] = {}
     for slug, workspace in _mapping(tree.get("workspaces")).items():
         plan = _mapping(workspace).get("plan")
         if isinstance(plan, str) and plan not in known:
-            yield Mistake(f"workspaces.{slug}.plan", f"{plan!r} is none of {', '.join(sorted(known))}")
+            yield Mistake(
+                f"workspaces.{slug}.plan", f"{plan!r} is not a plan: choose one of {', '.join(sorted(known))}"
+            )
         yield from _repeated(str(slug), _mapping(workspace).get("tokens"), owners)
 
 
 def _repeated(slug: str, tokens: Any, owners: dict[str, str]) -> Iterator[Mistake]:
-    """Ids that stand twice in a workspace, and digests that stand twice in the file; `owners` gets the new ones."""
+    """Ids that appear twice in a workspace, and digests that appear twice in the file; adds new ones to `owners`."""
     ids: set[str] = set()
     for i, token in enumerate(tokens if isinstance(tokens, list) else []):
         token_id, digest = _mapping(token).get("id"), _mapping(token).get("sha256")
         if isinstance(token_id, str) and token_id:
             if token_id in ids:
-                problem = f"two tokens have the id {token_id!r}: an id names one token of its workspace"
+                problem = f"two tokens have the id {token_id!r}: give each token of a workspace its own id"
                 yield Mistake(f"workspaces.{slug}", problem)
             ids.add(token_id)
         if isinstance(digest, str) and DIGEST.fullmatch(digest):
             own = f"{slug}/{token_id}"
             owner = owners.setdefault(digest, own)
             if owner != own:
-                problem = f"is the same as that of the token {owner}: a secret belongs to one token"
+                problem = f"is already used by the token {owner}: create a new one with `callscope token`"
                 yield Mistake(f"workspaces.{slug}.tokens[{i}].sha256", problem)
 
 

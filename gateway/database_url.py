@@ -1,4 +1,4 @@
-"""The URL of a PostgreSQL database: whether it is one, and how it is shown. Of its password nothing is ever said."""
+"""The URL of a PostgreSQL database: how it is checked, and how it is shown without its password."""
 
 import re
 from typing import Final
@@ -11,18 +11,16 @@ _BROKEN_ESCAPE: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
 
 def checked(url: str) -> str:
-    """The URL, if it is one; libpq's own messages would quote what it takes for the host or the port.
-
-    Several hosts are separated by commas; without one, it is the socket of this machine (libpq, "Connection URIs").
+    """The URL, if it is valid (libpq, "Connection URIs"): hosts are separated by commas, and none means a local socket.
 
     Raises:
-        ValueError: it is none; the message quotes nothing of it.
+        ValueError: it is not. The message quotes no part of it: libpq's own would quote parts of the password.
     """
     scheme, separator, rest = url.partition("://")
     authority, _, path = rest.partition("/")
     database = path.partition("?")[0]
     if scheme not in _SCHEMES or not separator or not database:
-        raise ValueError(f"is no ledger: write {EXAMPLE}, or null for DuckDB")
+        raise ValueError(f"is not a PostgreSQL URL: write {EXAMPLE}, or null for DuckDB")
     hosts = authority.rpartition("@")[2].split(",")
     if (
         authority.count("@") > 1
@@ -32,8 +30,8 @@ def checked(url: str) -> str:
         or not all(_HOST.fullmatch(host) for host in hosts)
     ):
         raise ValueError(
-            f"is no URL: it has the form {EXAMPLE}, and in a name or a password @ is written %40, / %2F, : %3A, # %23, "
-            "% %25"
+            f"is not a valid URL: write {EXAMPLE}; in names and passwords write @ as %40, / as %2F, : as %3A, # as %23 "
+            "and % as %25"
         )
     return url
 

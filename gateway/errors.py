@@ -1,5 +1,6 @@
-"""The one error tree. A message says what is wrong, where, and what would be right."""
+"""The one error tree. A message says what is wrong, where, and what to do."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 
@@ -9,7 +10,7 @@ class CallscopeError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Mistake:
-    """One mistake in the configuration: the path inside the file, what is wrong and what would be right."""
+    """One mistake in the configuration: the path inside the file, and what is wrong and what to write."""
 
     path: str
     problem: str
@@ -28,12 +29,21 @@ class ConfigError(CallscopeError):
 
 
 class StartError(CallscopeError):
-    """A process cannot start: a port or a data directory is taken, or a child died before it was ready."""
+    """A process cannot start: a port or a data directory is taken, or a child process died before it was ready."""
 
 
 class JournalError(CallscopeError):
-    """The journal on disk is not readable as one."""
+    """The files on disk cannot be read as a journal."""
 
 
 class LedgerUnavailableError(CallscopeError):
     """The ledger does not answer now; the same request may succeed later."""
+
+
+def messages(group: BaseExceptionGroup[CallscopeError]) -> Iterator[str]:
+    """The message of each error in a group, however deep the groups are nested."""
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from messages(error)
+        else:
+            yield str(error)

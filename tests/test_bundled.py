@@ -15,10 +15,9 @@ import yaml
 from click.testing import CliRunner
 
 from gateway import bundled
-from gateway.bundled import Kind
-from gateway.bundled_commands import dashboards, rules
+from gateway.bundled import Kind, config_map
+from gateway.commands import dashboards, rules
 from gateway.errors import CallscopeError
-from gateway.manifests import config_map
 from tests.prometheus.programs import PROMTOOLS, Promtool
 
 ROOT = Path(__file__).parent.parent
@@ -86,11 +85,11 @@ def alerts(content: bytes) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("address", ["docs.example.com/runbook", "https://a b", "https://a#b", "https://a/{{ x }}", ""])
-def test_what_cannot_be_an_address_of_the_runbook_is_refused(tmp_path: Path, address: str) -> None:
+def test_a_url_that_cannot_be_the_runbooks_is_refused(tmp_path: Path, address: str) -> None:
     result = CliRunner().invoke(rules, ["export", str(tmp_path / "rules"), "--runbook", address])
 
     assert result.exit_code == 2
-    assert result.stderr.startswith(f"--runbook: {address!r} is no address of a page, for instance https://")
+    assert result.stderr.startswith(f"--runbook: {address!r} is not the URL of a page: write for example https://")
     assert not (tmp_path / "rules").exists()
 
 

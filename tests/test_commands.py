@@ -64,7 +64,7 @@ def test_the_line_that_token_prints_is_an_entry_of_the_configuration(tmp_path: P
 def test_the_advice_that_token_prints_says_what_becomes_of_an_empty_list() -> None:
     printed = run("token", "--workspace", "engineering", "--name", "Alice").stdout
 
-    assert "where it says `tokens: []`, this line takes the place of []" in printed
+    assert "below `tokens:` of the workspace engineering; it replaces the [] of `tokens: []`" in printed
 
 
 def test_options_that_no_configuration_could_have_are_refused_all_at_once() -> None:
@@ -98,16 +98,16 @@ def test_a_jwt_for_a_member_names_that_member(config: str, workspaces: list[str]
 @pytest.mark.parametrize(
     ("workspace", "told"),
     [
-        ("engineering", "engineering has no 'nosuch', but alice, bob"),
-        ("*", "* has no 'nosuch', but alice, bob, dana"),
-        ("empty", "empty has no 'nosuch', and no other token"),
+        ("engineering", "engineering has no token 'nosuch'; it has alice, bob"),
+        ("*", "* has no token 'nosuch'; it has alice, bob, dana"),
+        ("empty", "empty has no token 'nosuch'; it has none"),
     ],
 )
 def test_a_jwt_for_nobody_is_refused_with_the_tokens_that_there_are(config: str, workspace: str, told: str) -> None:
     refused = run("jwt", "--config", config, "--workspace", workspace, "--token", "nosuch")
 
     assert (refused.exit_code, refused.stdout) == (2, "")
-    assert refused.stderr == f"{config}: --token: {told}\n"
+    assert refused.stderr == f"--token: {told}\n"
 
 
 def test_a_jwt_for_a_member_of_another_workspace_is_refused(config: str) -> None:

@@ -140,8 +140,8 @@ def test_variables_are_put_in_everywhere_and_two_dollars_are_one(tmp_path: Path)
 def test_every_variable_that_is_not_set_is_named_with_its_place(tmp_path: Path) -> None:
     text = "data_dir: ${DIR}\nworkspaces: {eng: {servers: {gh: {command: x, args: [a, '${ARG}']}}}}"
     assert mistakes(tmp_path, text) == [
-        "data_dir: the environment variable DIR is not set: set it, or write a value",
-        "workspaces.eng.servers.gh.args[1]: the environment variable ARG is not set: set it, or write a value",
+        "data_dir: the environment variable DIR is not set: set it, or write the value itself",
+        "workspaces.eng.servers.gh.args[1]: the environment variable ARG is not set: set it, or write the value itself",
     ]
 
 
@@ -162,12 +162,12 @@ def tokens(*texts: str) -> str:
 
 
 NO_SLUG = (
-    "is no slug: letters and digits, joined by single '-' or '_', at most 64 characters "
+    "is not a slug: use letters and digits, joined by single '-' or '_', at most 64 characters "
     "('__' separates the server from the tool)"
 )
-NO_SETTING = "is no setting here: see docs/configuration.md for the ones that exist"
-NO_ADDRESS = "is no address: write host:port, for instance 127.0.0.1:8080"
-NO_RATE = "is no rate: write it as '120/minute' or '10/second', or null for none"
+NO_SETTING = "is not a setting: docs/configuration.md lists all that exist"
+NO_ADDRESS = "is not an address: write host:port, for example 127.0.0.1:8080"
+NO_RATE = "is not a rate: write for example '120/minute' or '10/second', or null for no limit"
 ONE_OF = "a server has either 'url' (Streamable HTTP) or 'command' (stdio)"
 PLAN_NAMES = "business, enterprise, free, pro, starter"
 MISTAKES = {
@@ -216,15 +216,15 @@ MISTAKES = {
     "a missing key": (tokens(f"id: a, sha256: {A}"), "workspaces.eng.tokens[0].name: is missing"),
     "no digest": (
         tokens("id: a, name: A, sha256: mwt_secret"),
-        "workspaces.eng.tokens[0].sha256: is no SHA-256: 64 lower-case hex digits, as `callscope token` prints them",
+        "workspaces.eng.tokens[0].sha256: is not a SHA-256: write the 64 hex digits that `callscope token` prints",
     ),
     "two tokens with one id": (
         tokens(f"id: a, name: A, sha256: {A}", f"id: a, name: B, sha256: {B}"),
-        "workspaces.eng: two tokens have the id 'a': an id names one token of its workspace",
+        "workspaces.eng: two tokens have the id 'a': give each token of a workspace its own id",
     ),
     "two tokens with one secret": (
         tokens(f"id: a, name: A, sha256: {A}", f"id: b, name: B, sha256: {A}"),
-        "workspaces.eng.tokens[1].sha256: is the same as that of the token eng/a: a secret belongs to one token",
+        "workspaces.eng.tokens[1].sha256: is already used by the token eng/a: create a new one with `callscope token`",
     ),
     "no time of day": (
         tokens(f"id: a, name: A, sha256: {A}, expires_at: soon"),
@@ -234,7 +234,10 @@ MISTAKES = {
         tokens(f"id: a, name: A, sha256: {A}, kind: robot"),
         "workspaces.eng.tokens[0].kind: Input should be 'member' or 'bot'",
     ),
-    "an unknown plan": ("workspaces: {eng: {plan: gold}}", f"workspaces.eng.plan: 'gold' is none of {PLAN_NAMES}"),
+    "an unknown plan": (
+        "workspaces: {eng: {plan: gold}}",
+        f"workspaces.eng.plan: 'gold' is not a plan: choose one of {PLAN_NAMES}",
+    ),
     "no rate": ("workspaces: {eng: {rate_limit: fast}}", f"workspaces.eng.rate_limit: {NO_RATE}"),
     "two rates": ("workspaces: {eng: {rate_limit: 10/second;99/minute}}", f"workspaces.eng.rate_limit: {NO_RATE}"),
     "a rate of nothing": ("workspaces: {eng: {rate_limit: 0/second}}", f"workspaces.eng.rate_limit: {NO_RATE}"),
@@ -253,19 +256,19 @@ MISTAKES = {
     ),
     "one address twice": (
         "listen: 127.0.0.1:9000\nobserver: {listen: '127.0.0.1:9000'}",
-        "observer.listen: has the port of 'listen' (127.0.0.1:9000): give it another one",
+        "observer.listen: uses the same port as 'listen' (127.0.0.1:9000): choose another one",
     ),
     "one port on every address": (
         "listen: 0.0.0.0:9464",
-        "observer.listen: has the port of 'listen' (0.0.0.0:9464): give it another one",
+        "observer.listen: uses the same port as 'listen' (0.0.0.0:9464): choose another one",
     ),
     "the other's default": (
         "observer: {listen: 'localhost:8080'}",
-        "observer.listen: has the port of 'listen' (127.0.0.1:8080): give it another one",
+        "observer.listen: uses the same port as 'listen' (127.0.0.1:8080): choose another one",
     ),
     "no regular expression": (
         "redaction: {patterns: [ok, '(']}",
-        "redaction.patterns[1]: is no regular expression: missing ), unterminated subpattern at position 0",
+        "redaction.patterns[1]: is not a regular expression: missing ), unterminated subpattern at position 0",
     ),
     "a choice that there is not": (
         "journal: {fsync: sometimes}",
@@ -325,10 +328,10 @@ def test_no_mistake_hides_another(tmp_path: Path) -> None:
         "workspaces.b.servers.gh.timeout: Input should be greater than 0",
         "workspaces.b.tokens[0].name: is missing",
         "api.jwt: set exactly one of 'secret' and 'jwks_url'",
-        "workspaces.a: two tokens have the id 'x': an id names one token of its workspace",
-        "workspaces.b.plan: 'silver' is none of business, enterprise, free, gold, pro, starter",
-        "workspaces.b.tokens[0].sha256: is the same as that of the token a/x: a secret belongs to one token",
-        "observer.listen: has the port of 'listen' (127.0.0.1:9464): give it another one",
+        "workspaces.a: two tokens have the id 'x': give each token of a workspace its own id",
+        "workspaces.b.plan: 'silver' is not a plan: choose one of business, enterprise, free, gold, pro, starter",
+        "workspaces.b.tokens[0].sha256: is already used by the token a/x: create a new one with `callscope token`",
+        "observer.listen: uses the same port as 'listen' (127.0.0.1:9464): choose another one",
     ]
 
 
@@ -346,15 +349,15 @@ def test_a_value_that_is_refused_is_not_shown(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("workspaces: [a", "(top level): is no YAML: while parsing a flow sequence"),
-        ("workspaces: {eng: {}, eng: {}}", "(top level): is no YAML: the key 'eng' stands twice"),
-        ("listen: a:1\nlisten: b:2", "(top level): is no YAML: the key 'listen' stands twice"),
-        ("? [a]\n: 1", "(top level): is no YAML: a key must be a text"),
-        ("? {a: 1}\n: 1", "(top level): is no YAML: a key must be a text"),
-        ("a: !!python/object:os.system {}", "(top level): is no YAML: could not determine a constructor"),
+        ("workspaces: [a", "(top level): is not valid YAML: while parsing a flow sequence"),
+        ("workspaces: {eng: {}, eng: {}}", "(top level): is not valid YAML: the key 'eng' appears twice"),
+        ("listen: a:1\nlisten: b:2", "(top level): is not valid YAML: the key 'listen' appears twice"),
+        ("? [a]\n: 1", "(top level): is not valid YAML: a key must be a string"),
+        ("? {a: 1}\n: 1", "(top level): is not valid YAML: a key must be a string"),
+        ("a: !!python/object:os.system {}", "(top level): is not valid YAML: could not determine a constructor"),
         ("a: &x [*x]", "(top level): is nested too deeply, or an alias contains itself"),
-        ("", "(top level): must be a mapping with 'workspaces' in it"),
-        ("- a", "(top level): must be a mapping with 'workspaces' in it"),
+        ("", "(top level): must be a mapping of settings, for example 'workspaces: {}'"),
+        ("- a", "(top level): must be a mapping of settings, for example 'workspaces: {}'"),
     ],
 )
 def test_what_is_no_yaml_mapping_is_told_as_that(tmp_path: Path, text: str, told: str) -> None:
@@ -371,7 +374,7 @@ def test_a_merged_mapping_may_override_what_it_merges(tmp_path: Path) -> None:
 def test_bytes_that_are_no_text_are_no_yaml(tmp_path: Path) -> None:
     path = tmp_path / "callscope.yaml"
     path.write_bytes(b"a: \xff\xfe\xfd")
-    with pytest.raises(ConfigError, match="is no YAML"):
+    with pytest.raises(ConfigError, match="is not valid YAML"):
         load(path, {})
 
 

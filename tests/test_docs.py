@@ -19,7 +19,7 @@ from gateway.config import (
     Requests,
     StdioServer,
     Token,
-    Usage,
+    UsageLimits,
     Workspace,
 )
 from gateway.observer.signals import METRICS, PROCESS_METRICS
@@ -37,7 +37,7 @@ def settings() -> set[str]:
         "metrics": Metrics,
         "requests": Requests,
         "redaction": Redaction,
-        "usage": Usage,
+        "usage": UsageLimits,
     }
     names = {f"{section}.{field}" for section, model in sections.items() for field in model.model_fields}
     names |= {f"workspaces.<slug>.{field}" for field in Workspace.model_fields if field not in ("servers", "tokens")}

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from gateway.calls import CallStart, Event, Heartbeat, ToolCall
-from gateway.config import Plan, Usage
+from gateway.config import Plan, UsageLimits
 from gateway.journal import Reader, Writer
 from gateway.journal.janitor import Janitor
 from gateway.months import month_of
@@ -58,7 +58,7 @@ def limited(folder: Path, limit: int | None, fail: str = "open", **workspace: An
 def enforced(relay: Rig, limit: int | None, fail: str = "open") -> None:
     """Another limit by a changed configuration."""
     plans = {"ours": Plan(calls_per_month=limit)}
-    usage = Usage.model_validate({"enforce": True, "fail": fail})
+    usage = UsageLimits.model_validate({"enforce": True, "fail": fail})
     relay.relay.apply(relay.config.model_copy(update={"plans": plans, "usage": usage}))
 
 
