@@ -4,7 +4,7 @@ Units: `*_ns` integer nanoseconds since the Unix epoch, `*_ms` milliseconds, `*_
 JSON-RPC body as the client sent or received it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from typing import Any, Final, Literal, NamedTuple, get_args
 
@@ -12,6 +12,16 @@ from msgspec import Struct
 from msgspec.structs import asdict
 
 Status = Literal["success", "error"]
+Dimension = Literal["server", "tool", "token", "status", "error_type"]
+
+COLUMN_OF: Final[Mapping[Dimension, str]] = {
+    "server": "server_slug",
+    "tool": "tool_name",
+    "token": "token_id",
+    "status": "status",
+    "error_type": "error_type",
+}
+"""What calls can be filtered and grouped by, and the field of `ToolCall` (and column of the ledger) that has it."""
 
 UNKNOWN: Final = "_unknown"
 """The server or tool of a call whose name is in no catalog: label values never come from a request."""

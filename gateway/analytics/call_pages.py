@@ -9,15 +9,15 @@ import base64
 import binascii
 import contextlib
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Final
 from uuid import UUID
 
 import msgspec
 
 from gateway.analytics.http_errors import ParameterError, RefusedError
+from gateway.analytics.models import CallDetail, CallPage, CallSummary
 from gateway.analytics.periods import MAX_NS, clamp
 from gateway.analytics.query import Question
-from gateway.analytics.serializers import detail, view
 from gateway.ledger import Snapshot, queries
 from gateway.ledger.queries import Place
 from gateway.ledger.rows import can_hold
@@ -47,7 +47,7 @@ def decode_cursor(cursor: str) -> tuple[int, int, Place]:
     return from_ns, to_ns, Place(at_ns, call_id)
 
 
-def page(snapshot: Snapshot, question: Question) -> dict[str, Any]:
+def page(snapshot: Snapshot, question: Question) -> CallPage:
     """One page, and the cursor of the next one if there is more. The range of a cursor goes before the request's."""
     cursor = question.fields.one("cursor")
     begin, end, _ = question.range
@@ -61,13 +61,13 @@ def page(snapshot: Snapshot, question: Question) -> dict[str, Any]:
     shown = found[:limit]
     more = len(found) > limit
     last = Place(shown[-1].timestamp_ns, shown[-1].call_id) if more else None
-    return {
-        "calls": [view(call) for call in shown],
-        "next_cursor": None if last is None else encode_cursor(begin, end, last),
-    }
+    return CallPage(
+        calls=[CallSummary.of(call) for call in shown],
+        next_cursor=None if last is None else encode_cursor(begin, end, last),
+    )
 
 
-def single(snapshot: Snapshot, question: Question) -> dict[str, Any]:
+def single(snapshot: Snapshot, question: Question) -> CallDetail:
     """One call with all that is known of it, whenever it was.
 
     Raises:
@@ -78,7 +78,7 @@ def single(snapshot: Snapshot, question: Question) -> dict[str, Any]:
     for from_ns, to_ns in (*_millisecond(call_id), (0, MAX_NS)) if can_hold(call_id) else ():
         scope = question.scope(max(from_ns, span.from_ns), min(to_ns, span.to_ns))
         for found in snapshot.calls(queries.call(scope, call_id)):
-            return detail(found)
+            return CallDetail.of(found)
     raise RefusedError(
         404,
         f"there is no call {call_id!r} here: it never was, a filter excludes it, or the plan retains it no longer",

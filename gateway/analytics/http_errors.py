@@ -1,18 +1,19 @@
 """Why the API does not answer a request: the status, the sentence for a person and the headers."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import msgspec
+from msgspec import UNSET, UnsetType
 from starlette.responses import Response
 
+from gateway.analytics.models import ErrorBody
 from gateway.errors import CallscopeError
 
 NO_STORE = {"Cache-Control": "no-store"}
 
 
 class RefusedError(CallscopeError):
-    """A request that gets an error status. The body is `{"error": message}` and what `details` adds."""
+    """A request that gets an error status. The body is an `ErrorBody`."""
 
     def __init__(
         self,
@@ -20,29 +21,30 @@ class RefusedError(CallscopeError):
         message: str,
         *,
         headers: Mapping[str, str] | None = None,
-        details: Mapping[str, Any] | None = None,
+        parameter: str | UnsetType = UNSET,
+        allowed: Sequence[str] | UnsetType = UNSET,
     ) -> None:
         self.status = status
         self.headers = headers or {}
-        self.details = details or {}
+        self.parameter = parameter
+        self.allowed = allowed
         super().__init__(message)
 
     def response(self) -> Response:
         """What the client gets."""
-        return Response(
-            msgspec.json.encode({"error": _encodable(str(self)), **self.details}),
-            self.status,
-            {**NO_STORE, **self.headers},
-            "application/json",
+        body = ErrorBody(
+            error=_encodable(str(self)),
+            parameter=self.parameter,
+            allowed=UNSET if self.allowed is UNSET else list(self.allowed),
         )
+        return Response(msgspec.json.encode(body), self.status, {**NO_STORE, **self.headers}, "application/json")
 
 
 class ParameterError(RefusedError):
     """A parameter that is none, or whose value is none of `allowed`."""
 
     def __init__(self, parameter: str, problem: str, allowed: Sequence[str] = ()) -> None:
-        self.parameter = parameter
-        super().__init__(400, f"{parameter}: {problem}", details={"parameter": parameter, "allowed": list(allowed)})
+        super().__init__(400, f"{parameter}: {problem}", parameter=parameter, allowed=allowed)
 
 
 def _encodable(message: str) -> str:

@@ -1,189 +1,282 @@
-"""The shapes of the API's answers, as JSON Schema 2020-12: no member more and none less than stands here."""
+"""The API's answers: what is served, what its OpenAPI schemas say, and what the terminal decodes.
 
-from collections.abc import Mapping
-from typing import Any, Final
+A docstring here is the description in the OpenAPI document. Only msgspec and the standard library are imported, so
+that every command can use these models.
+"""
 
-import msgspec
+from collections.abc import Callable
+from typing import Annotated, Any, Final, Literal, Self
 
-from gateway.analytics.export_formats import HEADER
-from gateway.calls import PHASES, ErrorType, ToolCall
-from gateway.ledger.queries import COLUMN_OF
+from msgspec import UNSET, Meta, Struct, UnsetType, field
 
-Schema = dict[str, Any]
+from gateway.analytics.periods import rfc3339
+from gateway.calls import PHASES, Dimension, ErrorType, Status, ToolCall
 
-_COUNT: Final[Schema] = {"type": "integer", "minimum": 0}
-_TEXT: Final[Schema] = {"type": "string"}
-_TEXT_OR_NULL: Final[Schema] = {"type": ["string", "null"]}
-_INTEGER_OR_NULL: Final[Schema] = {"type": ["integer", "null"]}
-_MS: Final[Schema] = {"type": "number", "minimum": 0}
-_RATE: Final[Schema] = {"type": ["number", "null"], "minimum": 0, "maximum": 1}
-_TIME: Final[Schema] = {"type": "string", "format": "date-time"}
-_TIME_OR_NULL: Final[Schema] = {"type": ["string", "null"], "format": "date-time"}
-_STATUS: Final[Schema] = {"type": "string", "enum": ["success", "error"]}
-_ERROR_TYPES: Final = [str(error_type) for error_type in ErrorType]
-_ERROR_TYPE_OR_NULL: Final[Schema] = {"enum": [*_ERROR_TYPES, None]}
+Count = Annotated[int, Meta(ge=0)]
+Milliseconds = Annotated[float, Meta(ge=0)]
+Rate = Annotated[float, Meta(ge=0, le=1)]
+Time = Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
+"""RFC 3339 in UTC, with milliseconds."""
+Date = Annotated[str, Meta(extra_json_schema={"format": "date"})]
 
 
-def _object(description: str = "", /, **members: Schema) -> Schema:
-    schema: Schema = {"type": "object", "properties": members, "required": list(members), "additionalProperties": False}
-    return {"description": description, **schema} if description else schema
+class Durations(Struct, frozen=True, kw_only=True):
+    """Milliseconds that the upstreams took; null if there were no calls."""
+
+    avg: Milliseconds | None
+    p50: Milliseconds | None
+    p95: Milliseconds | None
+    p99: Milliseconds | None
 
 
-def _list(items: Schema, description: str = "") -> Schema:
-    return {"type": "array", "items": items, **({"description": description} if description else {})}
+class CallCounts(Struct, frozen=True, kw_only=True):
+    """Calls of the range, of today, of this week and of this month."""
+
+    range: Count
+    today: Count
+    week: Count
+    month: Count
 
 
-_CALL_REF: Final[Schema] = {"$ref": "#/components/schemas/call"}
-_MS_OR_NULL: Final[Schema] = {"type": ["number", "null"], "minimum": 0}
-_DURATION: Final = _object(avg=_MS_OR_NULL, p50=_MS_OR_NULL, p95=_MS_OR_NULL, p99=_MS_OR_NULL)
-_COUNTS: Final[Mapping[str, Schema]] = {
-    "calls": _COUNT,
-    "errors": _COUNT,
-    "error_rate": _RATE,
-    "duration_ms": _DURATION,
+class ErrorCount(Struct, frozen=True, kw_only=True):
+    """How many calls failed with one error type."""
+
+    error_type: ErrorType
+    calls: Count
+
+
+class Overview(Struct, frozen=True, kw_only=True):
+    """The range's totals, and the calls of today, this week and this month."""
+
+    calls: CallCounts
+    success_rate: Rate | None
+    active_tokens: Count
+    errors: Count
+    duration_ms: Durations
+    errors_by_type: list[ErrorCount]
+
+
+class ToolStats(Struct, frozen=True, kw_only=True):
+    """The calls of one tool."""
+
+    server_slug: str
+    tool_name: str
+    calls: Count
+    errors: Count
+    error_rate: Rate | None
+    duration_ms: Durations
+    last_called_at: Time | None
+
+
+class ToolCount(Struct, frozen=True, kw_only=True):
+    """How often one tool was called."""
+
+    server_slug: str
+    tool_name: str
+    calls: Count
+
+
+class MemberStats(Struct, frozen=True, kw_only=True):
+    """The calls of one member or bot; name and kind are null if its token is not configured any more."""
+
+    token_id: str
+    token_name: str | None
+    kind: Literal["member", "bot"] | None
+    calls: Count
+    errors: Count
+    error_rate: Rate | None
+    duration_ms: Durations
+    last_called_at: Time | None
+    top_tools: list[ToolCount]
+
+
+class ServerStats(Struct, frozen=True, kw_only=True):
+    """The calls of one server, and whether it is up; null if that is unknown."""
+
+    server_slug: str
+    calls: Count
+    errors: Count
+    error_rate: Rate | None
+    duration_ms: Durations
+    up: bool | None
+
+
+class PlanUsage(Struct, frozen=True, kw_only=True):
+    """Calls of the calendar month (UTC) against the plan's limit; null means no limit."""
+
+    used: Count
+    limit: Count | None
+    remaining: Count | None
+    projected: Count
+    exhausted_on: Date | None
+
+
+class MeteredCalls(Struct, frozen=True, kw_only=True):
+    """What a plan limits."""
+
+    mcp_proxy_calls: PlanUsage
+
+
+class WorkspaceUsage(Struct, frozen=True, kw_only=True):
+    """The calendar month's calls (UTC) against the plan's limit."""
+
+    tier: str
+    period: Annotated[str, Meta(pattern=r"^\d{4}-\d{2}$")]
+    usage: MeteredCalls
+
+
+class AnsweredRange(Struct, frozen=True, kw_only=True):
+    """The range that an answer covers; `clamped` if the plan's retention has shortened it."""
+
+    from_: Time = field(name="from")
+    to: Time
+    tz: str
+    clamped: bool
+
+
+class Everything(Struct, frozen=True, kw_only=True):
+    """All views of one range."""
+
+    workspace_id: str
+    plan: str
+    range: AnsweredRange
+    fresh_as_of: Time | None
+    overview: Overview
+    tools: list[ToolStats]
+    members: list[MemberStats]
+    servers: list[ServerStats]
+    usage: WorkspaceUsage
+
+
+class DimensionValues(Struct, frozen=True, kw_only=True):
+    """The values that a group or a series has in common: those of the dimensions in `by`, and no others."""
+
+    server_slug: str | UnsetType = UNSET
+    tool_name: str | UnsetType = UNSET
+    token_id: str | UnsetType = UNSET
+    status: Status | UnsetType = UNSET
+    error_type: ErrorType | UnsetType | None = UNSET
+
+
+class CallGroup(DimensionValues, frozen=True, kw_only=True):
+    """Calls that have the same values."""
+
+    calls: Count
+    errors: Count
+    duration_ms: Durations
+
+
+class CallGroups(Struct, frozen=True, kw_only=True):
+    """Counts and durations of every combination that occurs."""
+
+    by: list[Dimension]
+    groups: list[CallGroup]
+
+
+class TimelineSeries(DimensionValues, frozen=True, kw_only=True):
+    """Counts in each bucket, in the order of the buckets."""
+
+    calls: list[Count]
+    errors: list[Count]
+
+
+class Timeline(Struct, frozen=True, kw_only=True):
+    """Counts in buckets, each up to where the next begins; whole days are days of the zone `tz`."""
+
+    step_s: Annotated[int, Meta(ge=1)]
+    buckets: list[Time]
+    series: list[TimelineSeries]
+
+
+class CallClient(Struct, frozen=True, kw_only=True):
+    """The MCP client, as it named itself."""
+
+    name: str
+    version: str | None
+
+
+class PhaseTiming(Struct, frozen=True, kw_only=True):
+    """One bar of a call's waterfall; `start_ms` counts from the call's timestamp."""
+
+    phase: Annotated[str, Meta(extra_json_schema={"enum": list(PHASES)})]
+    start_ms: Milliseconds
+    duration_ms: Milliseconds
+
+
+class CallSummary(Struct, frozen=True, kw_only=True):
+    """A call as pages and the live stream have it."""
+
+    call_id: str
+    timestamp: Time
+    workspace_id: str
+    token_id: str
+    server_slug: str
+    tool_name: str
+    status: Status
+    error_type: ErrorType | None
+    error_message: str | None
+    upstream_response: str | None
+    duration_ms: Milliseconds
+    total_ms: Milliseconds
+    gateway_ms: float
+    request_bytes: Count
+    response_bytes: Count
+    jsonrpc_code: int | None
+    http_status: int | None
+    transport: str
+    protocol_version: str | None
+    client: CallClient | None
+    trace_id: str
+    span_id: str
+
+    @classmethod
+    def of(cls, record: ToolCall) -> Self:
+        """The model of a call, from its record."""
+        values = {
+            name: _DERIVED[name](record) if name in _DERIVED else getattr(record, name)
+            for name in cls.__struct_fields__
+        }
+        return cls(**values)
+
+
+class CallDetail(CallSummary, frozen=True, kw_only=True):
+    """One call with all that is known of it."""
+
+    phases: list[PhaseTiming]
+    upstream_address: str | None
+    upstream_span_id: str
+    parent_span_id: str | None
+    session_id: str | None
+    jsonrpc_id: str | None
+    replica: str
+
+
+_DERIVED: Final[dict[str, Callable[[ToolCall], Any]]] = {
+    "timestamp": lambda record: rfc3339(record.timestamp_ns),
+    "client": lambda record: (
+        None if record.client_name is None else CallClient(name=record.client_name, version=record.client_version)
+    ),
+    "phases": lambda record: [PhaseTiming(**phase._asdict()) for phase in record.waterfall()],
 }
-_TOOL: Final[Mapping[str, Schema]] = {"server_slug": _TEXT, "tool_name": _TEXT}
-_KEYS: Final[Mapping[str, Schema]] = dict.fromkeys(COLUMN_OF.values(), _TEXT_OR_NULL)
-
-_CALL: Final[Mapping[str, Schema]] = {
-    "call_id": _TEXT,
-    "timestamp": _TIME,
-    "workspace_id": _TEXT,
-    "token_id": _TEXT,
-    **_TOOL,
-    "status": _STATUS,
-    "error_type": _ERROR_TYPE_OR_NULL,
-    "error_message": _TEXT_OR_NULL,
-    "upstream_response": _TEXT_OR_NULL,
-    "duration_ms": _MS,
-    "total_ms": _MS,
-    "gateway_ms": {"type": "number"},
-    "request_bytes": _COUNT,
-    "response_bytes": _COUNT,
-    "jsonrpc_code": _INTEGER_OR_NULL,
-    "http_status": _INTEGER_OR_NULL,
-    "transport": _TEXT,
-    "protocol_version": _TEXT_OR_NULL,
-    "client": {"anyOf": [_object(name=_TEXT, version=_TEXT_OR_NULL), {"type": "null"}]},
-    "trace_id": _TEXT,
-    "span_id": _TEXT,
-}
+"""The members that are not a field of the record."""
 
 
-def _exported() -> Schema:
-    """A row of an export: the ledger's columns with their types, and a time for people before them."""
-    types = {field.name: field.type for field in msgspec.structs.fields(ToolCall)}
-    described = {name: msgspec.json.schema(types.get(name, float)) for name in HEADER[1:]}  # the others are phases
-    return _object(
-        "A call as exports have it: the ledger's row.",
-        **{HEADER[0]: _TIME, **described, "error_type": _ERROR_TYPE_OR_NULL},
-    )
+class CallPage(Struct, frozen=True, kw_only=True):
+    """A page of calls, newest first."""
+
+    calls: list[CallSummary]
+    next_cursor: str | None
 
 
-_OVERVIEW: Final = _object(
-    "The range's totals, and the calls of today, this week and this month.",
-    calls=_object(range=_COUNT, today=_COUNT, week=_COUNT, month=_COUNT),
-    success_rate=_RATE,
-    active_tokens=_COUNT,
-    errors=_COUNT,
-    duration_ms=_DURATION,
-    errors_by_type=_list(_object(error_type={"type": "string", "enum": _ERROR_TYPES}, calls=_COUNT)),
-)
-_TOOLS: Final = _list(
-    _object(**_TOOL, **_COUNTS, last_called_at=_TIME_OR_NULL), "Tools, the most called first, the unused ones with 0."
-)
-_MEMBERS: Final = _list(
-    _object(
-        token_id=_TEXT,
-        token_name=_TEXT_OR_NULL,
-        kind={"enum": ["member", "bot", None]},
-        **_COUNTS,
-        last_called_at=_TIME_OR_NULL,
-        top_tools=_list(_object(**_TOOL, calls=_COUNT)),
-    ),
-    "Members and bots, those who called most first, the silent ones with 0.",
-)
-_SERVERS: Final = _list(
-    _object(server_slug=_TEXT, **_COUNTS, up={"type": ["boolean", "null"]}),
-    "Servers, the most called first, the unused ones with 0.",
-)
-_USAGE: Final = _object(
-    "The calendar month's calls (UTC) against the plan's limit.",
-    tier=_TEXT,
-    period={"type": "string", "pattern": r"^\d{4}-\d{2}$"},
-    usage=_object(
-        mcp_proxy_calls=_object(
-            used=_COUNT,
-            limit={"type": ["integer", "null"], "minimum": 0},
-            remaining={"type": ["integer", "null"], "minimum": 0},
-            projected=_COUNT,
-            exhausted_on={"type": ["string", "null"], "format": "date"},
-        )
-    ),
-)
+class StreamLag(Struct, frozen=True, kw_only=True):
+    """How many calls the live stream left out; null if nobody can count them."""
 
-SCHEMAS: Final[Mapping[str, Schema]] = {
-    "everything": _object(
-        "All views of one range.",
-        workspace_id=_TEXT,
-        plan=_TEXT,
-        range=_object(**{"from": _TIME, "to": _TIME, "tz": _TEXT, "clamped": {"type": "boolean"}}),
-        fresh_as_of=_TIME_OR_NULL,
-        overview=_OVERVIEW,
-        tools=_TOOLS,
-        members=_MEMBERS,
-        servers=_SERVERS,
-        usage=_USAGE,
-    ),
-    "overview": _OVERVIEW,
-    "tools": _TOOLS,
-    "members": _MEMBERS,
-    "servers": _SERVERS,
-    "usage": _USAGE,
-    "groups": _object(
-        "Counts and durations of every combination that occurs.",
-        by=_list({"type": "string", "enum": list(COLUMN_OF)}),
-        groups=_list(
-            {
-                "type": "object",
-                "properties": {**_KEYS, "calls": _COUNT, "errors": _COUNT, "duration_ms": _DURATION},
-                "required": ["calls", "errors", "duration_ms"],
-                "additionalProperties": False,
-            }
-        ),
-    ),
-    "timeline": _object(
-        "Counts in buckets, each up to where the next begins; whole days are days of the zone `tz`.",
-        step_s={"type": "integer", "minimum": 1},
-        buckets=_list(_TIME),
-        series=_list(
-            {
-                "type": "object",
-                "properties": {**_KEYS, "calls": _list(_COUNT), "errors": _list(_COUNT)},
-                "required": ["calls", "errors"],
-                "additionalProperties": False,
-            }
-        ),
-    ),
-    "calls": _object("A page of calls, newest first.", calls=_list(_CALL_REF), next_cursor=_TEXT_OR_NULL),
-    "call": _object("A call as pages and the live stream have it.", **_CALL),
-    "exported_call": _exported(),
-    "calls_single": _object(
-        "One call with all that is known of it, if the filters let it through, whatever the range is.",
-        **_CALL,
-        phases=_list(_object(phase={"type": "string", "enum": list(PHASES)}, start_ms=_MS, duration_ms=_MS)),
-        upstream_address=_TEXT_OR_NULL,
-        upstream_span_id=_TEXT,
-        parent_span_id=_TEXT_OR_NULL,
-        session_id=_TEXT_OR_NULL,
-        jsonrpc_id=_TEXT_OR_NULL,
-        replica=_TEXT,
-    ),
-    "refusal": {
-        "description": "Why there is no answer; what parameter is mistaken, and what it may be.",
-        "type": "object",
-        "properties": {"error": _TEXT, "parameter": _TEXT, "allowed": _list(_TEXT)},
-        "required": ["error"],
-        "additionalProperties": False,
-    },
-}
+    skipped: Count | None
+
+
+class ErrorBody(Struct, frozen=True, kw_only=True):
+    """Why there is no answer; the wrong parameter, if there is one, and the values that it may have."""
+
+    error: str
+    parameter: str | UnsetType = UNSET
+    allowed: list[str] | UnsetType = UNSET

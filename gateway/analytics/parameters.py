@@ -8,8 +8,7 @@ from zoneinfo import ZoneInfo
 
 from gateway.analytics.http_errors import ParameterError
 from gateway.analytics.periods import NS, length_s, moment_ns, period_start
-from gateway.calls import ErrorType
-from gateway.ledger.queries import COLUMN_OF, Dimension
+from gateway.calls import COLUMN_OF, Dimension, ErrorType
 
 COMMON: Final = ("period", "from", "to", "tz", *COLUMN_OF, "limit")
 """The parameters that every read takes."""

@@ -7,10 +7,10 @@ from gateway.analytics.authorization import Access
 from gateway.analytics.http_errors import ParameterError
 from gateway.analytics.parameters import Fields, Parameters
 from gateway.analytics.periods import Range, clamp
-from gateway.calls import UNKNOWN
+from gateway.calls import UNKNOWN, Dimension
 from gateway.ledger import Ledger
 from gateway.ledger.first_seen import NAMED, Named, ever_called
-from gateway.ledger.queries import Dimension, Scope
+from gateway.ledger.queries import Scope
 from gateway.ledger.rows import can_hold
 
 Catalog = Callable[[str], Iterable[tuple[str, str]]]

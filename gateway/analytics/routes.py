@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, TypeVar
 
@@ -19,7 +18,20 @@ from gateway.analytics.export import MAX_ROWS, SECONDS, Download, Exports, file_
 from gateway.analytics.export_formats import FORMATS
 from gateway.analytics.http_errors import NO_STORE, RefusedError
 from gateway.analytics.ledger_outage import outages_told
-from gateway.analytics.parameters import COMMON, MAX_LIMIT, Fields, parse
+from gateway.analytics.models import (
+    CallDetail,
+    CallGroups,
+    CallPage,
+    Everything,
+    MemberStats,
+    Overview,
+    ServerStats,
+    Timeline,
+    ToolStats,
+    WorkspaceUsage,
+)
+from gateway.analytics.openapi import ViewRoute
+from gateway.analytics.parameters import COMMON, Fields, parse
 from gateway.analytics.query import Catalog, Question, UpstreamUp, check_names, no_catalog, unknown_state
 from gateway.analytics.timeline import MAX_SERIES, timeline
 from gateway.analytics.usage import usage
@@ -36,26 +48,25 @@ RETRY_AFTER_S: Final = 2
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class View:
-    """How one path answers, and the parameters that it takes."""
-
-    answer: Callable[[Snapshot, Question], Any]
-    parameters: tuple[str, ...] = COMMON
-    max_limit: int = MAX_LIMIT
-
-
-VIEWS: Final[Mapping[str, View]] = {
-    "": View(answer=views.everything),
-    "/overview": View(answer=views.overview),
-    "/tools": View(answer=views.tools),
-    "/members": View(answer=views.members),
-    "/servers": View(answer=views.servers),
-    "/usage": View(answer=usage),
-    "/groups": View(answer=views.groups, parameters=(*COMMON, "by")),
-    "/timeline": View(answer=timeline, parameters=(*COMMON, "step", "by"), max_limit=MAX_SERIES),
-    "/calls": View(answer=call_pages.page, parameters=(*COMMON, "cursor"), max_limit=call_pages.MAX_PAGE),
-    "/calls/{call_id}": View(answer=call_pages.single),
+VIEWS: Final[Mapping[str, ViewRoute]] = {
+    "": ViewRoute(views.everything, Everything),
+    "/overview": ViewRoute(views.overview, Overview),
+    "/tools": ViewRoute(views.tools, list[ToolStats], summary="Tools, the most called first, the unused ones with 0."),
+    "/members": ViewRoute(
+        views.members, list[MemberStats], summary="Members and bots, the most active first, the silent ones with 0."
+    ),
+    "/servers": ViewRoute(
+        views.servers, list[ServerStats], summary="Servers, the most called first, the unused ones with 0."
+    ),
+    "/usage": ViewRoute(usage, WorkspaceUsage),
+    "/groups": ViewRoute(views.groups, CallGroups, parameters=(*COMMON, "by")),
+    "/timeline": ViewRoute(timeline, Timeline, parameters=(*COMMON, "step", "by"), max_limit=MAX_SERIES),
+    "/calls": ViewRoute(call_pages.page, CallPage, parameters=(*COMMON, "cursor"), max_limit=call_pages.MAX_PAGE),
+    "/calls/{call_id}": ViewRoute(
+        call_pages.single,
+        CallDetail,
+        summary="One call with all that is known of it, if the filters let it through, whatever the range is.",
+    ),
 }
 
 
@@ -80,7 +91,7 @@ class Api:
         self._asked = 0
         self._exports = Exports()
 
-    async def respond(self, request: Request, *, view: View) -> Response:
+    async def respond(self, request: Request, *, view: ViewRoute) -> Response:
         """Answer a request for `view`.
 
         Raises:
@@ -173,8 +184,7 @@ class _Described:
     """Answers with the description of the API."""
 
     def __init__(self) -> None:
-        described = {path: (view.parameters, view.max_limit) for path, view in VIEWS.items()}
-        self._body = msgspec.json.encode(openapi.document(described))
+        self._body = msgspec.json.encode(openapi.document(VIEWS))
 
     async def respond(self, request: Request) -> Response:
         """OpenAPI 3.1, for whoever asks: it tells nothing of any workspace.

@@ -5,11 +5,12 @@ from typing import Any, Final
 
 from gateway.analytics.buckets import bucket_count, bucket_edges, shifts
 from gateway.analytics.http_errors import ParameterError
+from gateway.analytics.models import Timeline, TimelineSeries
 from gateway.analytics.parameters import parse_by, parse_step
 from gateway.analytics.periods import NS, Range, rfc3339
 from gateway.analytics.query import Question
+from gateway.calls import COLUMN_OF, Dimension
 from gateway.ledger import Snapshot, queries
-from gateway.ledger.queries import COLUMN_OF, Dimension
 
 MAX_BUCKETS: Final = 2_000
 MAX_SERIES: Final = 200
@@ -23,7 +24,7 @@ STEPS: Final = (
 )  # fmt: skip
 
 
-def timeline(snapshot: Snapshot, question: Question) -> dict[str, Any]:
+def timeline(snapshot: Snapshot, question: Question) -> Timeline:
     """Counts in each bucket of the range, of all calls or of each value of a dimension."""
     by = _dimension(question)
     span = question.range
@@ -48,14 +49,17 @@ def timeline(snapshot: Snapshot, question: Question) -> dict[str, Any]:
             [f"limit={MAX_SERIES}"],
         )
     ranked = sorted(series.items(), key=lambda item: (-sum(item[1][0]), item[0] or ""))
-    return {
-        "step_s": step_ns // NS,
-        "buckets": [rfc3339(edge) for edge in edges[:-1]],
-        "series": [
-            {**({COLUMN_OF[by]: value} if by else {}), "calls": calls, "errors": errors}
-            for value, (calls, errors) in ranked[:limit]
+    return Timeline(
+        step_s=step_ns // NS,
+        buckets=[rfc3339(edge) for edge in edges[:-1]],
+        series=[
+            TimelineSeries(**_of(by, value), calls=calls, errors=errors) for value, (calls, errors) in ranked[:limit]
         ],
-    }
+    )
+
+
+def _of(by: Dimension | None, value: str | None) -> dict[str, Any]:
+    return {} if by is None else {COLUMN_OF[by]: value}
 
 
 def _dimension(question: Question) -> Dimension | None:

@@ -5,9 +5,10 @@ The limit is one of a calendar month in UTC, whatever zone a reader lives in. Ca
 """
 
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import Final
 
 from gateway.analytics.calls_until_now import until_now
+from gateway.analytics.models import MeteredCalls, PlanUsage, WorkspaceUsage
 from gateway.analytics.periods import rfc3339
 from gateway.analytics.query import Question
 from gateway.ledger import Snapshot, queries
@@ -17,12 +18,12 @@ LEAST_ELAPSED_NS: Final = DAY_NS
 """In a month's first day its pace is taken for that of a whole day: a burst of a minute says nothing of a month."""
 
 
-def usage(snapshot: Snapshot, question: Question) -> dict[str, Any]:
+def usage(snapshot: Snapshot, question: Question) -> WorkspaceUsage:
     """The month's calls, all of them whatever is filtered; those of one member if the bearer is bound to one."""
     return usage_of(until_now(snapshot, question).used, snapshot, question)
 
 
-def usage_of(used: int, snapshot: Snapshot, question: Question) -> dict[str, Any]:
+def usage_of(used: int, snapshot: Snapshot, question: Question) -> WorkspaceUsage:
     """The same if it is known how many calls count."""
     month = month_of(question.now_ns)
     limit = question.access.plan.calls_per_month
@@ -31,19 +32,15 @@ def usage_of(used: int, snapshot: Snapshot, question: Question) -> dict[str, Any
         exhausted_ns: int | None = reached_on(snapshot.rows(queries.used_by_day(scope)), limit, month)
     else:
         exhausted_ns = reaches(used, limit, month, question.now_ns)
-    return {
-        "tier": question.access.workspace.plan,
-        "period": month.label,
-        "usage": {
-            "mcp_proxy_calls": {
-                "used": used,
-                "limit": limit,
-                "remaining": None if limit is None else max(limit - used, 0),
-                "projected": projected(used, month, question.now_ns),
-                "exhausted_on": None if exhausted_ns is None else rfc3339(exhausted_ns)[:10],
-            }
-        },
-    }
+    plan_usage = PlanUsage(
+        used=used,
+        limit=limit,
+        remaining=None if limit is None else max(limit - used, 0),
+        projected=projected(used, month, question.now_ns),
+        exhausted_on=None if exhausted_ns is None else rfc3339(exhausted_ns)[:10],
+    )
+    tier = question.access.workspace.plan
+    return WorkspaceUsage(tier=tier, period=month.label, usage=MeteredCalls(mcp_proxy_calls=plan_usage))
 
 
 def projected(used: int, month: Month, now_ns: int) -> int:

@@ -1,20 +1,35 @@
 """The views: overview, tools, members, servers, groups, each a function of a snapshot of the ledger and a question.
 
-Each view says how it cuts the calls of the range, so that all of them together are one statement too.
+Each view says how it groups the calls of the range, so that all of them together are one statement too.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from gateway.analytics.calls_until_now import until_now
+from gateway.analytics.models import (
+    AnsweredRange,
+    CallCounts,
+    CallGroup,
+    CallGroups,
+    Durations,
+    ErrorCount,
+    Everything,
+    MemberStats,
+    Overview,
+    ServerStats,
+    ToolCount,
+    ToolStats,
+)
 from gateway.analytics.parameters import parse_by
 from gateway.analytics.periods import rfc3339
 from gateway.analytics.query import Question
 from gateway.analytics.usage import usage_of
+from gateway.calls import COLUMN_OF, Dimension
 from gateway.ledger import Snapshot, queries
 from gateway.ledger.first_seen import tools_ever_called
 from gateway.ledger.groupings import Cut, cuts
-from gateway.ledger.queries import COLUMN_OF, NO_CALLS, Dimension, Measures
+from gateway.ledger.queries import NO_CALLS, Measures
 from gateway.ledger.totals import Totals
 
 TOP_TOOLS: Final = 5
@@ -32,43 +47,38 @@ Found = Mapping[tuple[Dimension, ...], Sequence[tuple[tuple[Any, ...], Measures]
 """For each cut, by its dimensions: the groups' values and what was measured of them."""
 
 
-def everything(snapshot: Snapshot, question: Question) -> dict[str, Any]:
-    """All views of one range."""
+def everything(snapshot: Snapshot, question: Question) -> Everything:
     begin, end, clamped = question.range
     fresh_ns = question.fresh_as_of_ns
     totals = until_now(snapshot, question)
     found = _cut(snapshot, question, ALL, BY_TOKEN, BY_SERVER, BY_TOOL, COUNTS_BY_ERROR, TOOLS_OF_TOKENS)
-    return {
-        "workspace_id": question.access.workspace_id,
-        "plan": question.access.workspace.plan,
-        "range": {"from": rfc3339(begin), "to": rfc3339(end), "tz": question.parameters.tz, "clamped": clamped},
-        "fresh_as_of": None if fresh_ns is None else rfc3339(fresh_ns),
-        "overview": _overview(found, totals),
-        "tools": _tools(found, snapshot, question),
-        "members": _members(found, question),
-        "servers": _servers(found, question),
-        "usage": usage_of(totals.used, snapshot, question),
-    }
+    return Everything(
+        workspace_id=question.access.workspace_id,
+        plan=question.access.workspace.plan,
+        range=AnsweredRange(from_=rfc3339(begin), to=rfc3339(end), tz=question.parameters.tz, clamped=clamped),
+        fresh_as_of=None if fresh_ns is None else rfc3339(fresh_ns),
+        overview=_overview(found, totals),
+        tools=_tools(found, snapshot, question),
+        members=_members(found, question),
+        servers=_servers(found, question),
+        usage=usage_of(totals.used, snapshot, question),
+    )
 
 
-def overview(snapshot: Snapshot, question: Question) -> dict[str, Any]:
-    """The range's totals; the calls of today, this week and this month are counted whatever the range is."""
+def overview(snapshot: Snapshot, question: Question) -> Overview:
     found = _cut(snapshot, question, ALL, COUNTS_BY_TOKEN, COUNTS_BY_ERROR)
     return _overview(found, until_now(snapshot, question))
 
 
-def tools(snapshot: Snapshot, question: Question) -> list[dict[str, Any]]:
-    """The called tools, and with 0 those that were ever called or that the catalog has."""
+def tools(snapshot: Snapshot, question: Question) -> list[ToolStats]:
     return _tools(_cut(snapshot, question, BY_TOOL), snapshot, question)
 
 
-def members(snapshot: Snapshot, question: Question) -> list[dict[str, Any]]:
-    """The callers, and with 0 the configured tokens; name and kind are None for a token that is configured no more."""
+def members(snapshot: Snapshot, question: Question) -> list[MemberStats]:
     return _members(_cut(snapshot, question, BY_TOKEN, TOOLS_OF_TOKENS), question)
 
 
-def servers(snapshot: Snapshot, question: Question) -> list[dict[str, Any]]:
-    """The called servers, and with 0 the configured ones."""
+def servers(snapshot: Snapshot, question: Question) -> list[ServerStats]:
     return _servers(_cut(snapshot, question, BY_SERVER), question)
 
 
@@ -81,23 +91,24 @@ def _cut(snapshot: Snapshot, question: Question, *wanted: Cut) -> Found:
     return found
 
 
-def _overview(found: Found, totals: Totals) -> dict[str, Any]:
+def _overview(found: Found, totals: Totals) -> Overview:
     [(_, measures)] = found[ALL.by]
     errors = [(error_type, counts.calls) for (error_type,), counts in found[COUNTS_BY_ERROR.by] if error_type]
-    return {
-        "calls": {"range": measures.calls, "today": totals.today, "week": totals.week, "month": totals.month},
-        "success_rate": _rate(measures.calls - measures.errors, measures.calls),
-        "active_tokens": len(found[BY_TOKEN.by]),
-        "errors": measures.errors,
-        "duration_ms": _duration(measures),
-        "errors_by_type": [
-            {"error_type": error_type, "calls": calls}
+    return Overview(
+        calls=CallCounts(range=measures.calls, today=totals.today, week=totals.week, month=totals.month),
+        success_rate=_rate(measures.calls - measures.errors, measures.calls),
+        active_tokens=len(found[BY_TOKEN.by]),
+        errors=measures.errors,
+        duration_ms=_durations(measures),
+        errors_by_type=[
+            ErrorCount(error_type=error_type, calls=calls)
             for error_type, calls in sorted(errors, key=lambda error: (-error[1], error[0]))
         ],
-    }
+    )
 
 
-def _tools(found: Found, snapshot: Snapshot, question: Question) -> list[dict[str, Any]]:
+def _tools(found: Found, snapshot: Snapshot, question: Question) -> list[ToolStats]:
+    """The tools with calls, and with 0 those that were called at any time or that the catalog has."""
     known = set(question.catalog(question.access.workspace_id))
     known.update(snapshot.rows(tools_ever_called(question.unfiltered(0, question.now_ns))))
     listed: dict[tuple[str, str], Measures] = {
@@ -108,78 +119,77 @@ def _tools(found: Found, snapshot: Snapshot, question: Question) -> list[dict[st
     listed.update({(server, tool): measures for (server, tool), measures in found[BY_TOOL.by]})
     ranked = sorted(listed.items(), key=lambda item: (-item[1].calls, item[0]))
     return [
-        {"server_slug": server, "tool_name": tool, **_counts(measures), "last_called_at": _last(measures)}
+        ToolStats(server_slug=server, tool_name=tool, **_stats(measures), last_called_at=_last(measures))
         for (server, tool), measures in ranked[: question.parameters.top]
     ]
 
 
-def _members(found: Found, question: Question) -> list[dict[str, Any]]:
+def _members(found: Found, question: Question) -> list[MemberStats]:
+    """The callers, and with 0 the configured tokens."""
     tokens = {token.id: token for token in question.access.workspace.tokens}
     listed = {token_id: NO_CALLS for token_id in tokens if question.admits("token", token_id)}
     listed.update({token_id: measures for (token_id,), measures in found[BY_TOKEN.by]})
-    top: dict[str, list[dict[str, Any]]] = {}
+    top: dict[str, list[ToolCount]] = {}
     most_first = sorted(found[TOOLS_OF_TOKENS.by], key=lambda item: (-item[1].calls, item[0]))
     for (token_id, server, tool), measures in most_first:
-        top.setdefault(token_id, []).append({"server_slug": server, "tool_name": tool, "calls": measures.calls})
+        top.setdefault(token_id, []).append(ToolCount(server_slug=server, tool_name=tool, calls=measures.calls))
 
     def name(token_id: str) -> str | None:
         return tokens[token_id].name if token_id in tokens else None
 
     ranked = sorted(listed.items(), key=lambda item: (-item[1].calls, name(item[0]) or item[0], item[0]))
     return [
-        {
-            "token_id": token_id,
-            "token_name": name(token_id),
-            "kind": tokens[token_id].kind if token_id in tokens else None,
-            **_counts(measures),
-            "last_called_at": _last(measures),
-            "top_tools": top.get(token_id, []),
-        }
+        MemberStats(
+            token_id=token_id,
+            token_name=name(token_id),
+            kind=tokens[token_id].kind if token_id in tokens else None,
+            **_stats(measures),
+            last_called_at=_last(measures),
+            top_tools=top.get(token_id, []),
+        )
         for token_id, measures in ranked[: question.parameters.top]
     ]
 
 
-def _servers(found: Found, question: Question) -> list[dict[str, Any]]:
+def _servers(found: Found, question: Question) -> list[ServerStats]:
+    """The servers with calls, and with 0 the other configured ones."""
     listed = {slug: NO_CALLS for slug in question.access.workspace.servers if question.admits("server", slug)}
     listed.update({slug: measures for (slug,), measures in found[BY_SERVER.by]})
     ranked = sorted(listed.items(), key=lambda item: (-item[1].calls, item[0]))
     return [
-        {
-            "server_slug": slug,
-            **_counts(measures),
-            "up": question.upstream_up(question.access.workspace_id, slug),
-        }
+        ServerStats(server_slug=slug, **_stats(measures), up=question.upstream_up(question.access.workspace_id, slug))
         for slug, measures in ranked[: question.parameters.top]
     ]
 
 
-def groups(snapshot: Snapshot, question: Question) -> dict[str, Any]:
+def groups(snapshot: Snapshot, question: Question) -> CallGroups:
     """Every combination of the dimensions that occurs; all of them unless a limit is given."""
     by = parse_by(question.fields)
     columns = [COLUMN_OF[dimension] for dimension in by]
-    found: list[tuple[Mapping[str, str | None], Measures]] = [
+    found: list[tuple[Mapping[str, Any], Measures]] = [
         (dict(zip(columns, row, strict=False)), Measures.of(row))
         for row in snapshot.rows(queries.groups(question.scope(), by))
     ]
     found.sort(key=lambda item: (-item[1].calls, [value or "" for value in item[0].values()]))
     listed = [
-        {**keys, "calls": measures.calls, "errors": measures.errors, "duration_ms": _duration(measures)}
-        for keys, measures in found[: question.parameters.limit]
+        CallGroup(**values, calls=measures.calls, errors=measures.errors, duration_ms=_durations(measures))
+        for values, measures in found[: question.parameters.limit]
     ]
-    return {"by": list(by), "groups": listed}
+    return CallGroups(by=list(by), groups=listed)
 
 
-def _counts(measures: Measures) -> dict[str, Any]:
+def _stats(measures: Measures) -> dict[str, Any]:
+    """The members that tools, members and servers share."""
     return {
         "calls": measures.calls,
         "errors": measures.errors,
         "error_rate": _rate(measures.errors, measures.calls),
-        "duration_ms": _duration(measures),
+        "duration_ms": _durations(measures),
     }
 
 
-def _duration(measures: Measures) -> dict[str, float | None]:
-    return {"avg": measures.avg_ms, "p50": measures.p50_ms, "p95": measures.p95_ms, "p99": measures.p99_ms}
+def _durations(measures: Measures) -> Durations:
+    return Durations(avg=measures.avg_ms, p50=measures.p50_ms, p95=measures.p95_ms, p99=measures.p99_ms)
 
 
 def _last(measures: Measures) -> str | None:
@@ -187,5 +197,4 @@ def _last(measures: Measures) -> str | None:
 
 
 def _rate(part: int, whole: int) -> float | None:
-    """None for a part of nothing: no rate is the right one."""
     return part / whole if whole else None

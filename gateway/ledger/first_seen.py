@@ -6,8 +6,8 @@ A name stays when retention has deleted its calls: a tool that nobody calls any 
 from collections.abc import Iterable, Sequence
 from typing import Final, Literal, get_args
 
-from gateway.calls import ToolCall
-from gateway.ledger.queries import COLUMN_OF, Query, Scope
+from gateway.calls import COLUMN_OF, ToolCall
+from gateway.ledger.queries import Query, Scope
 
 Named = Literal["server", "tool", "token"]
 NAMED: Final[tuple[Named, ...]] = get_args(Named)

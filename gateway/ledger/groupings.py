@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from gateway.ledger.queries import COLUMN_OF, PERCENTILES, Dimension, Query, Scope, where
+from gateway.calls import COLUMN_OF, Dimension
+from gateway.ledger.queries import PERCENTILES, Query, Scope, where
 
 _NO_DURATIONS: Final = "cast(null as double precision), cast(null as double precision[])"
 _COUNTS: Final = """

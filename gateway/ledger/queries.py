@@ -6,24 +6,14 @@ written `$name`; only names of columns, which come from the tables below, are pa
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, NamedTuple
 
-from gateway.calls import ErrorType
+from gateway.calls import COLUMN_OF, Dimension, ErrorType
 from gateway.ledger.rows import COLUMNS
 from gateway.months import DAY_NS
 
-Dimension = Literal["server", "tool", "token", "status", "error_type"]
 Filters = Mapping[Dimension, tuple[str, ...]]
 """The values that a dimension may have; none is all."""
-
-COLUMN_OF: Final[Mapping[Dimension, str]] = {
-    "server": "server_slug",
-    "tool": "tool_name",
-    "token": "token_id",
-    "status": "status",
-    "error_type": "error_type",
-}
-"""What calls can be filtered and grouped by, and the column that holds it."""
 
 REFUSED_BY_LIMITS: Final = (ErrorType.RATE_LIMITED.value, ErrorType.QUOTA_EXCEEDED.value)
 """Failures that use nothing up: a call that a limit refused must not bring the limit nearer."""

@@ -24,12 +24,11 @@ from gateway.analytics.accept import at, negotiate, without_length
 from gateway.analytics.authorization import Access, Authorizer
 from gateway.analytics.http_errors import ParameterError, RefusedError, unavailable
 from gateway.analytics.ledger_outage import outages_told
+from gateway.analytics.models import CallSummary, StreamLag
 from gateway.analytics.parameters import LIVE_PARAMETERS, MAX_LAST, Fields, parse
 from gateway.analytics.query import Catalog, Question, Strange, check_called, no_catalog, strange_names
-from gateway.analytics.serializers import view
-from gateway.calls import ToolCall
+from gateway.calls import COLUMN_OF, ToolCall
 from gateway.ledger import Ledger
-from gateway.ledger.queries import COLUMN_OF
 from gateway.observer.journal_tail import Event, Tail
 
 PATH: Final = "/api/community/mcp/workspaces/{workspace_id}/logs/stream"
@@ -260,12 +259,15 @@ def _last(fields: Fields) -> int:
 
 
 def _call(event: Event) -> bytes:
-    return b"id: %s\nevent: call\ndata: %s\n\n" % (event.cursor.encode(), msgspec.json.encode(view(event.call)))
+    return b"id: %s\nevent: call\ndata: %s\n\n" % (
+        event.cursor.encode(),
+        msgspec.json.encode(CallSummary.of(event.call)),
+    )
 
 
 def _lag(skipped: int | None) -> bytes:
     """Calls are missing here; None if nobody can count them, because that part of the journal is gone."""
-    return b"event: lag\ndata: %s\n\n" % msgspec.json.encode({"skipped": skipped})
+    return b"event: lag\ndata: %s\n\n" % msgspec.json.encode(StreamLag(skipped=skipped))
 
 
 def _place(tail: Tail) -> bytes:

@@ -3,16 +3,18 @@
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from http import HTTPStatus
-from typing import Final, NoReturn, Self
+from typing import Final, NoReturn, Self, TypeVar
 from urllib.parse import quote
 
 import httpx
+import msgspec
 
+from gateway.analytics.models import ErrorBody
 from gateway.errors import CallscopeError
-from gateway.terminal.api_models import Answer, Refusal, read
 from gateway.terminal.formatting import one_line
 from gateway.terminal.observer_connection import TTL_S, ObserverConnection
 
+Answer = TypeVar("Answer")
 Parameters = Sequence[tuple[str, str]]
 """A query's names and values, in order; a name may come again."""
 
@@ -21,6 +23,18 @@ ANSWER_S: Final = 30.0
 CONNECT_S: Final = 10.0
 MOST_NAMES: Final = 20
 """Of the values that a parameter may have: more are no help in a line."""
+
+
+def read(data: bytes, answer: type[Answer]) -> Answer:
+    """Decode an answer of the API.
+
+    Raises:
+        CallscopeError: the data is not that answer.
+    """
+    try:
+        return msgspec.json.decode(data, type=answer)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise CallscopeError(f"this is none of the answers of an observer: {error}") from error
 
 
 class UnansweredError(CallscopeError):
@@ -112,13 +126,13 @@ class ApiClient:
     def _refuse(self, response: httpx.Response) -> NoReturn:
         status, url = response.status_code, self._at.url
         try:
-            refusal = read(response.content, Refusal)
+            refusal = read(response.content, ErrorBody)
         except CallscopeError:
             raise self._stranger(status) from None
         said = one_line(refusal.error)
         match status:
-            case HTTPStatus.BAD_REQUEST if refusal.parameter is not None:
-                raise CallscopeError(_mistake(refusal.parameter, said, refusal.allowed))
+            case HTTPStatus.BAD_REQUEST if refusal.parameter:
+                raise CallscopeError(_mistake(refusal.parameter, said, refusal.allowed or []))
             case HTTPStatus.UNAUTHORIZED:
                 raise CallscopeError(f"{url}: {said}: {self._at.advice}")
             case _ if status >= HTTPStatus.INTERNAL_SERVER_ERROR:

@@ -8,8 +8,8 @@ from typing import Final
 import click
 from rich.text import Text
 
-from gateway.terminal.api import ApiClient, Parameters
-from gateway.terminal.api_models import Call, Skipped, read
+from gateway.analytics.models import CallSummary, StreamLag
+from gateway.terminal.api import ApiClient, Parameters, read
 from gateway.terminal.exit_codes import reports_errors
 from gateway.terminal.formatting import clock_time, duration, full_time, one_line, plural, tool_label, zone_of
 from gateway.terminal.observer_connection import ObserverConnection
@@ -51,16 +51,16 @@ def tail(
     with ApiClient(connection) as api:
         for event in follow(api, connection.one(workspace), filters, last=last, say=_say):
             if event.event == "lag":
-                _say(_missing(read(event.data, Skipped).skipped))
+                _say(_missing(read(event.data, StreamLag).skipped))
             elif event.event != "call":
                 continue
             elif as_json:
                 click.echo(event.data)
             elif out.is_terminal:
                 width = shutil.get_terminal_size().columns
-                out.print(fitting_line(read(event.data, Call), zone, width), no_wrap=True, overflow="ellipsis")
+                out.print(fitting_line(read(event.data, CallSummary), zone, width), no_wrap=True, overflow="ellipsis")
             else:
-                click.echo(whole_line(read(event.data, Call), zone))
+                click.echo(whole_line(read(event.data, CallSummary), zone))
 
 
 def _say(text: str) -> None:
@@ -73,14 +73,14 @@ def _missing(skipped: int | None) -> str:
     return f"{plural(skipped, 'call')} left out: they came faster than they were read here"
 
 
-def whole_line(call: Call, zone: tzinfo) -> str:
+def whole_line(call: CallSummary, zone: tzinfo) -> str:
     """Everything, for files and programs; the columns of usual names are aligned."""
     tool = tool_label(call.server_slug, call.tool_name)
     line = f"{full_time(call.timestamp, zone)} {one_line(call.token_id):<16} {tool:<32} {_outcome(call):<13} "
     return f"{line}{duration(call.duration_ms):>9}  {one_line(call.error_message or '')}".rstrip()
 
 
-def fitting_line(call: Call, zone: tzinfo, width: int) -> Text:
+def fitting_line(call: CallSummary, zone: tzinfo, width: int) -> Text:
     """The same for a terminal: names that are too long are cut, and what does not fit at the end."""
     line = Text().append(clock_time(call.timestamp, zone), style="dim")
     names = (one_line(call.token_id), tool_label(call.server_slug, call.tool_name))
@@ -94,5 +94,5 @@ def fitting_line(call: Call, zone: tzinfo, width: int) -> Text:
     return line
 
 
-def _outcome(call: Call) -> str:
+def _outcome(call: CallSummary) -> str:
     return one_line(call.error_type or call.status)

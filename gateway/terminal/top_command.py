@@ -9,8 +9,8 @@ import click
 from rich.console import Group
 from rich.live import Live
 
+from gateway.analytics.models import CallGroups, CallPage, Overview, Timeline
 from gateway.terminal.api import ApiClient, Parameters, UnansweredError
-from gateway.terminal.api_models import Calls, Overview, Timeline, ToolGroups
 from gateway.terminal.exit_codes import reports_errors
 from gateway.terminal.formatting import zone_of
 from gateway.terminal.observer_connection import ObserverConnection
@@ -77,13 +77,13 @@ def look(api: ApiClient, workspace: str, span: Parameters, filters: Parameters) 
     failing = [*span, *others, ("status", "error"), ("limit", str(FAILING))]
     return TopData(
         overview=api.get(workspace, "/analytics/overview", Overview, asked),
-        tools=api.get(workspace, "/analytics/groups", ToolGroups, [*asked, by_tool]).groups,
+        tools=api.get(workspace, "/analytics/groups", CallGroups, [*asked, by_tool]).groups,
         calls_of_now=api.get(
-            workspace, "/analytics/groups", ToolGroups, [("period", f"{NOW_S}s"), *tz, *filters, by_tool]
+            workspace, "/analytics/groups", CallGroups, [("period", f"{NOW_S}s"), *tz, *filters, by_tool]
         ).groups,
         timeline=api.get(workspace, "/analytics/timeline", Timeline, asked),
-        recent=api.get(workspace, "/analytics/calls", Calls, [*asked, ("limit", str(RECENT))]).calls,
-        failing=api.get(workspace, "/analytics/calls", Calls, failing).calls if may_fail else [],
+        recent=api.get(workspace, "/analytics/calls", CallPage, [*asked, ("limit", str(RECENT))]).calls,
+        failing=api.get(workspace, "/analytics/calls", CallPage, failing).calls if may_fail else [],
     )
 
 

@@ -9,7 +9,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from gateway.terminal.api_models import Call, Overview, Timeline, ToolGroup
+from gateway.analytics.models import CallGroup, CallSummary, Overview, Timeline
 from gateway.terminal.formatting import clock_time, count, duration, milliseconds, one_line, percent, plural, tool_label
 from gateway.terminal.screen import fitted
 
@@ -29,11 +29,11 @@ class TopData(NamedTuple):
     """One look at the API. `calls_of_now` are those of the last `NOW_S` seconds."""
 
     overview: Overview
-    tools: Sequence[ToolGroup]
-    calls_of_now: Sequence[ToolGroup]
+    tools: Sequence[CallGroup]
+    calls_of_now: Sequence[CallGroup]
     timeline: Timeline
-    recent: Sequence[Call]
-    failing: Sequence[Call]
+    recent: Sequence[CallSummary]
+    failing: Sequence[CallSummary]
 
 
 class Outage(NamedTuple):
@@ -132,7 +132,7 @@ def _tools(view: TopData, width: int, most: int) -> Table:
     now = {(group.server_slug, group.tool_name): group.calls for group in view.calls_of_now}
     rows = [
         (
-            tool_label(group.server_slug, group.tool_name),
+            tool_label(group.server_slug or "", group.tool_name or ""),
             f"{now.get((group.server_slug, group.tool_name), 0) / NOW_S:.1f}",
             count(group.calls),
             Text(percent(group.errors / group.calls if group.calls else None), style="red" if group.errors else ""),
@@ -144,7 +144,7 @@ def _tools(view: TopData, width: int, most: int) -> Table:
     return fitted(TOOL_HEADINGS, rows, width, words=["tool"], expendable=["p50 ms", "calls"], elastic="tool")
 
 
-def _slowest(calls: Sequence[Call], among: int, zone: tzinfo, width: int) -> Table:
+def _slowest(calls: Sequence[CallSummary], among: int, zone: tzinfo, width: int) -> Table:
     heading = f"slowest of the last {plural(among, 'call')}"
     rows = [
         (clock_time(call.timestamp, zone), *_names(call, width), _outcome(call), duration(call.duration_ms))
@@ -154,7 +154,7 @@ def _slowest(calls: Sequence[Call], among: int, zone: tzinfo, width: int) -> Tab
     return fitted(headings, rows, width, words=headings[:4], expendable=["member", "outcome", "time"], elastic=heading)
 
 
-def _failing(calls: Sequence[Call], zone: tzinfo, width: int) -> Table:
+def _failing(calls: Sequence[CallSummary], zone: tzinfo, width: int) -> Table:
     times = [clock_time(call.timestamp, zone) for call in calls]
     said = [one_line(call.error_message or "") for call in calls]
     if width >= WIDE:
@@ -172,7 +172,7 @@ def _failing(calls: Sequence[Call], zone: tzinfo, width: int) -> Table:
     return fitted(headings, rows, width, words=headings, expendable=["member"], elastic="message")
 
 
-def _names(call: Call, width: int) -> tuple[Text, Text]:
+def _names(call: CallSummary, width: int) -> tuple[Text, Text]:
     """The tool's and the member's; none so long that nothing else has room."""
     names = Text(tool_label(call.server_slug, call.tool_name)), Text(one_line(call.token_id))
     for name, share in zip(names, NAMES, strict=True):
@@ -180,5 +180,5 @@ def _names(call: Call, width: int) -> tuple[Text, Text]:
     return names
 
 
-def _outcome(call: Call) -> Text:
+def _outcome(call: CallSummary) -> Text:
     return Text(one_line(call.error_type or call.status), style="green" if call.status == "success" else "red")

@@ -7,8 +7,8 @@ import click
 import msgspec
 from rich.text import Text
 
+from gateway.analytics.models import WorkspaceUsage
 from gateway.terminal.api import ApiClient
-from gateway.terminal.api_models import Usage
 from gateway.terminal.exit_codes import reports_errors
 from gateway.terminal.formatting import NOTHING, count
 from gateway.terminal.observer_connection import ObserverConnection
@@ -35,7 +35,7 @@ def usage(connection: ObserverConnection, workspaces: Sequence[str], *, as_json:
     found = {}
     with ApiClient(connection) as api:
         for workspace in connection.several(tuple(dict.fromkeys(workspaces))):
-            found[workspace] = api.get(workspace, "/analytics/usage", Usage)
+            found[workspace] = api.get(workspace, "/analytics/usage", WorkspaceUsage)
     if as_json:
         answer = [{"workspace_id": slug, **msgspec.to_builtins(each)} for slug, each in found.items()]
         click.echo(msgspec.json.format(msgspec.json.encode(answer)))
@@ -46,7 +46,7 @@ def usage(connection: ObserverConnection, workspaces: Sequence[str], *, as_json:
     console.print(fitted(HEADINGS, rows, console.width, words=HEADINGS[:3], expendable=expendable))
 
 
-def _row(workspace: str, usage: Usage) -> Sequence[Text | str]:
+def _row(workspace: str, usage: WorkspaceUsage) -> Sequence[Text | str]:
     calls = usage.usage.mcp_proxy_calls
     return (
         workspace,

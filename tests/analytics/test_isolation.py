@@ -21,11 +21,11 @@ from starlette.applications import Starlette
 from gateway.analytics.authorization import Authorizer
 from gateway.analytics.call_pages import encode_cursor
 from gateway.analytics.routes import PREFIX, VIEWS
-from gateway.calls import ErrorType, ToolCall
+from gateway.calls import COLUMN_OF, ErrorType, ToolCall
 from gateway.config import Config
 from gateway.journal import Writer
 from gateway.journal.reader import Positions
-from gateway.ledger.queries import COLUMN_OF, Place
+from gateway.ledger.queries import Place
 from gateway.ledger.retention import delete_batch
 from gateway.observer import live
 from gateway.observer.journal_tail import Tail

@@ -32,9 +32,9 @@ from gateway.analytics.http_errors import ParameterError
 from gateway.analytics.parameters import COMMON, MAX_STEP_S, Fields, parse_step
 from gateway.analytics.periods import period_start
 from gateway.analytics.routes import PREFIX, VIEWS
-from gateway.calls import ErrorType
+from gateway.calls import COLUMN_OF, ErrorType
 from gateway.journal import Writer
-from gateway.ledger.queries import COLUMN_OF, Place
+from gateway.ledger.queries import Place
 from gateway.observer import live
 from gateway.observer.live import LiveStream
 from tests.analytics import fold
@@ -193,7 +193,7 @@ def test_what_is_exported_and_streamed_is_of_its_schema(service: Service, docume
     streamed = [json.loads(line[6:]) for line in stream.text.splitlines() if line.startswith("data: ")]
 
     assert len(exported) == len(streamed) == len(CALLS)
-    for name, rows in (("exported_call", exported), ("call", streamed)):
+    for name, rows in (("ExportedCall", exported), ("CallSummary", streamed)):
         schema = {"$ref": f"#/components/schemas/{name}", "components": document["components"]}
         validator = jsonschema_rs.Draft202012Validator(schema, validate_formats=True)
         for row in rows:
@@ -228,7 +228,7 @@ def is_step(text: str) -> bool:
 @given(st.data())
 @settings(max_examples=200)
 def test_a_length_of_time_is_taken_if_and_only_if_the_description_lets_it_through(data: st.DataObject) -> None:
-    paths = openapi.document({"/timeline": (VIEWS["/timeline"].parameters, 1)})["paths"]
+    paths = openapi.document({"/timeline": VIEWS["/timeline"]})["paths"]
     schemas = {one["name"]: one["schema"] for one in paths[f"{PREFIX}/timeline"]["get"]["parameters"]}
     texts = st.from_regex(r"[0-9]{0,9}[smhdw]?", fullmatch=True) | st.text(max_size=5)
     for name, is_taken in (("period", lambda text: period_start(text, NOW_NS, UTC) is not None), ("step", is_step)):

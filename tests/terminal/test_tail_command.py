@@ -8,32 +8,30 @@ from pathlib import Path
 
 import httpx
 import jwt
+import msgspec
 import pytest
 
-from gateway.terminal.api_models import Call
+from gateway.analytics.models import CallSummary
 from gateway.terminal.tail_command import fitting_line, whole_line
 from tests.terminal.command_process import Piped, Terminal
 from tests.terminal.observer_process import FAILED, SECRET, WORKSPACES, Observer, call, run
 from tests.terminal.scripted_server import Answer, Requested, scripted
 from tests.terminal.test_observer_connection import bearer
 
-CALL = Call(
-    timestamp="2026-11-23T14:10:00.123Z",
-    token_id="alice",
-    server_slug="github",
-    tool_name="create_issue",
-    status="error",
-    duration_ms=33.46,
-    error_type="tool_error",
-    error_message="no such\nrepository",
+CALL = CallSummary.of(
+    call(
+        0,
+        timestamp_ns=1_795_443_000_123_000_000,
+        duration_ms=33.46,
+        **FAILED | {"error_message": "no such\nrepository"},
+    )
 )
 
 
 def event(number: int, kind: str = "call") -> bytes:
     """A block of the stream, as the observer writes it."""
-    data = {"timestamp": "2026-11-23T14:10:00.123Z", "token_id": "alice", "server_slug": "github", "status": "success"}
-    text = json.dumps({**data, "tool_name": f"tool-{number}", "duration_ms": 1.0})
-    return f"id: e-{number}\nevent: {kind}\ndata: {text}\n\n".encode()
+    data = msgspec.json.encode(CallSummary.of(call(number, tool_name=f"tool-{number}", duration_ms=1.0)))
+    return f"id: e-{number}\nevent: {kind}\ndata: {data.decode()}\n\n".encode()
 
 
 @pytest.fixture
@@ -61,10 +59,7 @@ def test_a_line_of_a_terminal_is_cut_to_its_width() -> None:
 
 
 def test_wide_characters_take_their_room() -> None:
-    wide = Call(
-        timestamp="2026-11-23T14:10:00Z", token_id="alice", server_slug="github", tool_name="日本語" * 20,
-        status="success", duration_ms=1.0,
-    )  # fmt: skip
+    wide = CallSummary.of(call(0, tool_name="日本語" * 20))
 
     assert fitting_line(wide, UTC, 80).cell_len <= 80
 

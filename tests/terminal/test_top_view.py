@@ -9,52 +9,68 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from gateway.calls import UNKNOWN
-from gateway.terminal.api_models import Call, Counts, Durations, ErrorCount, Overview, Series, Timeline, ToolGroup
+from gateway.analytics.models import (
+    CallCounts,
+    CallGroup,
+    CallSummary,
+    Durations,
+    ErrorCount,
+    Overview,
+    Timeline,
+    TimelineSeries,
+)
+from gateway.calls import UNKNOWN, ErrorType
 from gateway.terminal.top_view import Caption, Outage, TopData, render, shares
+from tests.terminal.observer_process import call
 
 NOW = datetime(2026, 11, 23, 14, 10, tzinfo=UTC)
 CAPTION = Caption("engineering", "last 5m", UTC)
-TIMES = Durations(p50=30.0, p95=120.4, p99=1410.0)
+TIMES = Durations(avg=40.0, p50=30.0, p95=120.4, p99=1410.0)
 
 
-def group(tool: str, calls: int, errors: int = 0, server: str = "github") -> ToolGroup:
-    return ToolGroup(server_slug=server, tool_name=tool, calls=calls, errors=errors, duration_ms=TIMES)
+def group(tool: str, calls: int, errors: int = 0, server: str = "github") -> CallGroup:
+    return CallGroup(server_slug=server, tool_name=tool, calls=calls, errors=errors, duration_ms=TIMES)
 
 
-def a_call(second: int, **changes: Any) -> Call:
-    fields: dict[str, Any] = {
-        "timestamp": f"2026-11-23T14:09:{second:02d}.123Z",
-        "token_id": "alice-cursor",
-        "server_slug": "github",
-        "tool_name": "create_issue",
-        "status": "success",
-        "duration_ms": 10.0 * second,
-        **changes,
-    }
-    return Call(**fields)
+def a_call(second: int, **changes: Any) -> CallSummary:
+    begin_ns = (int(NOW.timestamp()) - 60 + second) * 10**9
+    fields = {"timestamp_ns": begin_ns, "token_id": "alice-cursor", "duration_ms": 10.0 * second, **changes}
+    return CallSummary.of(call(second, **fields))
 
 
-FAILED = {"status": "error", "error_type": "tool_error", "error_message": "no such repository: acme/gateway"}
+def overview(calls: int, errors: int, members: int, durations: Durations, **by_type: int) -> Overview:
+    return Overview(
+        calls=CallCounts(range=calls, today=calls, week=calls, month=calls),
+        success_rate=None,
+        active_tokens=members,
+        errors=errors,
+        duration_ms=durations,
+        errors_by_type=[ErrorCount(error_type=ErrorType(name), calls=number) for name, number in by_type.items()],
+    )
+
+
+def timeline(calls: list[int], errors: list[int]) -> Timeline:
+    return Timeline(step_s=5, buckets=[], series=[TimelineSeries(calls=calls, errors=errors)])
+
+
+FAILED = {
+    "status": "error",
+    "error_type": ErrorType.TOOL_ERROR,
+    "error_message": "no such repository: acme/gateway",
+}
 VIEW = TopData(
-    overview=Overview(
-        calls=Counts(range=1234),
-        errors=62,
-        active_tokens=5,
-        duration_ms=TIMES,
-        errors_by_type=[ErrorCount("tool_error", 60), ErrorCount("rate_limited", 2)],
-    ),
+    overview=overview(1234, 62, 5, TIMES, tool_error=60, rate_limited=2),
     tools=[group("create_issue", 1000, 60), group("search_issues", 232), group(UNKNOWN, 2, 2)],
     calls_of_now=[group("create_issue", 25), group("search_issues", 10)],
-    timeline=Timeline(step_s=5, series=[Series(calls=[0, 10, 80, 40], errors=[0, 0, 9, 0])]),
+    timeline=timeline([0, 10, 80, 40], [0, 0, 9, 0]),
     recent=[a_call(30), a_call(59), a_call(10)],
     failing=[a_call(20, **FAILED), a_call(19, token_id="ci-bot", **FAILED)],
 )
 QUIET = TopData(
-    overview=Overview(Counts(range=0), errors=0, active_tokens=0, duration_ms=Durations(), errors_by_type=[]),
+    overview=overview(0, 0, 0, Durations(avg=None, p50=None, p95=None, p99=None)),
     tools=[],
     calls_of_now=[],
-    timeline=Timeline(step_s=5, series=[Series(calls=[0, 0], errors=[0, 0])]),
+    timeline=timeline([0, 0], [0, 0]),
     recent=[],
     failing=[],
 )
