@@ -1,27 +1,30 @@
-"""Every TraceQL query is one."""
+"""Every TraceQL query is valid and names attributes that spans have."""
 
 import pytest
 
 from dashboards.queries.traces import ONE
 from gateway.observer import signals
+from tests.dashboards.grammar import names
 from tests.dashboards.interpolation import interpolated
 from tests.dashboards.reading import Query, queries
-from tests.dashboards.traceql import attributes
+
+pytestmark = pytest.mark.backend
 
 SEARCHES = [query for query in queries("tempo") if query.text != ONE]
-NAMED = {value for value in vars(signals).values() if isinstance(value, str)}
+ATTRIBUTES = {value for value in vars(signals).values() if isinstance(value, str)} | {"service.name"}
 
 
 @pytest.mark.parametrize("query", SEARCHES, ids=str)
-def test_a_search_is_traceql_and_names_attributes_that_there_are(query: Query) -> None:
-    [named] = attributes(interpolated(query.text))
+def test_a_search_is_traceql_and_names_attributes_that_spans_have(query: Query) -> None:
+    [used] = names("traceql", interpolated(query.text))
 
-    assert named, query.text
-    for attribute in named:
+    assert used, query.text
+    for attribute in used:
         scope, _, name = attribute.partition(".")
         assert scope in {"resource", "span"}
-        assert name in NAMED | {"service.name"}
+        assert name in ATTRIBUTES
 
 
-def test_what_is_no_traceql_is_found_out() -> None:
-    assert attributes("{ span.a = 1 }", "{ span.a == 1 }", "{ span.a = 1 } | selec(span.a)") == [["span.a"], None, None]
+def test_a_query_that_is_not_traceql_is_noticed() -> None:
+    queries = ("{ span.a = 1 }", "{ span.a == 1 }", "{ span.a = 1 } | selec(span.a)")
+    assert names("traceql", *queries) == [["span.a"], None, None]
