@@ -1,4 +1,4 @@
-"""`python -m stack tools` builds the native back ends, `python -m stack` runs them with the demo until Ctrl-C."""
+"""`python -m stack tools` builds the native back ends; `python -m stack` runs them with the demo until Ctrl-C."""
 
 import argparse
 import contextlib
@@ -12,10 +12,10 @@ from stack import build, processes
 
 
 def main() -> int:
-    """Do what was asked for; the exit status."""
+    """Run the command line; the exit status."""
     parser = argparse.ArgumentParser(prog="python -m stack", description=__doc__)
     parser.add_argument("what", nargs="?", choices=("run", "tools"), default="run")
-    parser.add_argument("--seconds", help="of traffic, then it ends by itself")
+    parser.add_argument("--seconds", help="end the demo's traffic after this time")
     options = parser.parse_args()
     if options.what == "tools":
         return build_all()
@@ -29,7 +29,7 @@ def main() -> int:
 
 
 def build_all() -> int:
-    """Build what is not there."""
+    """Build the back ends that are not built yet; the exit status."""
     kept = build.cache(os.environ)
     for module in build.MODULES:
         print(f"{module.name} …", flush=True)
@@ -42,34 +42,35 @@ def build_all() -> int:
 
 
 def run(options: list[str]) -> int:
-    """Run the stack, and the demo beside it."""
+    """Run the stack, and a demo whose telemetry it receives; the demo's exit status."""
     programs = processes.Programs.found(os.environ)
     with (
         tempfile.TemporaryDirectory(prefix="callscope-stack-") as folder,
         processes.running(Path(folder), programs) as stack,
     ):
         print(directions(stack), flush=True)
-        demo = subprocess.Popen(
-            processes.leashed(*processes.demo(stack, *options)), stdin=subprocess.PIPE, start_new_session=True
-        )
+        command = processes.ends_with_stdin(*processes.demo(stack, *options))
+        demo = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
         with contextlib.suppress(KeyboardInterrupt):
             return demo.wait()
-        print("ending: the demo reckons up, then Loki writes what it has, in about ten seconds", flush=True)
-        demo.communicate()  # its sign to end
+        print("ending: the demo prints its totals, then the back ends write what they hold (about 10 s)", flush=True)
+        demo.communicate()  # closes its standard input, which ends it
         return demo.returncode
 
 
 def directions(stack: processes.Stack) -> str:
-    """Where everything is."""
+    """Where everything is, and what is not there."""
+    loki = stack.loki or f"not here. Log records go to {stack.logs}; LogQL cannot be run. See docs/stack.md"
     return "\n".join(
         (
-            f"Prometheus:    {stack.prometheus} (no user interface in this build: ask /api/v1/query)",
+            f"Prometheus:    {stack.prometheus} (this build has no web page: use /api/v1/query)",
             f"Alertmanager:  {stack.alertmanager}",
-            f"Loki:          {stack.loki}",
+            f"Loki:          {loki}",
             f"OTLP:          {stack.otlp}",
             f"Metrics:       http://{stack.observer}/metrics",
             f"Traces:        {stack.traces}",
-            f"Logs of all:   {stack.folder}/*.log",
+            f"Log records:   {stack.logs}",
+            f"Programs' logs: {stack.folder}/*.log",
         )
     )
 

@@ -1,8 +1,8 @@
-"""The native back ends, built from source outside the checkout, and reused until what they are made of changes.
+"""Builds the native back ends from source, outside the checkout. A build is kept until its sources change.
 
-Prometheus 3 and Loki are Go tool modules (`go.mod` with `tool` lines, `go.sum`); the OpenTelemetry Collector is put
-together by its builder, which is one too, from `collector/manifest.yaml`. Alertmanager is Debian's: its Go module lacks
-generated files.
+Prometheus 3 is a Go tool module (`go.mod` with `tool` lines, and `go.sum`). The OpenTelemetry Collector is assembled
+from `collector/manifest.yaml` by its builder, which is a tool module too. Alertmanager comes from Debian, because its
+Go module lacks generated files. Loki, Tempo and Grafana are not built: their license is the AGPL.
 """
 
 import hashlib
@@ -22,26 +22,26 @@ HERE: Final = Path(__file__).parent
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Module:
-    """A folder with a Go tool module, and how it is built."""
+    """A folder with a Go module, and how it is built."""
 
     name: str
     binaries: tuple[str, ...]
-    """What it gives."""
+    """The programs that the build results in."""
     tags: str = ""
     ldflags: str = "-s -w"
     manifest: str = ""
-    """The Collector builder's manifest: its `dist.name` is the binary."""
+    """The manifest of the Collector's builder; its `dist.name` is the program."""
     program: str = ""
-    """The file of a program of our own; without it the module is one of tools."""
+    """The source file, if the program is our own; else the module only has `tool` lines."""
 
     @property
     def folder(self) -> Path:
-        """Where `go.mod` and `go.sum` stand."""
+        """The folder of `go.mod` and `go.sum`."""
         return HERE / self.name
 
     @property
     def key(self) -> str:
-        """Changes with everything that the binaries are made of but the Go toolchain."""
+        """A digest of the sources and options; the Go toolchain is not part of it."""
         digest = hashlib.sha256(f"{self.tags}\0{self.ldflags}\0".encode())
         for name in ("go.mod", "go.sum", self.manifest, self.program):
             if name:
@@ -52,18 +52,17 @@ class Module:
 PROMETHEUS: Final = Module(
     name="prometheus",
     binaries=("prometheus", "promtool"),
-    tags="netgo,remove_all_sd",  # static, file and http discovery stay; the clouds' make up half of the build
+    tags="netgo,remove_all_sd",  # without the clouds' service discovery, which is half of the build
     ldflags="-s -w -X github.com/prometheus/common/version.Version=3.14.0",
 )
-LOKI: Final = Module(name="loki", binaries=("loki", "logcli"))
 COLLECTOR: Final = Module(name="collector", binaries=("otelcol",), manifest="manifest.yaml")
 COMPOSE: Final = Module(name="compose", binaries=("compose",), program="main.go")
-"""The reference implementation of the Compose Specification, which says whether compose.yaml is one."""
-MODULES: Final = (COMPOSE, COLLECTOR, PROMETHEUS, LOKI)
+"""The reference implementation of the Compose Specification: it validates compose.yaml."""
+MODULES: Final = (COMPOSE, COLLECTOR, PROMETHEUS)
 
 
 def cache(environ: Mapping[str, str]) -> Path:
-    """Where builds are kept: `CALLSCOPE_STACK_TOOLS`, or a folder in the user's cache."""
+    """The folder where builds are kept: `CALLSCOPE_STACK_TOOLS`, or one in the user's cache."""
     chosen = environ.get("CALLSCOPE_STACK_TOOLS")
     if chosen:
         return Path(chosen)
@@ -71,16 +70,16 @@ def cache(environ: Mapping[str, str]) -> Path:
 
 
 def built(module: Module, kept: Path) -> Path | None:
-    """The folder with the module's binaries; None if they have not been built."""
+    """The folder with the module's programs; None if they have not been built."""
     folder = kept / f"{module.name}-{module.key}"
     return folder if all((folder / binary).is_file() for binary in module.binaries) else None
 
 
 def build(module: Module, kept: Path, environ: Mapping[str, str]) -> Path:
-    """The folder with the module's binaries, which are built if they are not there.
+    """Build the module's programs, unless they are there: the folder with them.
 
     Raises:
-        subprocess.CalledProcessError: Go said why on stderr.
+        subprocess.CalledProcessError: Go failed; its stderr says why.
     """
     found = built(module, kept)
     if found is not None:
@@ -104,7 +103,7 @@ def build(module: Module, kept: Path, environ: Mapping[str, str]) -> Path:
 
 
 def _assemble(module: Module, draft: Path, made: Path, go: Mapping[str, str]) -> None:
-    """Let the builder in `draft` make the Collector of the manifest."""
+    """Make the Collector of the manifest, with the builder in `draft`."""
     manifest = yaml.safe_load((module.folder / module.manifest).read_text())
     source = made / "source"
     manifest["dist"]["output_path"] = str(source)

@@ -1,7 +1,7 @@
-"""The stack as native processes on 127.0.0.1, from the configuration files that the containers have.
+"""The stack as native processes on free ports of 127.0.0.1, with the containers' configuration files.
 
-Prometheus 3, Alertmanager, Loki and an OpenTelemetry Collector, on free ports, in a folder that is thrown away. Tempo
-and Grafana come as containers alone: traces go into a file. Every process ends with this one.
+Prometheus 3, Alertmanager and an OpenTelemetry Collector, and Loki if the machine has one. There is no native Tempo and
+no native Grafana: traces and log records are written to files. Every process ends with this one.
 """
 
 import contextlib
@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -25,70 +25,89 @@ ROOT: Final = Path(__file__).parent.parent
 HOST: Final = "127.0.0.1"
 ALERTMANAGER: Final = "prometheus-alertmanager"
 """Debian's name for it."""
+NO_LOKI: Final = (
+    "no Loki here, so LogQL is not run: put a `loki` on the PATH, or name one in CALLSCOPE_LOKI. "
+    "Its license is the AGPL: no make target builds it, and CI runs without it"
+)
 Command = tuple[str | Path, ...]
 READY_S: Final = 60.0
 END_S: Final = 20.0
 
 
 class NotBuiltError(Exception):
-    """What the stack needs is not there; the message says which make target brings it."""
+    """A program of the stack is not there; the message says how to get it."""
 
 
 class NotReadyError(Exception):
-    """A process ended, or did not answer in time; the message has its log's end."""
+    """A process ended, or did not answer in time; the message has the end of its log."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Programs:
-    """Where the binaries are."""
+    """Where the programs are."""
 
     prometheus: Path
-    loki: Path
     otelcol: Path
     alertmanager: Path
+    loki: Path | None
+    """None if the machine has none: the stack runs without it."""
 
     @classmethod
     def found(cls, environ: Mapping[str, str]) -> "Programs":
-        """Those that were built, and Debian's.
+        """Those that were built, Debian's Alertmanager, and the machine's Loki.
 
         Raises:
-            NotBuiltError: at least one is missing.
+            NotBuiltError: one is missing that the stack cannot do without.
         """
         kept = build.cache(environ)
         folders = {module.name: build.built(module, kept) for module in build.MODULES}
-        prometheus, loki, collector = folders["prometheus"], folders["loki"], folders["collector"]
+        prometheus, collector = folders["prometheus"], folders["collector"]
         alertmanager = shutil.which(ALERTMANAGER)
-        if prometheus is None or loki is None or collector is None:
+        if prometheus is None or collector is None:
             missing = ", ".join(name for name, folder in folders.items() if folder is None)
-            raise NotBuiltError(
-                f"{missing}: not built for these sources: `make stack-tools` does that, in 10 to 20 minutes"
-            )
+            raise NotBuiltError(f"{missing}: not built for these sources: `make stack-tools` builds them (with Go)")
         if alertmanager is None:
             raise NotBuiltError(f"no {ALERTMANAGER} on the PATH: `make test-tools` installs it")
         return cls(
             prometheus=prometheus / "prometheus",
-            loki=loki / "loki",
             otelcol=collector / "otelcol",
             alertmanager=Path(alertmanager),
+            loki=loki(environ),
         )
+
+
+def loki(environ: Mapping[str, str]) -> Path | None:
+    """The machine's own Loki: `CALLSCOPE_LOKI`, or `loki` on the PATH.
+
+    Raises:
+        NotBuiltError: `CALLSCOPE_LOKI` names a file that is not there.
+    """
+    named = environ.get("CALLSCOPE_LOKI")
+    if named and not Path(named).is_file():
+        raise NotBuiltError(f"CALLSCOPE_LOKI names {named}, and there is no such file")
+    found = named or shutil.which("loki")
+    return Path(found) if found else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stack:
-    """What runs, by its address."""
+    """The addresses of a running stack."""
 
     prometheus: str
     """`http://host:port`, as all of them."""
     alertmanager: str
-    loki: str
+    loki: str | None
+    """None if the machine has no Loki."""
     otlp: str
-    """Where a gateway sends traces and log records: `otlp.endpoint`."""
+    """Where a gateway sends traces and log records: its `otlp.endpoint`."""
     observer: str
-    """`host:port` where Prometheus looks for a gateway's observer; nothing of the stack listens there."""
+    """`host:port` that Prometheus scrapes; a gateway's observer has to listen there."""
     traces: Path
-    """The Collector's traces: one OTLP JSON a line."""
+    """What the Collector exports, one OTLP JSON a line."""
+    logs: Path
+    """The same, of log records."""
     folder: Path
-    """Logs, data."""
+    """Data, and the programs' own logs."""
 
 
 @contextlib.contextmanager
@@ -104,10 +123,11 @@ def running(folder: Path, programs: Programs) -> Iterator[Stack]:
     stack = Stack(
         prometheus=f"http://{at['prometheus']}",
         alertmanager=f"http://{at['alertmanager']}",
-        loki=f"http://{at['loki']}",
+        loki=f"http://{at['loki']}" if programs.loki else None,
         otlp=f"http://{at['otlp']}",
         observer=at["observer"],
         traces=folder / "traces.jsonl",
+        logs=folder / "logs.jsonl",
         folder=folder,
     )
     with contextlib.ExitStack() as started:
@@ -116,24 +136,25 @@ def running(folder: Path, programs: Programs) -> Iterator[Stack]:
             return started.enter_context(_process(folder / f"{name}.log", command, environ or {}))
 
         processes = {
-            "loki": run("loki", _loki(folder, programs.loki), _loki_environ(folder, ports)),
             "alertmanager": run("alertmanager", _alertmanager(folder, programs.alertmanager, at["alertmanager"])),
-            "otelcol": run("otelcol", _collector(programs.otelcol), _collector_environ(folder, ports, stack)),
-            "prometheus": run("prometheus", _prometheus(folder, programs.prometheus, at)),
+            "otelcol": run("otelcol", _collector(programs.otelcol, stack), _collector_environ(folder, ports, stack)),
+            "prometheus": run("prometheus", _prometheus(folder, programs, at)),
         }
-        looks = {
-            "loki": lambda: _answers(f"{stack.loki}/loki/api/v1/labels"),  # it is ready before it can be asked
-            "alertmanager": lambda: _answers(f"{stack.alertmanager}/-/ready"),
-            "otelcol": lambda: _answers(f"http://{at['health']}/"),
-            "prometheus": lambda: _answers(f"{stack.prometheus}/-/ready"),
+        health = {
+            "alertmanager": f"{stack.alertmanager}/-/ready",
+            "otelcol": f"http://{at['health']}/",
+            "prometheus": f"{stack.prometheus}/-/ready",
         }
-        for name, look in looks.items():
-            _wait(name, processes[name], folder / f"{name}.log", look)
+        if programs.loki:
+            processes["loki"] = run("loki", _loki(folder, programs.loki), _loki_environ(folder, ports))
+            health["loki"] = f"{stack.loki}/loki/api/v1/labels"  # /ready answers before queries do
+        for name, url in health.items():
+            _wait(name, processes[name], folder / f"{name}.log", url)
         yield stack
 
 
 def demo(stack: Stack, *options: str) -> list[str]:
-    """The command that makes traffic for the stack."""
+    """The command of a demo whose telemetry the stack receives."""
     return [sys.executable, "-m", "gateway", "demo", f"--observer={stack.observer}", f"--otlp={stack.otlp}", *options]
 
 
@@ -161,9 +182,11 @@ def _alertmanager(folder: Path, binary: Path, address: str) -> Command:
     )
 
 
-def _collector(binary: Path) -> Command:
-    base, native = ROOT / "otel-collector" / "config.yaml", ROOT / "stack" / "native.yaml"
-    return (binary, f"--config={base}", f"--config={native}")
+def _collector(binary: Path, stack: Stack) -> Command:
+    files = [ROOT / "otel-collector" / "config.yaml", ROOT / "stack" / "native.yaml"]
+    if stack.loki:
+        files.append(ROOT / "stack" / "native-loki.yaml")
+    return (binary, *(f"--config={file}" for file in files))
 
 
 def _collector_environ(folder: Path, ports: Mapping[str, int], stack: Stack) -> dict[str, str]:
@@ -174,23 +197,24 @@ def _collector_environ(folder: Path, ports: Mapping[str, int], stack: Stack) -> 
         "OTELCOL_METRICS_PORT": str(ports["collector"]),
         "OTELCOL_DATA": str(folder / "otelcol"),
         "OTELCOL_TRACES": str(stack.traces),
+        "OTELCOL_LOGS": str(stack.logs),
         "LOKI_OTLP_URL": f"{stack.loki}/otlp",
     }
 
 
-def _prometheus(folder: Path, binary: Path, at: Mapping[str, str]) -> Command:
-    """The configuration, its rules, and targets of this run's addresses, in a folder: file names in it are relative."""
+def _prometheus(folder: Path, programs: Programs, at: Mapping[str, str]) -> Command:
+    """Its command, and a folder with its configuration, rules and targets: file names in them are relative."""
     home = folder / "prometheus"
     targets = home / "targets"
     targets.mkdir(parents=True)
-    (home / "demo-targets").mkdir()  # of compose.yaml's demo: there is none here
+    (home / "demo-targets").mkdir()  # for the demo of compose.yaml; empty here
     (home / "prometheus.yml").symlink_to(ROOT / "prometheus" / "prometheus.yml")
     (home / "rules").symlink_to(ROOT / "prometheus" / "rules")
     jobs = {"callscope": "observer", "otel-collector": "collector"}
-    for job in ("callscope", "otel-collector", "prometheus", "alertmanager", "loki"):
+    for job in ("callscope", "otel-collector", "prometheus", "alertmanager", *(["loki"] if programs.loki else [])):
         (targets / f"{job}.yml").write_text(f'- targets: ["{at[jobs.get(job, job)]}"]\n')
     return (
-        binary,
+        programs.prometheus,
         f"--config.file={home / 'prometheus.yml'}",
         f"--storage.tsdb.path={folder / 'tsdb'}",
         f"--web.listen-address={at['prometheus']}",
@@ -199,29 +223,29 @@ def _prometheus(folder: Path, binary: Path, at: Mapping[str, str]) -> Command:
 
 
 def _free_ports(count: int) -> list[int]:
-    """Ports that nobody has now; all at once, so that they differ."""
+    """Ports that are free now. They are bound at the same time, so that they differ."""
     with contextlib.ExitStack() as open_ones:
         sockets = [open_ones.enter_context(socket.create_server((HOST, 0))) for _ in range(count)]
         return [sock.getsockname()[1] for sock in sockets]
 
 
-def leashed(*command: str | Path) -> Command:
-    """The command, which is asked to end when its standard input does: when whoever started it has ended, however."""
+def ends_with_stdin(*command: str | Path) -> Command:
+    """The command, ended when its standard input closes: when the process that started it ends, in whatever way."""
     return (sys.executable, "-m", "gateway.demo.kill_on_eof", *command)
 
 
 @contextlib.contextmanager
 def _process(log: Path, command: Command, environ: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes]]:
-    """A process on a leash."""
+    """A process that ends with this one."""
     with log.open("wb") as said:
         process = subprocess.Popen(
-            leashed(*command),
+            ends_with_stdin(*command),
             stdin=subprocess.PIPE,
             stdout=said,
             stderr=said,
             cwd=ROOT,
             env={**os.environ, **environ},
-            start_new_session=True,  # Ctrl-C is for whoever holds the leash
+            start_new_session=True,  # Ctrl-C reaches this process only, which then ends the others in order
         )
     try:
         yield process
@@ -233,15 +257,11 @@ def _process(log: Path, command: Command, environ: Mapping[str, str]) -> Iterato
             process.wait()
 
 
-def _answers(url: str) -> bool:
-    return httpx.get(url, timeout=5).is_success
-
-
-def _wait(name: str, process: subprocess.Popen[bytes], log: Path, look: Callable[[], bool]) -> None:
+def _wait(name: str, process: subprocess.Popen[bytes], log: Path, url: str) -> None:
     deadline = time.monotonic() + READY_S
     while process.poll() is None and time.monotonic() < deadline:
         with contextlib.suppress(httpx.HTTPError):
-            if look():
+            if httpx.get(url, timeout=5).is_success:
                 return
         time.sleep(0.1)
     problem = f"does not answer within {READY_S:.0f} s" if process.poll() is None else "ended"

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 import pytest
 
 from stack.processes import NotBuiltError, Programs
-from tests.stack.backends import missing
-from tests.stack.staged import Staged, staged
+from tests.backends import missing
+from tests.stack.demo_stack import DemoStack, demo_stack
 
 
 @pytest.fixture(scope="session")
@@ -17,7 +17,7 @@ def programs() -> Programs:
 
 
 @pytest.fixture(scope="session")
-def stack(tmp_path_factory: pytest.TempPathFactory, programs: Programs) -> Iterator[Staged]:
+def stack(tmp_path_factory: pytest.TempPathFactory, programs: Programs) -> Iterator[DemoStack]:
     """The native stack after two minutes of the demo's traffic."""
-    with staged(tmp_path_factory.mktemp("stack"), programs) as found:
+    with demo_stack(tmp_path_factory.mktemp("stack"), programs) as found:
         yield found

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from tests.stack.backends import missing
+from tests.backends import missing
 from tests.stack.dockerfile import ROOT, Instruction, ignore_patterns, instructions, let_through
 
 FILE: Final = instructions((ROOT / "Dockerfile").read_text())

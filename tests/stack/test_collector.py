@@ -17,12 +17,16 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from gateway.observer import signals
 from gateway.observer.attributes import put
 from stack import build
+from tests.backends import native
 from tests.observer.otlp_collector import Collector, collecting
-from tests.stack.backends import binary
 from tests.stack.compose_file import ROOT
 from tests.system.running import TLS, eventually
 
-CONFIGURATIONS: Final = (ROOT / "otel-collector" / "config.yaml", ROOT / "stack" / "native.yaml")
+CONFIGURATIONS: Final = (
+    ROOT / "otel-collector" / "config.yaml",
+    ROOT / "stack" / "native.yaml",
+    ROOT / "stack" / "native-loki.yaml",
+)
 SECRET: Final = f"mwt_{'s' * 43}"
 LEAKED: Final = {
     "note": f"sent with Bearer {SECRET}!",
@@ -51,9 +55,10 @@ class Running:
             "OTELCOL_METRICS_PORT": str(metrics),
             "OTELCOL_DATA": str(folder / "queue"),
             "OTELCOL_TRACES": str(self.traces),
+            "OTELCOL_LOGS": str(folder / "logs.jsonl"),
             "LOKI_OTLP_URL": loki,
         }
-        command = [str(binary(build.COLLECTOR, "otelcol")), *(f"--config={file}" for file in CONFIGURATIONS)]
+        command = [str(native(build.COLLECTOR, "otelcol")), *(f"--config={file}" for file in CONFIGURATIONS)]
         with (folder / "log").open("ab") as log:
             self._process = subprocess.Popen(command, env={**os.environ, **environ}, stdout=log, stderr=log)
         try:

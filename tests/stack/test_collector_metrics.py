@@ -15,9 +15,9 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from stack import build
+from tests.backends import native
 from tests.dashboards.series import OF_COLLECTOR, TARGET
 from tests.observer.otlp_collector import Answer, Collector, collecting
-from tests.stack.backends import binary
 from tests.stack.compose_file import ROOT
 from tests.system.running import TLS, eventually
 
@@ -68,7 +68,7 @@ class Running:
             "LOKI_OTLP_URL": back_end.url,
         }
         files = (ROOT / "otel-collector" / "config.yaml", folder / "small.yaml")
-        command = [str(binary(build.COLLECTOR, "otelcol")), *(f"--config={file}" for file in files)]
+        command = [str(native(build.COLLECTOR, "otelcol")), *(f"--config={file}" for file in files)]
         with (folder / "log").open("wb") as log:
             self._process = subprocess.Popen(command, env={**os.environ, **environ}, stdout=log, stderr=log)
         try:

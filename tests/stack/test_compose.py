@@ -15,9 +15,9 @@ from gateway import __version__
 from gateway.config import load
 from gateway.demo.fixtures import WORKSPACES
 from stack import build
+from tests.backends import native
 from tests.stack import addresses
 from tests.stack.addresses import listening, named, tree
-from tests.stack.backends import binary
 from tests.stack.compose_file import ANY_INTERFACE, FILE, GIVEN, ROOT, Service, interpolated, read, required, services
 
 SERVICES: Final = services()
@@ -36,7 +36,7 @@ DATA: Final = {"prometheus": "/prometheus", "alertmanager": "/alertmanager", "gr
 
 def checked(path: Path, **environ: str) -> subprocess.CompletedProcess[str]:
     """What the reference of the Compose Specification says about a file; only these variables are set."""
-    checker = str(binary(build.COMPOSE, "compose"))
+    checker = str(native(build.COMPOSE, "compose"))
     environ["PATH"] = os.environ["PATH"]
     return subprocess.run(
         [checker, str(path)], cwd=ROOT, env=environ, capture_output=True, text=True, check=False, timeout=60

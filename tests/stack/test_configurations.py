@@ -13,12 +13,13 @@ from gateway.config import PLANS
 from gateway.observer import signals
 from gateway.observer.log_records import retention
 from stack import build
+from tests.backends import loki, native
 from tests.stack.addresses import tree
-from tests.stack.backends import binary
 from tests.stack.compose_file import ROOT, scalars
 
 COLLECTOR: Final = ROOT / "otel-collector" / "config.yaml"
 NATIVE: Final = ROOT / "stack" / "native.yaml"
+NATIVE_LOKI: Final = ROOT / "stack" / "native-loki.yaml"
 LOKI: Final = ROOT / "loki" / "config.yaml"
 HOURS_OF_A_DAY: Final = 24
 TEN_YEARS_H: Final = 10 * 365 * HOURS_OF_A_DAY
@@ -36,7 +37,7 @@ def hours(text: str) -> int:
 
 def validated(*files: Path, environ: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     """What the Collector says about these files, one laid over the other."""
-    command = [str(binary(build.COLLECTOR, "otelcol")), "validate", *(f"--config={file}" for file in files)]
+    command = [str(native(build.COLLECTOR, "otelcol")), "validate", *(f"--config={file}" for file in files)]
     full = {**os.environ, **(environ or {})}
     return subprocess.run(command, env=full, capture_output=True, text=True, check=False, timeout=60)
 
@@ -48,9 +49,11 @@ def test_the_collector_takes_its_configuration() -> None:
 
 
 def test_the_collector_takes_it_with_what_the_native_stack_lays_over_it(tmp_path: Path) -> None:
-    done = validated(COLLECTOR, NATIVE, environ={"OTELCOL_TRACES": str(tmp_path / "traces.jsonl")})
+    environ = {"OTELCOL_TRACES": str(tmp_path / "traces.jsonl"), "OTELCOL_LOGS": str(tmp_path / "logs.jsonl")}
 
-    assert done.returncode == 0, done.stderr
+    for files in ((NATIVE,), (NATIVE, NATIVE_LOKI)):
+        done = validated(COLLECTOR, *files, environ=environ)
+        assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize(
@@ -83,8 +86,7 @@ def test_each_pipeline_limits_memory_first_and_redacts_before_it_exports_to_a_qu
 
 def verified(file: Path) -> subprocess.CompletedProcess[str]:
     """What Loki says about a file."""
-    loki = binary(build.LOKI, "loki")
-    command = [str(loki), f"-config.file={file}", "-config.expand-env=true", "-verify-config"]
+    command = [str(loki()), f"-config.file={file}", "-config.expand-env=true", "-verify-config"]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
 
 
@@ -112,7 +114,7 @@ def test_loki_refuses_a_mistake(tmp_path: Path, right: str, wrong: str) -> None:
 
 
 def test_loki_can_ask_after_its_own_health() -> None:
-    command = [str(binary(build.LOKI, "loki")), "-health", "-health.url=http://127.0.0.1:1/ready"]
+    command = [str(loki()), "-health", "-health.url=http://127.0.0.1:1/ready"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
 
     assert (done.returncode, "Health check failed" in done.stderr) == (1, True), done.stderr

@@ -6,19 +6,19 @@ import pytest
 
 from tests.dashboards.interpolation import interpolated
 from tests.dashboards.reading import Query, queries
-from tests.stack.staged import Staged
+from tests.stack.demo_stack import DemoStack
 
 EMPTY_IN_HEALTH: Final = {"Firing alerts": "the demo's mail server is down: that fills it"}
 """Panels that say nothing while all is well, and what fills them here."""
 
 
 @pytest.mark.parametrize("query", queries("prometheus"), ids=str)
-def test_a_panel_of_prometheus_has_rows(stack: Staged, query: Query) -> None:
+def test_a_panel_of_prometheus_has_rows(stack: DemoStack, query: Query) -> None:
     assert stack.prometheus(interpolated(query.text))
 
 
 @pytest.mark.parametrize("query", queries("loki"), ids=str)
-def test_a_panel_of_loki_has_rows(stack: Staged, query: Query) -> None:
+def test_a_panel_of_loki_has_rows(stack: DemoStack, query: Query) -> None:
     assert stack.loki(interpolated(query.text, trace_id=a_failure(stack)))
 
 
@@ -28,7 +28,7 @@ def test_what_is_empty_in_health_is_known_by_name() -> None:
     assert titles == set(EMPTY_IN_HEALTH)
 
 
-def a_failure(stack: Staged) -> str:
+def a_failure(stack: DemoStack) -> str:
     """The trace id of a call that failed with an answer of its upstream's."""
     calls = stack.api("engineering", "/calls", error_type="tool_error")["calls"]
     return str(calls[0]["trace_id"])

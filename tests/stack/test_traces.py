@@ -6,18 +6,18 @@ import pytest
 
 from dashboards.queries.traces import ONE
 from gateway.calls import PHASES
+from tests.dashboards.grammar import names
 from tests.dashboards.interpolation import interpolated
 from tests.dashboards.reading import Query, queries
-from tests.dashboards.traceql import attributes
-from tests.stack.staged import Row, Staged
+from tests.stack.demo_stack import DemoStack, Row
 
 SERVER, CLIENT = 2, 3
 """`kind` of a span in OTLP."""
 
 
 @pytest.mark.parametrize("query", [query for query in queries("tempo") if query.text != ONE], ids=str)
-def test_an_attribute_that_a_search_names_is_carried_by_spans(stack: Staged, query: Query) -> None:
-    [named] = attributes(interpolated(query.text))
+def test_an_attribute_that_a_search_names_is_carried_by_spans(stack: DemoStack, query: Query) -> None:
+    [named] = names("traceql", interpolated(query.text))
     assert named
 
     for attribute in named:
@@ -25,7 +25,7 @@ def test_an_attribute_that_a_search_names_is_carried_by_spans(stack: Staged, que
         assert any(name in span["resource" if owner == "resource" else "attributes"] for span in stack.spans()), name
 
 
-def test_every_call_is_one_trace_with_its_phases(stack: Staged) -> None:
+def test_every_call_is_one_trace_with_its_phases(stack: DemoStack) -> None:
     by_trace: dict[str, list[Row]] = {}
     for span in stack.spans():
         by_trace.setdefault(span["traceId"], []).append(span)

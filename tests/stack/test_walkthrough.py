@@ -2,13 +2,13 @@
 
 import re
 import time
-from typing import Any, Final
+from typing import Final
 
 import pytest
 
 from tests.dashboards.interpolation import interpolated
 from tests.dashboards.reading import ROOT, queries
-from tests.stack.staged import Row, Staged
+from tests.stack.demo_stack import DemoStack, Row
 
 ALERT: Final = "CallscopeServerFailuresFast"
 FIRES_S: Final = 300.0
@@ -22,7 +22,7 @@ def text(board: str, panel: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def alert(stack: Staged) -> Row:
+def alert(stack: DemoStack) -> Row:
     """What Alertmanager says of the demo's failing server; it takes some minutes to be sure of it."""
     deadline = time.monotonic() + FIRES_S
     while time.monotonic() < deadline:
@@ -34,16 +34,15 @@ def alert(stack: Staged) -> Row:
 
 
 @pytest.fixture(scope="module")
-def failure(stack: Staged, alert: Row) -> dict[str, Any]:
-    """The newest call that failed with an answer, found as Logs finds it: its attributes, with the line."""
-    shown = interpolated(
-        text("callscope-logs", "Failed calls in full"),
-        workspace=alert["labels"]["workspace"],
-        server=alert["labels"]["server"],
-        error_type="upstream_http_error",
-    )
-    newest = max(stack.loki(shown), key=lambda stream: stream["values"][0][0])
-    return {**newest["stream"], "line": newest["values"][0][1]}
+def failure(stack: DemoStack, alert: Row) -> Row:
+    """The log record of the newest call that failed with an answer of the server."""
+    wanted = {
+        "mcp_workspace_id": alert["labels"]["workspace"],
+        "server_slug": alert["labels"]["server"],
+        "error_type": "upstream_http_error",
+    }
+    found = [record for record in stack.log_records() if wanted.items() <= record.items()]
+    return max(found, key=lambda record: record["time_ns"])
 
 
 def test_the_alert_says_who_is_hit_and_where_to_read_on(alert: Row) -> None:
@@ -57,7 +56,7 @@ def test_the_alert_says_who_is_hit_and_where_to_read_on(alert: Row) -> None:
     assert "callscope-servers" in section
 
 
-def test_the_servers_dashboard_says_how_it_fails(stack: Staged, alert: Row) -> None:
+def test_the_servers_dashboard_says_how_it_fails(stack: DemoStack, alert: Row) -> None:
     shown = interpolated(
         text("callscope-servers", "Failures by server and kind"),
         workspace=alert["labels"]["workspace"],
@@ -71,13 +70,30 @@ def test_the_servers_dashboard_says_how_it_fails(stack: Staged, alert: Row) -> N
     assert kinds["upstream_http_error"] > kinds.get("upstream_protocol_error", 0)
 
 
-def test_the_log_of_failed_calls_has_the_error_and_the_servers_answer(failure: dict[str, Any]) -> None:
+def test_the_log_record_has_the_error_and_the_servers_answer(failure: Row) -> None:
     assert "warehouse__stock_level" in failure["line"]
-    assert "Error: " in failure["line"]
-    assert f"The upstream answered: {ANSWER}" in failure["line"]
+    assert failure["error_message"]
+    assert failure["mcp_upstream_response"] == ANSWER
 
 
-def test_the_call_is_the_same_in_the_api(stack: Staged, failure: dict[str, Any]) -> None:
+def test_the_logs_dashboard_shows_the_error_and_the_servers_answer(stack: DemoStack, alert: Row, failure: Row) -> None:
+    shown = interpolated(
+        text("callscope-logs", "Failed calls in full"),
+        workspace=alert["labels"]["workspace"],
+        server=alert["labels"]["server"],
+        error_type="upstream_http_error",
+    )
+
+    newest = max(stack.loki(shown), key=lambda stream: stream["values"][0][0])
+
+    assert newest["stream"]["mcp_call_id"] == failure["mcp_call_id"]
+    line = newest["values"][0][1]
+    assert "warehouse__stock_level" in line
+    assert f"Error: {failure['error_message']}" in line
+    assert f"The upstream answered: {ANSWER}" in line
+
+
+def test_the_call_is_the_same_in_the_api(stack: DemoStack, failure: Row) -> None:
     call = stack.api("engineering", f"/calls/{failure['mcp_call_id']}")
 
     assert (call["trace_id"], call["span_id"]) == (failure["trace_id"], failure["span_id"])
@@ -86,7 +102,7 @@ def test_the_call_is_the_same_in_the_api(stack: Staged, failure: dict[str, Any])
     assert call["total_ms"] == pytest.approx(float(failure["total_ms"]))
 
 
-def test_the_trace_says_where_the_time_went_and_which_answer_it_was(stack: Staged, failure: dict[str, Any]) -> None:
+def test_the_trace_says_where_the_time_went_and_which_answer_it_was(stack: DemoStack, failure: Row) -> None:
     spans = {span["name"]: span for span in stack.spans() if span["traceId"] == failure["trace_id"]}
     call, sent = spans["tools/call warehouse__stock_level"], spans["tools/call stock_level"]
 
@@ -99,7 +115,7 @@ def test_the_trace_says_where_the_time_went_and_which_answer_it_was(stack: Stage
     assert longest == "wait"
 
 
-def test_the_calls_dashboard_finds_the_log_record_of_the_trace(stack: Staged, failure: dict[str, Any]) -> None:
+def test_the_calls_dashboard_finds_the_log_record_of_the_trace(stack: DemoStack, failure: Row) -> None:
     [stream] = stack.loki(interpolated(text("callscope-call", "Log of this trace"), trace_id=failure["trace_id"]))
 
     assert stream["stream"]["mcp_call_id"] == failure["mcp_call_id"]

@@ -1,4 +1,4 @@
-"""The native stack with the demo's members at work on it, and how its back ends are asked."""
+"""The native stack after two minutes of the demo's traffic, and how tests query its back ends."""
 
 import asyncio
 import contextlib
@@ -17,23 +17,25 @@ from gateway.demo.environment import BackEnds, Environment, start_environment
 from gateway.demo.fixtures import MEMBERS, WORKSPACES
 from gateway.demo.traffic import Traffic
 from stack.processes import Programs, Stack, running
+from tests import backends
 
 SEED: Final = 7
 TRAFFIC_S: Final = 120.0
 """What a newcomer waits before looking at a dashboard."""
 SETTLED_S: Final = 60.0
+ALL_RECORDS: Final = '{service_name="callscope"}'
 
 Row = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Staged:
-    """Everything that runs, after the traffic; no call is under way any more."""
+class DemoStack:
+    """What runs after the traffic: the stack, and the demo's gateway, which has no call in flight."""
 
     stack: Stack
     environment: Environment
     counted: Counts
-    """By the members' clients."""
+    """Calls, as the members' clients counted them."""
     began_s: float
     http: httpx.Client
 
@@ -42,34 +44,51 @@ class Staged:
         return self._rows(f"{self.stack.prometheus}/api/v1/query", query=query)
 
     def number(self, query: str) -> float:
-        """The only series' value."""
+        """The value of a query that has one series."""
         [series] = self.prometheus(query)
         return float(series["value"][1])
 
     def loki(self, query: str) -> list[Row]:
-        """The series of an instant query, or the streams of the last hour with their lines."""
+        """The series of an instant query, or the streams of the last hour with their lines. Skips without a Loki."""
+        backends.loki()
         if query.startswith("{"):
             return self._rows(f"{self.stack.loki}/loki/api/v1/query_range", query=query, since="1h", limit=5000)
         return self._rows(f"{self.stack.loki}/loki/api/v1/query", query=query)
 
     def alerts(self) -> list[Row]:
-        """What Alertmanager has."""
+        """Alertmanager's alerts."""
         return list(self.http.get(f"{self.stack.alertmanager}/api/v2/alerts").raise_for_status().json())
 
     def api(self, workspace: str, path: str, **parameters: str) -> Any:
-        """What the analytics API answers."""
+        """An answer of the analytics API."""
         url = f"{self.environment.api_url(workspace)}/analytics{path}"
         bearer = {"Authorization": f"Bearer {self.environment.jwt}"}
         return self.http.get(url, params=parameters, headers=bearer).raise_for_status().json()
 
     def spans(self) -> list[Row]:
-        """Every span that the Collector has passed on, with its attributes and its resource's as plain values."""
+        """The exported spans; their attributes, and those of their resources, are plain values."""
         return [
             {**span, "attributes": _plain(span), "resource": _plain(resource["resource"])}
-            for line in self.stack.traces.read_text().splitlines()
-            for resource in json.loads(line)["resourceSpans"]
+            for line in _lines(self.stack.traces)
+            for resource in line["resourceSpans"]
             for scope in resource["scopeSpans"]
             for span in scope["spans"]
+        ]
+
+    def log_records(self) -> list[Row]:
+        """The exported log records as Loki would show them: attributes by their names in Loki, and `line`."""
+        return [
+            {
+                **{name.replace(".", "_"): value for name, value in _plain(record).items()},
+                "trace_id": record["traceId"],
+                "span_id": record["spanId"],
+                "time_ns": int(record["timeUnixNano"]),
+                "line": record["body"]["stringValue"],
+            }
+            for line in _lines(self.stack.logs)
+            for resource in line["resourceLogs"]
+            for scope in resource["scopeLogs"]
+            for record in scope["logRecords"]
         ]
 
     def _rows(self, url: str, **parameters: str | int) -> list[Row]:
@@ -78,12 +97,17 @@ class Staged:
         return list(response.json()["data"]["result"])
 
 
+def _lines(file: Path) -> list[Row]:
+    """The complete lines of a file that the Collector writes."""
+    return [json.loads(line) for line in file.read_text().splitlines(keepends=True) if line.endswith("\n")]
+
+
 def _plain(owner: Row) -> dict[str, Any]:
     return {one["key"]: next(iter(one["value"].values())) for one in owner.get("attributes", ())}
 
 
 @contextlib.contextmanager
-def staged(folder: Path, programs: Programs) -> Iterator[Staged]:
+def demo_stack(folder: Path, programs: Programs) -> Iterator[DemoStack]:
     """Start the stack, let the members work for two minutes, and wait until every back end has every call."""
     with (
         running(folder, programs) as stack,
@@ -94,7 +118,7 @@ def staged(folder: Path, programs: Programs) -> Iterator[Staged]:
         began_s = time.time()
         with portal.wrap_async_context_manager(_start(folder, back_ends)) as environment:
             counted = portal.call(_work, environment)
-            found = Staged(stack=stack, environment=environment, counted=counted, began_s=began_s, http=http)
+            found = DemoStack(stack=stack, environment=environment, counted=counted, began_s=began_s, http=http)
             _settle(found)
             yield found
 
@@ -116,18 +140,15 @@ async def _work(environment: Environment) -> Counts:
     return traffic.counts
 
 
-def _settle(found: Staged) -> None:
+def _settle(found: DemoStack) -> None:
     total = found.counted.total()
     deadline = time.monotonic() + SETTLED_S
     sums: dict[str, Callable[[], float]] = {
         "Prometheus": lambda: found.number("sum(mcp_gateway_tool_calls_total)"),
         "its rules": lambda: found.number("sum(instance_workspace_status:mcp_gateway_tool_calls:sum)"),
-        "Loki": lambda: (
-            found.number('sum(count_over_time({service_name="callscope"} | keep service_name [1h]))')
-            if False
-            else sum(len(stream["values"]) for stream in found.loki('{service_name="callscope"}'))
-        ),
+        "log records": lambda: len(found.log_records()),
         "traces": lambda: sum(span["kind"] == 2 for span in found.spans()),
+        **({"Loki": lambda: sum(len(it["values"]) for it in found.loki(ALL_RECORDS))} if found.stack.loki else {}),
         "ledger": lambda: sum(found.api(one, "/overview")["calls"]["range"] for one in WORKSPACES),
     }
     seen: dict[str, float] = {}
