@@ -11,9 +11,9 @@ ifneq ($(shell $(BIN)/python -c '$(NEW_ENOUGH)' 2>/dev/null && echo works),works
 .PHONY: $(STAMP)
 endif
 
-.PHONY: setup demo test check bench lock test-tools stack stack-tools test-stack clean help
+.PHONY: setup demo test test-all check bench lock test-tools stack stack-tools test-stack clean help
 
-help: ## what there is
+help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort
 
 setup: $(STAMP) ## a .venv with everything, from the locked requirements
@@ -31,10 +31,16 @@ $(STAMP): requirements/dev.txt pyproject.toml
 demo: setup ## real MCP servers, members and bots, and what Callscope sees of them, until Ctrl-C
 	$(BIN)/callscope demo
 
-test: setup ## every test that this machine has the back ends for, but for the native stack's
-	$(BIN)/python -m pytest --ignore=tests/stack
+# One process for each core; a file's tests stay together, because they share servers and gateways.
+PYTEST := $(BIN)/python -m pytest --ignore=tests/stack --numprocesses=auto --dist=loadfile
 
-check: setup ## format, lint, types, the import contract, generated files
+test: setup ## the tests that need nothing but what setup installs (at most 5 minutes on two cores)
+	$(PYTEST) -m "not backend and not slow"
+
+test-all: setup ## all tests but test-stack's; without its back end a test is skipped, and in CI it fails
+	$(PYTEST)
+
+check: setup ## format, lint, types, import contract, generated files
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -42,50 +48,54 @@ check: setup ## format, lint, types, the import contract, generated files
 	$(BIN)/python -m dashboards --check
 
 .PHONY: generate
-generate: setup ## the dashboards' JSON anew, from their source
+generate: setup ## write the dashboards' JSON from their source
 	$(BIN)/python -m dashboards
 
-bench: setup ## ratios against a bare pass-through, and the observer's speed
+bench: setup ## measure the relay against a bare pass-through, and the observer's speed
 	$(BIN)/python -m bench
 
-lock: ## write requirements/*.txt anew from pyproject.toml (needs uv)
+lock: ## write requirements/*.txt from pyproject.toml (needs uv)
 	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --quiet -o requirements/runtime.txt
 	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes --no-emit-index-url --quiet -o requirements/dev.txt
 
-test-tools: ## the back ends that tests run against: Debian's prometheus, prometheus-alertmanager, postgresql (as root)
+test-tools: ## install back ends for test-all: Debian's prometheus, prometheus-alertmanager, postgresql (as root)
 	apt-get update -qq
 	mkdir -p /etc/postgresql-common && test -e /etc/postgresql-common/createcluster.conf || \
 	  echo 'create_main_cluster = false' > /etc/postgresql-common/createcluster.conf
 	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends prometheus prometheus-alertmanager postgresql
 
-stack: setup ## Prometheus, Alertmanager, Loki and a Collector as native processes, with the demo, until Ctrl-C
+stack: setup ## Prometheus, Alertmanager and a Collector as native processes, with the demo, until Ctrl-C
 	$(BIN)/python -m stack
 
-stack-tools: setup ## build them from source, outside the checkout, and TraceQL's grammar (takes Go, npm; 20 minutes once)
-	mkdir -p .tools/traceql
-	cp $(addprefix tests/dashboards/traceql_grammar/,package.json package-lock.json .npmrc) .tools/traceql/
-	cd .tools/traceql && npm ci --ignore-scripts --loglevel=error
+stack-tools: setup ## build Prometheus and a Collector from source, outside the checkout (needs Go; takes minutes, once)
 	$(BIN)/python -m stack tools
 
-test-stack: setup ## the dashboards, alerts and configurations against the running stack
-	$(BIN)/python -m pytest tests/stack -o faulthandler_timeout=600  # one waits five minutes for an alert
+test-stack: setup ## the dashboards, alerts and configurations against the running stack (needs stack-tools, test-tools)
+	$(BIN)/python -m pytest tests/stack -o faulthandler_timeout=600  # one test waits five minutes for an alert
 
 clean: ## remove what setup and the tests made
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
+# npm packages for tests: $(call npm_ci,folder of package.json,folder below .tools)
+define npm_ci
+	mkdir -p .tools/$(2)
+	cp $(1)/package.json $(1)/package-lock.json $(1)/.npmrc .tools/$(2)/
+	cd .tools/$(2) && npm ci --ignore-scripts --loglevel=error
+endef
+
+.PHONY: grammar-tools
+grammar-tools: ## install the grammars of LogQL and TraceQL for test-all (needs npm)
+	$(call npm_ci,tests/dashboards/grammars,grammars)
+
 .PHONY: conformance-tools
-conformance-tools: ## the official MCP conformance suite, and a Node that runs it (takes npm)
-	mkdir -p .tools/conformance
-	cp tests/conformance/package.json tests/conformance/package-lock.json tests/conformance/.npmrc .tools/conformance/
-	cd .tools/conformance && npm ci --ignore-scripts --loglevel=error
+conformance-tools: ## install the official MCP conformance suite, and a Node that runs it, for test-all (needs npm)
+	$(call npm_ci,tests/conformance,conformance)
 
 CLIENTS := .tools/clients
 
 .PHONY: client-tools
-client-tools: ## other MCP clients and servers that are tested with: official SDKs, fastmcp, reference servers (takes npm)
-	mkdir -p $(CLIENTS)/node
-	cp tests/clients/package.json tests/clients/package-lock.json tests/clients/.npmrc $(CLIENTS)/node/
-	cd $(CLIENTS)/node && npm ci --ignore-scripts --loglevel=error
+client-tools: ## install other MCP clients and servers for test-all: official SDKs, fastmcp, reference servers (needs npm)
+	$(call npm_ci,tests/clients,clients/node)
 	for name in sdk1 fastmcp servers; do \
 	  $(PYTHON) -m venv $(CLIENTS)/$$name && $(CLIENTS)/$$name/bin/python -m pip install --quiet \
 	    --disable-pip-version-check --no-deps --require-hashes -r tests/clients/requirements/$$name.txt || exit 1; \

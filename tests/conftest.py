@@ -1,10 +1,17 @@
-"""What tests of several folders share: databases."""
+"""Fixtures and marks that several folders share."""
 
 from collections.abc import Iterator
 
 import pytest
 
 from tests.databases import Cluster, cluster
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark whatever uses PostgreSQL, which `make setup` does not install."""
+    for item in items:
+        if isinstance(item, pytest.Function) and {"postgresql", "own_postgresql"} & set(item.fixturenames):
+            item.add_marker(pytest.mark.backend)
 
 
 @pytest.fixture(scope="session")
@@ -14,7 +21,14 @@ def postgresql() -> Iterator[Cluster]:
         yield started
 
 
-@pytest.fixture(params=["duckdb", "postgresql"])
+@pytest.fixture
+def own_postgresql() -> Iterator[Cluster]:
+    """A PostgreSQL server for one test, which may stop it."""
+    with cluster() as started:
+        yield started
+
+
+@pytest.fixture(params=["duckdb", pytest.param("postgresql", marks=pytest.mark.backend)])
 def ledger_url(request: pytest.FixtureRequest) -> str | None:
     """`ledger` of a configuration: once that of DuckDB, once that of a new database in PostgreSQL."""
     if request.param == "duckdb":

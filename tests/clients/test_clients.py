@@ -5,7 +5,6 @@
 
 import asyncio
 import json
-import os
 import shutil
 import subprocess
 from collections import Counter
@@ -15,11 +14,13 @@ from typing import Any, Final
 
 import pytest
 
+from tests.backends import missing
 from tests.system.clients import client as sdk2
 from tests.system.running import STDIO, Gateway, eventually, running, upstreams
 
+pytestmark = pytest.mark.backend
+
 TOOLS: Final = Path(__file__).parent.parent.parent / ".tools" / "clients"
-MISSING: Final = "no other clients and servers are installed: `make client-tools` does that (it takes npm)"
 NODE: Final = TOOLS / "node" / "node_modules" / ".bin" / "node"
 HERE: Final = Path(__file__).parent
 CLIENTS: Final = {
@@ -42,9 +43,7 @@ CALLS: Final[list[tuple[str, dict[str, Any]]]] = [
 def installed() -> None:
     """The tools are there; in CI they must be."""
     if not (TOOLS / "servers" / "bin" / "python").exists() or not NODE.exists():
-        if os.environ.get("CI"):
-            pytest.fail(MISSING)
-        pytest.skip(MISSING)
+        missing("no other clients and servers are installed: `make client-tools` installs them (with npm)")
     shutil.copy(HERE / "typescript.mjs", TOOLS / "node")  # a module is looked for from where its importer lies
 
 

@@ -28,7 +28,7 @@ HERE: Final = Path(__file__).parent
 ROOT: Final = HERE.parent.parent
 MODULES: Final = ROOT / ".tools" / "conformance" / "node_modules"
 PACKAGE: Final = MODULES / "@modelcontextprotocol" / "conformance"
-MISSING: Final = "the MCP conformance suite is not installed: `make conformance-tools` does that (it takes npm)"
+MISSING: Final = "the MCP conformance suite is not installed: `make conformance-tools` installs it (with npm)"
 REVISIONS: Final[tuple[Revision, ...]] = ("2025-11-25", "2026-07-28")
 MATRIX: Final[tuple[tuple[Era, Revision], ...]] = (
     ("legacy", "2025-11-25"),

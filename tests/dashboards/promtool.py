@@ -1,13 +1,12 @@
 """promtool, which evaluates PromQL over made-up series, without a server."""
 
-import os
-import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import pytest
 import yaml
+
+from tests.backends import installed
 
 VARIABLES = {"$job": "callscope", "$workspace": ".+", "$server": ".+", "$tool": ".+", "$member": ".+"}
 
@@ -28,12 +27,6 @@ def holds(
 
     A series' values are in promtool's notation: `5x3`, `0+1x100`.
     """
-    promtool = shutil.which("promtool")
-    if promtool is None:
-        message = "no promtool on the PATH: `make test-tools` installs it"
-        if os.environ.get("CI"):
-            pytest.fail(message)
-        pytest.skip(message)
     test = {
         "interval": interval,
         "input_series": [{"series": name, "values": values} for name, values in series.items()],
@@ -49,7 +42,9 @@ def holds(
     path = folder / "test.yml"
     tests = {"rule_files": [str(rule) for rule in rules], "evaluation_interval": interval, "tests": [test]}
     path.write_text(yaml.safe_dump(tests))
-    done = subprocess.run([promtool, "test", "rules", path], capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(
+        [installed("promtool"), "test", "rules", path], capture_output=True, text=True, check=False, timeout=60
+    )
     assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -9,6 +9,8 @@ from dashboards.queries import calls, servers
 from tests.dashboards.promtool import holds
 from tests.dashboards.reading import RULES
 
+pytestmark = pytest.mark.backend
+
 RECORDING = sorted(RULES.glob("recording*.y*ml"))
 SCOPE = Scope("workspace", "server")
 WHERE = 'job="callscope", instance="a:9464", workspace="a", server="s", tool="t"'

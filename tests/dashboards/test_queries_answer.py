@@ -1,8 +1,6 @@
 """Each PromQL query of each dashboard, asked of a real Prometheus that scrapes a real gateway with real calls."""
 
-import os
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
@@ -12,11 +10,14 @@ import pytest
 
 from dashboards.promql import Scope
 from dashboards.queries import calls, members
+from tests.backends import installed
 from tests.dashboards.promql import settled
 from tests.dashboards.reading import BOARDS, Query, annotations, named_in, queries, variables
 from tests.system.clients import call, post, request
 from tests.system.running import STDIO, TLS, Gateway, eventually, running, upstreams
 from tests.system.sources import Prometheus, prometheus
+
+pytestmark = pytest.mark.backend
 
 EMPTY: Final = {
     "Firing alerts": "no alert rule is loaded here",
@@ -68,12 +69,7 @@ class Scraped(NamedTuple):
 @pytest.fixture(scope="module")
 def scraped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scraped]:
     """Calls that succeed and fail, of a member and of a bot over its limit; one request without a token."""
-    binary = shutil.which("prometheus")
-    if binary is None:
-        message = "no prometheus on the PATH: `make test-tools` installs it"
-        if os.environ.get("CI"):
-            pytest.fail(message)
-        pytest.skip(message)
+    binary = installed("prometheus")
     folder: Path = tmp_path_factory.mktemp("dashboards")
     settings = {
         "plans": {"enterprise": {"retention_days": 30, "calls_per_month": LIMIT}},

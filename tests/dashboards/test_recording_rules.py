@@ -22,6 +22,7 @@ def close(query: str, expected: float) -> str:
     return f"abs({query} / {expected} - 1) < bool 0.02"
 
 
+@pytest.mark.backend
 @pytest.mark.parametrize("window", ["6h", "2h"])
 def test_a_count_of_weeks_is_that_of_the_counters(tmp_path: Path, window: str) -> None:
     labels = 'job="callscope", instance="a:9464", workspace="a", server="s", tool="t", status="success", error_type=""'

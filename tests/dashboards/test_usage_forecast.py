@@ -10,6 +10,8 @@ from gateway.analytics.usage import projected, reaches
 from gateway.months import month_of
 from tests.dashboards.promtool import holds
 
+pytestmark = pytest.mark.backend
+
 DAY_S = 86_400
 SCOPE = Scope("workspace")
 LABELS = '{job="callscope", workspace="a"}'

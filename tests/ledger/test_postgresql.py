@@ -4,7 +4,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from gateway.journal import Reader, Writer, journal_id
 from gateway.ledger import InterruptedQuestionError, Ledger, LedgerSink, open_ledger, postgres_driver, postgres_pool
 from gateway.ledger.queries import Query
 from gateway.observer.sinks import SinkWorker
-from tests.databases import Cluster, cluster
+from tests.databases import Cluster
 from tests.ledger.proxy import proxy
 from tests.ledger.records import batch, call
 
@@ -63,13 +63,6 @@ class Traffic(threading.Thread):
         self._writer.close()
 
 
-@pytest.fixture
-def mortal() -> Iterator[Cluster]:
-    """A server of the test's own, to be stopped."""
-    with cluster() as started:
-        yield started
-
-
 def ingesting(ledger: Ledger, journal: Path) -> SinkWorker:
     worker = SinkWorker(LedgerSink(ledger, journal_id=journal_id(journal)), Reader(journal, ToolCall), interval=0.02)
     worker.start()
@@ -77,19 +70,21 @@ def ingesting(ledger: Ledger, journal: Path) -> SinkWorker:
 
 
 @pytest.mark.parametrize("mode", ["fast", "immediate"])
-def test_a_restart_amid_ingestion_loses_nothing_and_doubles_nothing(mortal: Cluster, tmp_path: Path, mode: str) -> None:
+def test_a_restart_amid_ingestion_loses_nothing_and_doubles_nothing(
+    own_postgresql: Cluster, tmp_path: Path, mode: str
+) -> None:
     journal = tmp_path / "journal"
-    ledger = open_ledger(mortal.database(), tmp_path)
+    ledger = open_ledger(own_postgresql.database(), tmp_path)
     traffic, worker = Traffic(journal), ingesting(ledger, journal)
     traffic.start()
     for _ in range(2):
         before = len(rows_by_id(ledger))
         wait_for(lambda before=before: len(rows_by_id(ledger)) > before + 50)  # type: ignore[misc]  # bound on purpose
-        mortal.stop(mode)
+        own_postgresql.stop(mode)
         wait_for(lambda: worker.failures_in_a_row >= 2)
         with pytest.raises(LedgerUnavailableError, match="does not answer"):
             rows_by_id(ledger)
-        mortal.start()
+        own_postgresql.start()
     traffic.stop()
     wait_for(lambda: len(rows_by_id(ledger)) >= len(traffic.calls))
     worker.stop(drain_seconds=10)
@@ -241,14 +236,14 @@ def test_replicas_that_start_at_once_migrate_once(postgresql: Cluster, tmp_path:
         ledger.close()
 
 
-def test_a_server_that_is_away_at_the_start_is_found_later(mortal: Cluster, tmp_path: Path) -> None:
-    url = mortal.database()
-    mortal.stop()
+def test_a_server_that_is_away_at_the_start_is_found_later(own_postgresql: Cluster, tmp_path: Path) -> None:
+    url = own_postgresql.database()
+    own_postgresql.stop()
     ledger = open_ledger(url, tmp_path)
     sink = LedgerSink(ledger)
     with pytest.raises(LedgerUnavailableError, match="does not answer"):
         sink.process(batch([call(call_id="a")]))
-    mortal.start()
+    own_postgresql.start()
     sink.process(batch([call(call_id="a")]))
     assert rows_by_id(ledger) == {"a": 1}
     ledger.close()

@@ -17,7 +17,7 @@ from gateway.ledger import open_ledger
 from gateway.ledger.duckdb_driver import DuckLedger, Snapshot
 from gateway.ledger.totals import Totals
 from gateway.observer.usage_metrics import LedgerUsage
-from tests.databases import Cluster, cluster
+from tests.databases import Cluster
 from tests.observer.counting import Clock, configuration
 from tests.observer.counting import call as counted_call
 from tests.observer.test_observer_app import (
@@ -34,13 +34,6 @@ from tests.observer.test_observer_app import (
 from tests.observer.test_observer_app import write_config as write
 
 NOW_NS = Clock().ns
-
-
-@pytest.fixture
-def mortal() -> Iterator[Cluster]:
-    """A server of the test's own, to be stopped."""
-    with cluster() as started:
-        yield started
 
 
 @contextlib.asynccontextmanager
@@ -74,13 +67,15 @@ async def assert_only_the_ledger_is_away(http: httpx.AsyncClient, calls: int) ->
     assert "127.0.0.1" not in answer.text
 
 
-async def test_it_starts_without_the_server_and_takes_everything_when_it_comes(mortal: Cluster, tmp_path: Path) -> None:
-    url = mortal.database()
-    mortal.stop()
+async def test_it_starts_without_the_server_and_takes_everything_when_it_comes(
+    own_postgresql: Cluster, tmp_path: Path
+) -> None:
+    url = own_postgresql.database()
+    own_postgresql.stop()
     async with observing(tmp_path, url, calls=3) as (http, writer):
         await assert_only_the_ledger_is_away(http, 3)
         writer.append(call(3))
-        mortal.start()
+        own_postgresql.start()
 
         async def everything_is_there() -> bool:
             answer = await http.get(f"{API}/overview", headers=AUTHORIZATION)
@@ -92,15 +87,15 @@ async def test_it_starts_without_the_server_and_takes_everything_when_it_comes(m
 
 
 async def test_a_newer_schema_that_shows_after_the_start_is_an_outage_whose_log_says_why(
-    mortal: Cluster, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    own_postgresql: Cluster, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    url = mortal.database()
+    url = own_postgresql.database()
     open_ledger(url, tmp_path).close()
     with psycopg.connect(url) as connection:
         connection.execute("insert into schema_version values (99, 0)")
-    mortal.stop()
+    own_postgresql.stop()
     async with observing(tmp_path, url, calls=2) as (http, _):
-        mortal.start()
+        own_postgresql.start()
 
         async def it_says_so() -> bool:
             assert "schema version 99" not in (await http.get("/readyz")).text

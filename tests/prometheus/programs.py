@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import shutil
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ import httpx
 import pytest
 
 from stack import build
-from tests.stack.backends import binary, missing
+from tests.backends import installed, native
 from tests.system.running import TLS, eventually
 
 TIMEOUT_S: Final = 120.0
@@ -27,7 +26,7 @@ class Promtool(NamedTuple):
     @property
     def path(self) -> Path:
         """Where it is; the test is skipped if it is nowhere."""
-        return installed("promtool") if self.generation == 2 else binary(build.PROMETHEUS, "promtool")
+        return installed("promtool") if self.generation == 2 else native(build.PROMETHEUS, "promtool")
 
     def ask(self, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
         """Run it, whatever it says."""
@@ -39,21 +38,16 @@ class Promtool(NamedTuple):
         assert done.returncode == 0, done.stdout + done.stderr
 
 
-PROMTOOLS: Final = [pytest.param(Promtool(2), id="prometheus-2"), pytest.param(Promtool(3), id="prometheus-3")]
+PROMTOOLS: Final = [
+    pytest.param(Promtool(2), id="prometheus-2", marks=pytest.mark.backend),
+    pytest.param(Promtool(3), id="prometheus-3", marks=pytest.mark.backend),
+]
 """For `parametrize`."""
 
 
 def one_promtool() -> Promtool:
     """Either of them, where it does not matter which: the one that is quicker, if it is there."""
     return Promtool(2) if build.built(build.PROMETHEUS, build.cache(os.environ)) is None else Promtool(3)
-
-
-def installed(name: str) -> Path:
-    """A program that the distribution brings."""
-    found = shutil.which(name)
-    if found is None:
-        missing(f"no {name} on the PATH: `make test-tools` installs it")
-    return Path(found)
 
 
 def asked(program: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:

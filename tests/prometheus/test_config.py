@@ -12,7 +12,8 @@ import httpx
 import pytest
 import yaml
 
-from tests.prometheus.programs import PROMTOOLS, Promtool, alertmanager, asked, installed
+from tests.backends import installed
+from tests.prometheus.programs import PROMTOOLS, Promtool, alertmanager, asked
 from tests.prometheus.reading import ALERTS, CHECKS, FOLDER, ROOT
 from tests.system.running import TLS, eventually
 
@@ -56,12 +57,14 @@ def test_prometheus_takes_its_configuration_with_all_files_that_it_names(tmp_pat
     assert "WARNING" not in done.stdout + done.stderr
 
 
+@pytest.mark.backend
 def test_alertmanager_takes_its_configuration() -> None:
     done = asked(installed("amtool"), "check-config", CONFIG)
 
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.backend
 @pytest.mark.parametrize(("severity", "receiver"), ROUTES.items())
 def test_an_alert_goes_to_the_receiver_of_its_severity(severity: str, receiver: str) -> None:
     done = asked(
@@ -159,6 +162,7 @@ def statuses(url: str) -> dict[frozenset[tuple[str, str]], dict[str, Any]]:
     return {frozenset(alert["labels"].items()): alert["status"] for alert in alerts}
 
 
+@pytest.mark.backend
 def test_an_alert_keeps_quiet_what_it_explains_of_the_same_thing_and_nothing_else(running: str) -> None:
     everything = list(scenes())
     absent = EXAMPLES["CallscopeAbsent"]
@@ -182,6 +186,7 @@ def test_an_alert_keeps_quiet_what_it_explains_of_the_same_thing_and_nothing_els
     eventually(as_they_should_be)
 
 
+@pytest.mark.backend
 @pytest.mark.parametrize(("away", "there"), [("loki", "tempo"), ("tempo", "loki")])
 def test_a_back_end_that_is_down_keeps_quiet_that_the_collector_cannot_send_to_it(
     tmp_path: Path, away: str, there: str
@@ -198,6 +203,7 @@ def test_a_back_end_that_is_down_keeps_quiet_that_the_collector_cannot_send_to_i
         assert not statuses(url)[frozenset(other.items())]["inhibitedBy"]
 
 
+@pytest.mark.backend
 def test_an_alert_is_silenced_as_the_runbook_says(running: str) -> None:
     [block] = re.findall(r"```sh\n(amtool silence add.+?)```", RUNBOOK.read_text(), re.DOTALL)
     add, query, expire = block.replace("\\\n", " ").replace("http://localhost:9093", running).splitlines()

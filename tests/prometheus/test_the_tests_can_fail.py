@@ -9,6 +9,8 @@ from tests.prometheus.mutated import Mutation, turns, unnoticed, without_each_co
 from tests.prometheus.programs import one_promtool
 from tests.prometheus.reading import ALERTS, TESTS, Rule, promtool_tests
 
+pytestmark = pytest.mark.backend
+
 MUTATIONS: Final = [
     Mutation("never fires", lambda _: [{"expr": "vector(0) > 1"}], "fires", reads_recorded=False),
     Mutation("always fires", lambda _: [{"expr": "vector(1)"}], "silent", reads_recorded=False),

@@ -131,7 +131,7 @@ class Prometheus:
 
 
 @contextlib.contextmanager
-def prometheus(binary: str, folder: Path, gateway: Gateway) -> Iterator[Prometheus]:
+def prometheus(binary: Path, folder: Path, gateway: Gateway) -> Iterator[Prometheus]:
     """A Prometheus of its own, which scrapes the gateway every second."""
     folder.mkdir()
     job = {"job_name": "callscope", "static_configs": [{"targets": [gateway.observer.removeprefix("http://")]}]}

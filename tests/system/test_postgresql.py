@@ -1,14 +1,12 @@
 """A gateway whose ledger is in PostgreSQL: the server goes and is cut off during traffic, and no number changes."""
 
 import asyncio
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
-import pytest
 
-from tests.databases import Cluster, cluster
+from tests.databases import Cluster
 from tests.ledger.proxy import Proxy, proxy
 from tests.system.clients import Counts, Mode, Planned, make_all
 from tests.system.running import TLS, Gateway, eventually, running
@@ -22,13 +20,6 @@ def plan(calls: int) -> list[Planned]:
     return [Planned(list(MODES)[i % 2], *KINDS[i // 2 % len(KINDS)]) for i in range(calls)]
 
 
-@pytest.fixture
-def mortal() -> Iterator[Cluster]:
-    """A server of the test's own, to be stopped."""
-    with cluster() as started:
-        yield started
-
-
 def settings(url: str, server: Cluster, between: Proxy) -> dict[str, Any]:
     return {"ledger": url.replace(str(server.port), str(between.port))}
 
@@ -38,24 +29,24 @@ def status(gateway: Gateway) -> int:
 
 
 async def test_calls_go_on_and_are_counted_once_while_the_server_is_stopped_and_cut_off(
-    tmp_path: Path, servers: dict[str, dict[str, Any]], mortal: Cluster
+    tmp_path: Path, servers: dict[str, dict[str, Any]], own_postgresql: Cluster
 ) -> None:
-    url = mortal.database()
+    url = own_postgresql.database()
     clients = Counts()
     members: dict[str, dict[str, Any]] = {name: {} for name in MODES}
     with (
-        proxy(mortal.port) as between,
-        running(tmp_path, servers, members, settings=settings(url, mortal, between)) as gateway,
+        proxy(own_postgresql.port) as between,
+        running(tmp_path, servers, members, settings=settings(url, own_postgresql, between)) as gateway,
     ):
         async with live_stream(gateway) as live:
             clients += await make_all(gateway, plan(100), MODES)
             await asyncio.to_thread(eventually, lambda: from_api(gateway) == clients)
 
-            await asyncio.to_thread(mortal.stop, "immediate")
+            await asyncio.to_thread(own_postgresql.stop, "immediate")
             clients += await make_all(gateway, plan(100), MODES)
             await asyncio.to_thread(eventually, lambda: from_metrics(gateway) == clients)
             assert await asyncio.to_thread(status, gateway) == 503
-            await asyncio.to_thread(mortal.start)
+            await asyncio.to_thread(own_postgresql.start)
 
             between.silent.set()
             clients += await make_all(gateway, plan(100), MODES)

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import os
 import shutil
 from collections import Counter
 from collections.abc import Callable
@@ -12,6 +11,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from gateway.calls import ErrorType
+from tests.backends import installed
 from tests.observer.otlp_collector import collecting
 from tests.system.clients import Counts, Mode, Planned, make_all
 from tests.system.running import Gateway, eventually, running
@@ -70,7 +70,7 @@ def thousand(tmp_path_factory: pytest.TempPathFactory, servers: dict[str, dict[s
         gateway = stack.enter_context(running(folder, servers, MEMBERS, settings=settings))
         sources: dict[str, Callable[[], Counts]] = {"otlp": lambda: from_otlp(collector)}
         if binary is not None:
-            scraper = stack.enter_context(prometheus(binary, folder / "prometheus", gateway))
+            scraper = stack.enter_context(prometheus(Path(binary), folder / "prometheus", gateway))
             sources["prometheus"] = scraper.counts
         outcome = asyncio.run(_make(gateway, sources))
         assert gateway.stop() == 0, gateway.log()
@@ -108,11 +108,7 @@ def test_a_signal_counts_what_the_clients_counted(thousand: Thousand, signal: st
     assert thousand.signals[signal] == thousand.clients
 
 
+@pytest.mark.backend
 def test_prometheus_counts_what_the_clients_counted(thousand: Thousand) -> None:
-    if "prometheus" not in thousand.signals:
-        message = "no prometheus on the PATH: `make test-tools` installs it"
-        if os.environ.get("CI"):
-            pytest.fail(message)
-        pytest.skip(message)
-
+    installed("prometheus")
     assert thousand.signals["prometheus"] == thousand.clients
