@@ -1,6 +1,6 @@
-"""What every process that the supervisor starts has in common: its options, its log, when it stops, how it serves.
+"""What all processes of the supervisor share: options, log, when they stop, and how they serve an ASGI application.
 
-A process is one call of `run` with one coroutine; the application's own resources stand around `serve`:
+A process is one call of `run` with one coroutine, which opens the application's resources around `serve`:
 
     async def main(launch: Launch) -> None:
         async with stop_requested(launch.parent_pipe) as stop, open_everything() as app:
@@ -29,30 +29,30 @@ import uvicorn
 import uvloop
 from starlette.types import ASGIApp
 
-from gateway.errors import CallscopeError, StartError
+from gateway import atomic_file
+from gateway.errors import CallscopeError, StartError, messages
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Launch:
-    """What the supervisor tells a process: `arguments` writes it, `parse` reads it."""
+    """The options of a process: `arguments` writes its command line, `parse` reads it."""
 
     config: Path
     fd: int
-    """A socket that is bound and listens already; the process inherits it."""
+    """An inherited socket, which is bound and listens."""
     run_file: Path
-    """Where the process writes its pid once it serves, and whose stem is its name: `relay-0`, `observer`."""
+    """Holds the pid while the process serves; its stem is the process's name: `relay-0`, `observer`."""
     parent_pipe: int
-    """The read end of a pipe whose write end only the supervisor holds."""
+    """The read end of a pipe whose write end the supervisor alone holds: at its end of file the supervisor is dead."""
 
     @property
     def name(self) -> str:
-        """The process's name in the log."""
         return self.run_file.stem
 
     def arguments(self) -> list[str]:
-        """The command line's arguments; `fd` and `parent_pipe` must be passed on to the child (`pass_fds`)."""
+        """The command line; `fd` and `parent_pipe` are inherited by `pass_fds`."""
         return [
             f"--config={self.config}",
             f"--fd={self.fd}",
@@ -62,7 +62,6 @@ class Launch:
 
     @classmethod
     def parse(cls, arguments: Sequence[str]) -> Self:
-        """Read the command line; a mistake ends the process with status 2, as argparse does."""
         parser = argparse.ArgumentParser(description="A process of Callscope; `callscope serve` starts it.")
         parser.add_argument("--config", type=Path, required=True, help="the configuration file")
         parser.add_argument("--fd", type=int, required=True, help="an inherited socket that listens")
@@ -74,37 +73,28 @@ class Launch:
         """The inherited socket.
 
         Raises:
-            StartError: `fd` is none.
+            StartError: `fd` is not a socket.
         """
         try:
             return socket.socket(fileno=self.fd)
         except OSError as error:
-            raise StartError(f"--fd {self.fd} is no inherited socket: {error.strerror}") from error
+            raise StartError(f"--fd {self.fd} is not an inherited socket: {error.strerror}") from error
 
 
 def run(main: Callable[[Launch], Coroutine[Any, Any, None]]) -> None:
-    """The whole life of a process: status 0 if it was asked to stop, 1 if it cannot start, with the reason logged."""
+    """Run a process to its end: exit status 0 after a request to stop, 1 with the reason logged if it cannot start."""
     launch = Launch.parse(sys.argv[1:])
     log_to_stderr(launch.name)
     try:
         uvloop.run(main(launch))
     except* CallscopeError as group:
-        for error in _leaves(group):
-            for line in str(error).splitlines():
-                logger.error("%s", line)  # noqa: TRY400 - a person reads it; where it was raised says nothing more
+        for line in "\n".join(messages(group)).splitlines():
+            logger.error("%s", line)  # noqa: TRY400 - a person reads it; a traceback says nothing more
         sys.exit(1)
 
 
-def _leaves(group: BaseExceptionGroup[CallscopeError]) -> Iterator[CallscopeError]:
-    for error in group.exceptions:
-        if isinstance(error, BaseExceptionGroup):
-            yield from _leaves(error)
-        else:
-            yield error
-
-
 def log_to_stderr(name: str) -> None:
-    """One line a record, with the process's name; libraries speak from WARNING on."""
+    """One line per record, with the process's name; libraries log from WARNING on."""
     logging.basicConfig(
         level=logging.INFO,
         format=f"%(asctime)s %(levelname)s {name.replace('%', '%%')} %(name)s: %(message)s",
@@ -116,10 +106,7 @@ def log_to_stderr(name: str) -> None:
 
 @contextlib.asynccontextmanager
 async def stop_requested(parent_pipe: int | None = None) -> AsyncIterator[asyncio.Event]:
-    """An event that is set at SIGTERM, SIGINT or the end of the supervisor. Signals are this context's while it lasts.
-
-    Without a `parent_pipe` (tests, or a process without a supervisor) signals alone count.
-    """
+    """An event that is set at SIGTERM, at SIGINT, or when the supervisor dies (if there is a `parent_pipe`)."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
 
@@ -131,7 +118,7 @@ async def stop_requested(parent_pipe: int | None = None) -> AsyncIterator[asynci
     def read_parent_pipe(descriptor: int) -> None:
         if not os.read(descriptor, 1):
             loop.remove_reader(descriptor)
-            request("the supervisor is gone")
+            request("the supervisor ended")
 
     signals = (signal.SIGTERM, signal.SIGINT)
     for number in signals:
@@ -145,6 +132,13 @@ async def stop_requested(parent_pipe: int | None = None) -> AsyncIterator[asynci
             loop.remove_reader(parent_pipe)
         for number in signals:
             loop.remove_signal_handler(number)
+
+
+async def wait_at_most(event: asyncio.Event, seconds: float) -> None:
+    """Sleep for `seconds`, or until `event` is set."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()
 
 
 async def serve(
@@ -211,14 +205,12 @@ class _Server(uvicorn.Server):
 
 
 def _write_run_file(path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.write_text(f"{os.getpid()}\n")
-    draft.replace(path)
+    with atomic_file.replacing(path) as file:
+        file.write(b"%d\n" % os.getpid())
 
 
 def _remove_run_file(path: Path) -> None:
-    """A successor's file stays."""
+    # If another process has already taken our place, the file is its own and stays.
     with contextlib.suppress(FileNotFoundError):
         if path.read_text().strip() == str(os.getpid()):
             path.unlink()

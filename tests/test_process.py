@@ -105,7 +105,7 @@ def test_a_process_whose_supervisor_is_killed_stops(tmp_path: Path) -> None:
         status, log = it.end()
 
         assert status == 0
-        assert "stopping: the supervisor is gone" in log
+        assert "stopping: the supervisor ended" in log
 
 
 def test_an_answer_in_the_making_is_finished_before_the_end(tmp_path: Path) -> None:
@@ -152,5 +152,5 @@ def test_a_descriptor_that_is_no_socket_is_named(tmp_path: Path) -> None:
     with (tmp_path / "file").open("w") as file:
         launch = Launch(config=Path("c"), fd=file.fileno(), run_file=Path("r"), parent_pipe=8)
 
-        with pytest.raises(StartError, match=f"--fd {file.fileno()} is no inherited socket"):
+        with pytest.raises(StartError, match=f"--fd {file.fileno()} is not an inherited socket"):
             launch.socket()
