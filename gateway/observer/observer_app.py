@@ -55,7 +55,7 @@ class TelemetryPlane:
     workers: tuple[SinkWorker, ...]
     maintenance: JournalMaintenance
     retention: RetentionTask
-    reports: QuotaSnapshotWriter
+    quota_snapshots: QuotaSnapshotWriter
     reloader: ConfigReloader
     probe: LoopProbe
 
@@ -80,8 +80,8 @@ class TelemetryPlane:
             SinkWorker(metrics, Reader(journal, ToolCall, Operation, Heartbeat), interval=0.1, max_bytes=2**18),
         ]
         retention = RetentionTask(ledger)
-        reports = QuotaSnapshotWriter(ledger, config.data_dir, journal_id=shared)
-        subscribers = [usage.configure, metrics.configure, retention.configure, reports.configure]
+        quota_snapshots = QuotaSnapshotWriter(ledger, config.data_dir, journal_id=shared)
+        subscribers = [usage.configure, metrics.configure, retention.configure, quota_snapshots.configure]
         otlp = None
         if config.otlp is not None:
             position = config.data_dir / "otlp.position"
@@ -96,7 +96,7 @@ class TelemetryPlane:
             workers=tuple(workers),
             maintenance=JournalMaintenance(janitor, workers),
             retention=retention,
-            reports=reports,
+            quota_snapshots=quota_snapshots,
             reloader=ConfigReloader(config, subscribers),
             probe=LoopProbe(),
         )
@@ -156,7 +156,7 @@ async def build(
 @contextlib.asynccontextmanager
 async def _background(plane: TelemetryPlane, stop: asyncio.Event, config_path: Path | None) -> AsyncIterator[None]:
     async with asyncio.TaskGroup() as tasks:
-        work = [plane.maintenance.run(stop), plane.probe.run(), plane.retention.run(), plane.reports.run()]
+        work = [plane.maintenance.run(stop), plane.probe.run(), plane.retention.run(), plane.quota_snapshots.run()]
         if config_path is not None:
             work.append(plane.reloader.follow(config_path))
         running = [tasks.create_task(each) for each in work]

@@ -1,6 +1,7 @@
-"""Tells the relays what the ledger has counted of each plan: a new report each second, while `usage.enforce` is set.
+"""Writes the file from which the relays know how much of each plan is used, about every second.
 
-While the ledger is away there is none, and the last one gets old: what that means is the relays' to decide.
+It writes only while `usage.enforce` is set. While the ledger is unavailable there is no new snapshot, and the relays
+decide what the age of the last one means.
 """
 
 import asyncio
@@ -16,22 +17,21 @@ from gateway.errors import LedgerUnavailableError
 from gateway.ledger import Ledger, queries
 from gateway.ledger.queries import Query
 from gateway.months import month_of
-from gateway.quota_snapshot import QuotaSnapshot, remove_snapshot, snapshot_path, write_snapshot
+from gateway.quota_snapshot import QuotaSnapshot, snapshot_path, write_snapshot
 
 logger = logging.getLogger(__name__)
 
-INTERVAL_S: Final = 1.0
-IDLE_FOR_BUSY: Final = 9
-"""Counting takes one tenth of the time at most: a month of millions of calls is counted less often."""
-MAX_INTERVAL_S: Final = 4.0
-"""But a report does not get old for that."""
+# Counting may take a tenth of the time: a month with millions of calls is counted less often than each second.
+# But even then a snapshot is replaced before the relays find it too old (10 s).
+_PAUSE_FACTOR: Final = 9
+_LONGEST_PAUSE_S: Final = 4.0
 
 _Row = tuple[str, str, int]
 _POSITIONS: Final = Query("select journal, writer, next_offset from positions order by journal, writer", {})
 
 
 class QuotaSnapshotWriter:
-    """Writes for the last configuration that it was given. `journal_id` is the ledger's name of this journal."""
+    """Writes for the newest configuration. `journal_id` is the ledger's name of this journal."""
 
     def __init__(
         self,
@@ -39,55 +39,58 @@ class QuotaSnapshotWriter:
         data_dir: Path,
         *,
         journal_id: str,
-        interval: float = INTERVAL_S,
+        interval_s: float = 1.0,
         clock: Callable[[], int] = time.time_ns,
     ) -> None:
         self._ledger = ledger
         self._path = snapshot_path(data_dir)
         self._journal_id = journal_id
-        self._interval = interval
+        self._interval_s = interval_s
         self._clock = clock
         self._enforced = False
         self._failing = False
         self._changed = asyncio.Event()
         self._counted: tuple[int, list[_Row]] | None = None
-        """The month and all positions of which `_used` is the count: without a new one nothing new is to be counted."""
+        """The month and the positions that `_used` is the count of: it is counted again only if one of them moved."""
         self._used: Mapping[str, int] = {}
 
     def configure(self, config: Config) -> None:
-        """Write from now on, or no more."""
         self._enforced = config.usage.enforce
         self._changed.set()
 
     async def run(self) -> None:
-        """A report now, each `interval` seconds, and when the configuration changes, until cancelled."""
+        """Write now, each interval, and when the configuration changes, until cancelled."""
         while True:
             self._changed.clear()
             began = time.monotonic()
             await asyncio.to_thread(self.write)
-            pause = min(max(self._interval, IDLE_FOR_BUSY * (time.monotonic() - began)), MAX_INTERVAL_S)
+            pause_s = min(max(self._interval_s, _PAUSE_FACTOR * (time.monotonic() - began)), _LONGEST_PAUSE_S)
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(pause if self._enforced else None):
+                async with asyncio.timeout(pause_s if self._enforced else None):
                     await self._changed.wait()
 
     def write(self) -> None:
-        """Write one; a failure is logged once, until it is over. Without enforcement, take away what there was."""
+        """Write a snapshot, or remove the last one if plans are not enforced: it would be believed as it ages.
+
+        The first failure in a row is logged.
+        """
         if not self._enforced:
-            remove_snapshot(self._path)
+            with contextlib.suppress(OSError):
+                self._path.unlink(missing_ok=True)
             return
         try:
-            write_snapshot(self._path, self._report())
+            write_snapshot(self._path, self._snapshot())
         except (LedgerUnavailableError, OSError) as error:
             if not self._failing:
-                logger.warning("the relays are not told what plans have been used: %s", error)
+                logger.warning("the relays do not get the count of used calls: %s", error)
             self._failing = True
         except Exception:
-            logger.exception("the relays are not told what plans have been used")
+            logger.exception("the relays do not get the count of used calls")
             self._failing = True
         else:
             self._failing = False
 
-    def _report(self) -> QuotaSnapshot:
+    def _snapshot(self) -> QuotaSnapshot:
         now_ns = self._clock()
         month = month_of(now_ns)
         with self._ledger.snapshot() as snapshot:

@@ -12,7 +12,7 @@ from gateway.calls import UNKNOWN
 from gateway.journal import lines
 from gateway.mcp import trace_context
 from gateway.mcp.inbound import ClientInfo, Request
-from gateway.relay.quota import Quota
+from gateway.relay.quota import UsageCounter
 from gateway.relay.redaction import without_nul
 from gateway.relay.registry import Principal, Route, Server, WorkspaceView, route_members
 from gateway.relay.relay_state import RelayState
@@ -34,7 +34,6 @@ class Call:
         "headers",
         "identity",
         "principal",
-        "quota",
         "request",
         "request_bytes",
         "routed_ns",
@@ -45,6 +44,7 @@ class Call:
         "tool",
         "trace",
         "upstream_request",
+        "usage_counter",
         "view",
     )
 
@@ -67,8 +67,8 @@ class Call:
         self.request_bytes = request_bytes
         self.session: LegacySession | None = None
         """A legacy client's, if it has one."""
-        self.quota: Quota | None = None
-        """What has taken it, and must be told how it ends."""
+        self.usage_counter: UsageCounter | None = None
+        """What has counted it, and must learn how it ends. None while plans are not enforced."""
         self.server: Server | None = None
         self.tool = UNKNOWN
         self.upstream_request: UpstreamRequest | None = None

@@ -111,20 +111,13 @@ class Endpoint:
             self.legacy.join(call)
         if request.method == "tools/call":
             if exceeded is None and state.quota is not None:
-                return self.tool_calls.serve(call, receive, send, self._take(call, state.quota))
+                return self.tool_calls.serve(call, receive, send, _admit(call, state.quota))
             return self.tool_calls.serve(call, receive, send, exceeded)
         if exceeded is not None:
             return self._too_many(exceeded, send)
         if request.method == subscriptions.METHOD and request.era is Era.MODERN:
             return self._listening.serve(call, receive, send)
         return self._operation(call, receive, send)
-
-    @staticmethod
-    def _take(call: Call, quota: Quota) -> QuotaExceeded | None:
-        denied = quota.take(call.view.slug, call.timestamp_ns)
-        if denied is None:
-            call.quota = quota
-        return denied
 
     async def _too_many(self, exceeded: RateLimitExceeded, send: Send) -> None:
         self._recorder.reject("rate_limited")
@@ -262,3 +255,10 @@ async def _read_body(first: Message, receive: Receive, headers: Headers, max_byt
     if len(body) > max_bytes or message.get("more_body", False):
         raise RejectedError("too_large", 413, f"the body may have at most {max_bytes} bytes")
     return body
+
+
+def _admit(call: Call, quota: Quota) -> QuotaExceeded | None:
+    exceeded = quota.admit(call.view.slug, call.timestamp_ns)
+    if exceeded is None:
+        call.usage_counter = quota.counter
+    return exceeded

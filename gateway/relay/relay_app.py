@@ -5,6 +5,7 @@ import contextlib
 import logging
 import socket
 from collections.abc import AsyncIterator, Awaitable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -20,7 +21,7 @@ from gateway.relay.endpoint import Endpoint
 from gateway.relay.heartbeat import HeartbeatWriter
 from gateway.relay.input_required import PendingCalls
 from gateway.relay.legacy_clients import LegacyClients
-from gateway.relay.quota_enforcement import Enforcement
+from gateway.relay.quota import QuotaEnforcement
 from gateway.relay.redaction import Redactor, secrets_of
 from gateway.relay.registry import Pools, Server, WorkspaceRegistry
 from gateway.relay.relay_state import RelayState
@@ -36,22 +37,37 @@ from gateway.upstream.base import UpstreamError
 logger = logging.getLogger(__name__)
 
 _HEALTH_PATHS: Final = frozenset({"/healthz", "/readyz"})
-PROBE_S: Final = 30.0
-"""How often an upstream is asked for its tools without a client's asking: its health, and names for labels."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tuning:
+    """Times and bounds that no configuration sets. Tests have shorter ones."""
+
+    probe_interval_s: float = 30.0
+    """How often each server is asked for its tools, to know whether it is up and its tools' names."""
+    first_snapshot_wait_s: float = 5.0
+    """How long a start is held up for the first quota snapshot, with `usage.fail: closed`."""
+    keep_alive_s: float = 15.0
+    """After which a silent event stream carries a comment."""
+    max_streams: int = 32
+    """`subscriptions/listen` streams that one token may have open."""
 
 
 class Relay:
     """The ASGI application: MCP, `/healthz` and `/readyz`."""
 
-    def __init__(self, config: Config, journal: Writer, key: bytes | None = None) -> None:
+    def __init__(self, config: Config, journal: Writer, key: bytes | None = None, *, tuning: Tuning = Tuning()) -> None:
         """`key` signs what clients bring back; without one, it is good for this process only."""
         key = key or new_key()
+        self._tuning = tuning
         self._pools = Pools()
         self._secrets: set[str] = set()
         self._heartbeat = HeartbeatWriter(
             journal, replica=socket.gethostname(), fsync_interval=config.journal.fsync_interval
         )
-        self._enforcement = Enforcement(config, journal, self._heartbeat.unsure)
+        self._quota_enforcement = QuotaEnforcement(
+            config.data_dir, journal, self._heartbeat.unsure, first_wait_s=tuning.first_snapshot_wait_s
+        )
         cancel_scopes = CancelScopes()
         self._sessions = Sessions(key)
         self._pending_calls = PendingCalls(key)
@@ -84,7 +100,6 @@ class Relay:
     def apply(self, config: Config) -> None:
         """Take a new configuration: calls under way end on the servers on which they began."""
         before = self._state.registry
-        self._enforcement.apply(config)
         self._endpoint.state = self._state_of(config, before)
         registry = self._state.registry
         for server in set(before.servers()) - set(registry.servers()):
@@ -102,10 +117,10 @@ class Relay:
 
         At `stop`, streams end that would go on without end.
         """
-        await self._enforcement.begin()
+        await self._quota_enforcement.prepare()
         tasks = [asyncio.create_task(self._heartbeat.beat(self._servers))]
         tasks.append(asyncio.create_task(self._probe()))
-        tasks.append(asyncio.create_task(self._enforcement.watch()))
+        tasks.append(asyncio.create_task(self._quota_enforcement.run()))
         if config_path is not None:
             tasks.append(asyncio.create_task(self._reload_on_change(config_path)))
         if stop is not None:
@@ -135,7 +150,7 @@ class Relay:
         return RelayState(
             registry=WorkspaceRegistry(config, self._pools, self._heartbeat.operation, before),
             redactor=Redactor(config.redaction.patterns, self._secrets, max_bytes=config.redaction.max_bytes),
-            quota=self._enforcement.quota,
+            quota=self._quota_enforcement.quota_of(config),
             allowed_origins=tuple(config.requests.allowed_origins),
             sessions=config.requests.sessions,
             max_bytes=config.requests.max_bytes,
@@ -169,7 +184,7 @@ class Relay:
             self._sessions.sweep()
             self._reloaded.clear()
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(PROBE_S):
+                async with asyncio.timeout(self._tuning.probe_interval_s):
                     await self._reloaded.wait()
 
 

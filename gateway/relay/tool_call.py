@@ -24,8 +24,8 @@ from gateway.relay.deadlines import CancelScope, CancelScopes
 from gateway.relay.heartbeat import HeartbeatWriter
 from gateway.relay.input_required import PendingCalls
 from gateway.relay.param_header_check import ParamHeaderError
+from gateway.relay.quota import CODE as QUOTA_CODE
 from gateway.relay.quota import QuotaExceeded
-from gateway.relay.quota_refusal import TOO_MANY, reason, refusal_data, retry_after_s
 from gateway.relay.rate_limit import RateLimitExceeded
 from gateway.relay.redaction import Redactor
 from gateway.relay.registry import Route, Server
@@ -232,22 +232,21 @@ class ToolCalls:
         call.tool = route.tool if route is not None else UNKNOWN
         if isinstance(over, RateLimitExceeded):
             return _CallFailed(Failure(ErrorType.RATE_LIMITED, f"over the limit of {over.limit} requests"))
-        message = reason(over)
-        error = jsonrpc.error_object(TOO_MANY, message, refusal_data(over))
-        return _CallFailed(Failure(ErrorType.QUOTA_EXCEEDED, message, error, code=TOO_MANY))
+        error = jsonrpc.error_object(QUOTA_CODE, over.message, over.data)
+        return _CallFailed(Failure(ErrorType.QUOTA_EXCEEDED, over.message, error, code=QUOTA_CODE))
 
     @staticmethod
     async def _refuse(call: Call, over: RateLimitExceeded | QuotaExceeded, body: bytes, send: Send) -> None:
         if isinstance(over, RateLimitExceeded):
             await rate_limited(send, over)
         else:
-            await over_quota(send, body, retry_after_s(over, call.timestamp_ns))
+            await over_quota(send, body, over.retry_after_s(call.timestamp_ns))
 
     async def _no_call(self, call: Call, error: ParamHeaderError, send: Send) -> None:
         """What was asked for is no call, but a bad request."""
         self._recorder.reject("bad_request")
-        if call.quota is not None:
-            call.quota.give_back(call.view.slug, call.timestamp_ns)
+        if call.usage_counter is not None:
+            call.usage_counter.discard(call.view.slug, call.timestamp_ns)
         answer = jsonrpc.error(call.request.id, jsonrpc.error_object(error.code, str(error)))
         await send_json(send, jsonrpc.http_status(call.request.era, error.code), answer)
 
@@ -355,8 +354,8 @@ class ToolCalls:
             _failure_members(failure, call.state.redactor) if failure is not None else "", response_bytes
         )
         self._journal.end(call.call_id, line)
-        if call.quota is not None:
-            call.quota.end(call.view.slug, call.timestamp_ns, self._journal.line_end)
+        if call.usage_counter is not None:
+            call.usage_counter.end(call.view.slug, call.timestamp_ns, self._journal.line_end)
         return server_timing(phases)
 
 

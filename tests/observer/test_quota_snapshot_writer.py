@@ -1,4 +1,4 @@
-"""What the relays are told of each plan's usage: one state of the ledger, written anew while plans are enforced."""
+"""The count of used calls for the relays: one state of the ledger, written while plans are enforced."""
 
 import asyncio
 import contextlib
@@ -57,16 +57,16 @@ def enforced(enforce: bool = True) -> Config:  # noqa: FBT001, FBT002 - the sett
     return Config.model_validate({"usage": {"enforce": enforce}})
 
 
-def reports(ledger: Any, folder: Path, clock: Clock, *, journal_id: str = "ours") -> QuotaSnapshotWriter:
-    one = QuotaSnapshotWriter(ledger, folder, journal_id=journal_id, clock=lambda: clock.ns, interval=0.01)
+def snapshots(ledger: Any, folder: Path, clock: Clock, *, journal_id: str = "ours") -> QuotaSnapshotWriter:
+    one = QuotaSnapshotWriter(ledger, folder, journal_id=journal_id, clock=lambda: clock.ns, interval_s=0.01)
     one.configure(enforced())
     return one
 
 
 def written(folder: Path) -> QuotaSnapshot:
-    report = read_snapshot(snapshot_path(folder))
-    assert report is not None
-    return report
+    snapshot = read_snapshot(snapshot_path(folder))
+    assert snapshot is not None
+    return snapshot
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -75,7 +75,7 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.005)
 
 
-def test_a_report_has_the_months_calls_of_every_workspace_and_this_journals_positions(
+def test_a_snapshot_has_the_months_calls_of_every_workspace_and_this_journals_positions(
     tmp_path: Path, ledger: Counting
 ) -> None:
     refused = {"status": "error", "error_type": ErrorType.QUOTA_EXCEEDED}
@@ -91,7 +91,7 @@ def test_a_report_has_the_months_calls_of_every_workspace_and_this_journals_posi
     LedgerSink(ledger, journal_id="ours").process(batch(calls, writer="w1"))
     LedgerSink(ledger, journal_id="theirs").process(batch([call(7)], writer="w2"))
     clock = Clock()
-    reports(ledger, tmp_path, clock).write()
+    snapshots(ledger, tmp_path, clock).write()
     assert written(tmp_path) == QuotaSnapshot(
         written_ns=clock.ns,
         month_start_ns=MONTH.start_ns,
@@ -103,17 +103,17 @@ def test_a_report_has_the_months_calls_of_every_workspace_and_this_journals_posi
 def test_calls_that_retention_has_deleted_are_in_it(tmp_path: Path, ledger: Counting) -> None:
     LedgerSink(ledger, journal_id="ours").process(batch([call(0), call(1)]))
     delete_batch(ledger, "engineering", MONTH.end_ns)
-    reports(ledger, tmp_path, Clock()).write()
+    snapshots(ledger, tmp_path, Clock()).write()
     assert written(tmp_path).used == {"engineering": 2}
 
 
-def test_each_report_is_of_its_time_and_counts_anew_only_what_can_have_changed(
+def test_each_snapshot_is_of_its_time_and_counts_anew_only_what_can_have_changed(
     tmp_path: Path, ledger: Counting
 ) -> None:
     sink = LedgerSink(ledger, journal_id="ours")
     sink.process(batch([call(0)]))
     clock = Clock()
-    one = reports(ledger, tmp_path, clock)
+    one = snapshots(ledger, tmp_path, clock)
     one.write()
     clock.now += 1
     one.write()
@@ -132,11 +132,11 @@ def test_each_report_is_of_its_time_and_counts_anew_only_what_can_have_changed(
     assert (ledger.counts, written(tmp_path).used) == (4, {})
 
 
-async def test_reports_are_written_while_plans_are_enforced_and_taken_away_when_not(
+async def test_snapshots_are_written_while_plans_are_enforced_and_taken_away_when_not(
     tmp_path: Path, ledger: Counting
 ) -> None:
     clock, path = Clock(), snapshot_path(tmp_path)
-    one = reports(ledger, tmp_path, clock)
+    one = snapshots(ledger, tmp_path, clock)
     task = asyncio.create_task(one.run())
     await until(path.exists)
     clock.now += 1
@@ -151,12 +151,12 @@ async def test_reports_are_written_while_plans_are_enforced_and_taken_away_when_
     await asyncio.gather(task, return_exceptions=True)
 
 
-def test_a_ledger_that_is_away_gets_no_report_and_one_line_in_the_log(
+def test_a_ledger_that_is_away_gets_no_snapshot_and_one_line_in_the_log(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     ledger = open_ledger(None, tmp_path)
     clock = Clock()
-    one = reports(ledger, tmp_path, clock)
+    one = snapshots(ledger, tmp_path, clock)
     one.write()
     before = written(tmp_path)
     ledger.close()
@@ -164,4 +164,4 @@ def test_a_ledger_that_is_away_gets_no_report_and_one_line_in_the_log(
     one.write()
     one.write()
     assert written(tmp_path) == before
-    assert caplog.text.count("the relays are not told what plans have been used: the ledger is closed") == 1
+    assert caplog.text.count("the relays do not get the count of used calls: the ledger is closed") == 1

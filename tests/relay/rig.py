@@ -19,7 +19,7 @@ from gateway.config import Config
 from gateway.http1.server import HttpProtocol
 from gateway.journal import Reader, Writer
 from gateway.process import serve
-from gateway.relay.relay_app import Relay
+from gateway.relay.relay_app import Relay, Tuning
 from tests.http1.raw import Raw
 
 SECRETS: Final = {name: f"mwt_{name}_{'x' * 32}" for name in ("alice", "bot", "stranger")}
@@ -162,10 +162,11 @@ def member(name: str, **changes: Any) -> dict[str, Any]:
 async def rig(
     folder: Path, servers: Mapping[str, Raw | Mapping[str, Any]] | None = None, **changes: Any
 ) -> AsyncIterator[Rig]:
-    """The relay, running; the journal can still be read when it has stopped."""
+    """The relay, running, with `tuning` and a configuration; the journal can still be read when it has stopped."""
+    tuning = changes.pop("tuning", Tuning())
     config = configuration(servers or {}, **changes)
     writer = Writer(folder / "journal", "relay")
-    relay = Relay(config, writer)
+    relay = Relay(config, writer, tuning=tuning)
     transport = httpx.ASGITransport(app=relay, raise_app_exceptions=False)
     try:
         async with (

@@ -1,7 +1,7 @@
-"""Plans that are enforced: a relay with a real journal, and the ledger's reports as files."""
+"""Plans that are enforced: a relay with a real journal, and the observer's snapshots as files."""
 
 import asyncio
-import os
+import contextlib
 import time
 from collections import Counter
 from collections.abc import Mapping
@@ -10,20 +10,16 @@ from typing import Any
 
 import pytest
 
-from gateway.calls import CallStart, Event, Heartbeat, ToolCall
+from gateway.calls import Heartbeat, ToolCall
 from gateway.config import Plan, UsageLimits
 from gateway.journal import Reader, Writer
-from gateway.journal.janitor import Janitor
 from gateway.months import month_of
-from gateway.quota_snapshot import QuotaSnapshot, read_snapshot, remove_snapshot, snapshot_path, write_snapshot
-from gateway.relay import quota_enforcement
-from gateway.relay.quota import Behind
-from gateway.relay.quota_enforcement import calls_behind
+from gateway.quota_snapshot import QuotaSnapshot, snapshot_path, write_snapshot
+from gateway.relay.quota import QuotaEnforcement
+from gateway.relay.relay_app import Tuning
 from tests.http1.raw import modern as modern_server
 from tests.http1.raw import raw
-from tests.ledger.records import call
-from tests.relay.clients import until
-from tests.relay.rig import JSON, Rig, legacy, legacy_call, rig, tool_call
+from tests.relay.rig import JSON, Rig, configuration, legacy, legacy_call, rig, tool_call
 
 MIRRORED = {
     "name": "act",
@@ -31,8 +27,8 @@ MIRRORED = {
 }
 
 
-def tell(folder: Path, used: int, *, age_s: float = 0, positions: Mapping[str, int] | None = None) -> None:
-    """What the observer writes."""
+def snapshot(folder: Path, used: int, *, age_s: float = 0, positions: Mapping[str, int] | None = None) -> None:
+    """Write what the observer would."""
     now_ns = time.time_ns()
     write_snapshot(
         snapshot_path(folder),
@@ -56,7 +52,7 @@ def limited(folder: Path, limit: int | None, fail: str = "open", **workspace: An
 
 
 def enforced(relay: Rig, limit: int | None, fail: str = "open") -> None:
-    """Another limit by a changed configuration."""
+    """Take a configuration with another limit."""
     plans = {"ours": Plan(calls_per_month=limit)}
     usage = UsageLimits.model_validate({"enforce": True, "fail": fail})
     relay.relay.apply(relay.config.model_copy(update={"plans": plans, "usage": usage}))
@@ -66,13 +62,18 @@ def outcomes(relay: Rig) -> Counter[str | None]:
     return Counter(end.error_type for end in relay.ends)
 
 
+async def read_snapshot(relay: Rig) -> None:
+    """Let the relay read the snapshot now, not half a second later."""
+    await relay.relay._quota_enforcement.poll()
+
+
 async def statuses(relay: Rig, calls: int) -> list[int]:
     """Of calls one after the other."""
     return [(await relay.post(tool_call())).status_code for _ in range(calls)]
 
 
 async def test_a_call_over_the_plans_limit_is_refused_with_what_to_do_and_recorded(tmp_path: Path) -> None:
-    tell(tmp_path, used=1)
+    snapshot(tmp_path, used=1)
     async with raw(modern_server()) as server, rig(tmp_path, {"files": server}, **limited(tmp_path, 3)) as relay:
         responses = [await relay.post(tool_call(id_=number)) for number in range(4)]
 
@@ -92,7 +93,7 @@ async def test_a_call_over_the_plans_limit_is_refused_with_what_to_do_and_record
 
 
 async def test_a_burst_is_served_up_to_the_limit_exactly(tmp_path: Path) -> None:
-    tell(tmp_path, used=0)
+    snapshot(tmp_path, used=0)
     async with raw(modern_server()) as server, rig(tmp_path, {"files": server}, **limited(tmp_path, 20)) as relay:
         responses = await asyncio.gather(*(relay.post(tool_call(id_=number)) for number in range(50)))
 
@@ -102,7 +103,7 @@ async def test_a_burst_is_served_up_to_the_limit_exactly(tmp_path: Path) -> None
 
 
 async def test_each_call_of_a_batch_is_held_to_the_limit_and_told_in_its_place(tmp_path: Path) -> None:
-    tell(tmp_path, used=0)
+    snapshot(tmp_path, used=0)
     batch = [legacy_call()[1] | {"id": number} for number in range(4)]
     async with raw(modern_server()) as server, rig(tmp_path, {"files": server}, **limited(tmp_path, 3)) as relay:
         answers = (await relay.post(({**JSON, "mcp-protocol-version": "2025-03-26"}, batch))).json()
@@ -114,7 +115,7 @@ async def test_each_call_of_a_batch_is_held_to_the_limit_and_told_in_its_place(t
 
 
 async def test_what_fails_uses_the_plan_up_and_what_a_rate_limit_refuses_does_not(tmp_path: Path) -> None:
-    tell(tmp_path, used=0)
+    snapshot(tmp_path, used=0)
     settings = limited(tmp_path, 2, rate_limit="3/hour")
     async with raw(modern_server()) as server, rig(tmp_path, {"files": server}, **settings) as relay:
         await relay.post(tool_call("files__nothing"))
@@ -124,7 +125,7 @@ async def test_what_fails_uses_the_plan_up_and_what_a_rate_limit_refuses_does_no
 
 
 async def test_a_bad_request_that_is_no_call_uses_nothing(tmp_path: Path) -> None:
-    tell(tmp_path, used=0)
+    snapshot(tmp_path, used=0)
     server_of = modern_server(None, [MIRRORED])
     async with raw(server_of) as server, rig(tmp_path, {"files": server}, **limited(tmp_path, 1)) as relay:
         odd = tool_call(arguments={"region": "eu"})
@@ -134,21 +135,21 @@ async def test_a_bad_request_that_is_no_call_uses_nothing(tmp_path: Path) -> Non
 
 
 async def test_other_requests_are_not_held_to_it(tmp_path: Path) -> None:
-    tell(tmp_path, used=5)
+    snapshot(tmp_path, used=5)
     async with raw(modern_server()) as server, rig(tmp_path, {"files": server}, **limited(tmp_path, 5)) as relay:
         listed = await relay.post(legacy("tools/list"))
         assert "files__act" in [one["name"] for one in listed.json()["result"]["tools"]]
 
 
 async def test_without_enforcement_no_call_is_refused(tmp_path: Path) -> None:
-    tell(tmp_path, used=5)
+    snapshot(tmp_path, used=5)
     settings = {**limited(tmp_path, 5), "usage": {"enforce": False}}
     async with raw(modern_server()) as server, rig(tmp_path, {"files": server}, **settings) as relay:
         assert await statuses(relay, 2) == [200, 200]
 
 
 async def test_a_larger_plan_holds_for_the_next_call_and_so_does_a_smaller_one(tmp_path: Path) -> None:
-    tell(tmp_path, used=0)
+    snapshot(tmp_path, used=0)
     async with raw(modern_server()) as server, rig(tmp_path, {"files": server}, **limited(tmp_path, 1)) as relay:
         assert await statuses(relay, 2) == [200, 429]
         enforced(relay, 3)
@@ -159,183 +160,91 @@ async def test_a_larger_plan_holds_for_the_next_call_and_so_does_a_smaller_one(t
         assert await statuses(relay, 1) == [429]
 
 
-async def test_reports_are_taken_over_while_the_relay_runs_and_no_call_is_counted_twice(tmp_path: Path) -> None:
-    tell(tmp_path, used=0)
+async def test_snapshots_are_taken_over_while_the_relay_runs_and_no_call_is_counted_twice(tmp_path: Path) -> None:
+    snapshot(tmp_path, used=0)
     async with raw(modern_server()) as server, rig(tmp_path, {"files": server}, **limited(tmp_path, 4)) as relay:
         assert await statuses(relay, 3) == [200, 200, 200]
         batch = Reader(relay.journal, ToolCall).read({})
         second = batch.entries[1]
-        tell(tmp_path, used=2, positions={second.writer: second.offset})
-        quota = relay.relay._enforcement.quota
-        assert quota is not None
-        await until(lambda: len(quota._tallies["team"].behind) == 1)
+        snapshot(tmp_path, used=2, positions={second.writer: second.offset})
+        await read_snapshot(relay)
         assert await statuses(relay, 2) == [200, 429]
-        tell(tmp_path, used=4, positions=batch.positions | {second.writer: 2**40})
-        await until(lambda: not quota._tallies["team"].behind)
+        snapshot(tmp_path, used=4, positions=batch.positions | {second.writer: 2**40})
+        await read_snapshot(relay)
         assert await statuses(relay, 1) == [429]
 
 
 async def test_open_lets_calls_through_while_nothing_is_known_and_tells_of_it(tmp_path: Path) -> None:
     async with raw(modern_server()) as server, rig(tmp_path, {"files": server}, **limited(tmp_path, 1)) as relay:
         assert await statuses(relay, 3) == [200, 200, 200]
-        tell(tmp_path, used=0)
-        await until(lambda: relay.relay._enforcement._learned_ns is not None)
+        snapshot(tmp_path, used=0)
+        await read_snapshot(relay)
         assert await statuses(relay, 1) == [429]
     beats = [event for event in relay.events() if isinstance(event, Heartbeat) and event.usage_unknown]
     assert [beat.usage_unknown for beat in beats] == [{"team": {"allowed": 3}}]
 
 
-async def test_closed_refuses_calls_while_nothing_is_known_and_tells_of_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(quota_enforcement, "WAIT_S", 0)
-    settings = limited(tmp_path, 5, "closed")
+async def test_closed_refuses_calls_while_nothing_is_known_and_tells_of_it(tmp_path: Path) -> None:
+    settings = {**limited(tmp_path, 5, "closed"), "tuning": Tuning(first_snapshot_wait_s=0)}
     async with raw(modern_server()) as server, rig(tmp_path, {"files": server}, **settings) as relay:
         refused = await relay.post(tool_call())
         assert (refused.status_code, refused.headers["retry-after"]) == (429, "10")
-        assert "is not known now" in refused.json()["error"]["message"]
-        tell(tmp_path, used=0)
-        await until(lambda: relay.relay._enforcement._learned_ns is not None)
+        assert "it is not known how much" in refused.json()["error"]["message"]
+        snapshot(tmp_path, used=0)
+        await read_snapshot(relay)
         assert await statuses(relay, 1) == [200]
     assert outcomes(relay) == {"quota_exceeded": 1, None: 1}
     beats = [event for event in relay.events() if isinstance(event, Heartbeat) and event.usage_unknown]
     assert [beat.usage_unknown for beat in beats] == [{"team": {"refused": 1}}]
 
 
-async def test_a_relay_that_would_refuse_waits_for_the_first_report_before_it_serves(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    looks: list[QuotaSnapshot | None] = []
-
-    def look(path: Path) -> QuotaSnapshot | None:
-        """The observer is a little later than its relay."""
-        if len(looks) == 2:
-            tell(tmp_path, used=0)
-        looks.append(read_snapshot(path))
-        return looks[-1]
-
-    monkeypatch.setattr(quota_enforcement, "read_snapshot", look)
-    settings = limited(tmp_path, 5, "closed")
-    async with raw(modern_server()) as server, rig(tmp_path, {"files": server}, **settings) as relay:
-        assert await statuses(relay, 1) == [200]
-    assert [found is None for found in looks[:3]] == [True, True, False]
+async def test_a_relay_that_would_refuse_waits_for_the_first_snapshot_before_it_serves(tmp_path: Path) -> None:
+    config = configuration({}, **limited(tmp_path, 5, "closed"))
+    with contextlib.closing(Writer(tmp_path / "journal", "relay")) as journal:
+        enforcement = QuotaEnforcement(tmp_path, journal, lambda *_: None, poll_s=0.01, first_wait_s=60)
+        quota = enforcement.quota_of(config)
+        assert quota is not None
+        preparing = asyncio.create_task(enforcement.prepare())
+        done, _ = await asyncio.wait([preparing], timeout=0.1)
+        assert not done
+        snapshot(tmp_path, used=4)
+        await preparing
+        assert quota.admit("team", time.time_ns()) is None
+        assert quota.admit("team", time.time_ns()) is not None
 
 
 @pytest.mark.parametrize("damage", [b"", b"{", b"[]", b'{"used":{}}'])
-async def test_a_damaged_report_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: bytes) -> None:
-    monkeypatch.setattr(quota_enforcement, "WAIT_S", 0)
+async def test_a_damaged_snapshot_is_none(tmp_path: Path, damage: bytes) -> None:
     path = snapshot_path(tmp_path)
     path.parent.mkdir()
     path.write_bytes(damage)
-    settings = limited(tmp_path, 5, "closed")
+    settings = {**limited(tmp_path, 5, "closed"), "tuning": Tuning(first_snapshot_wait_s=0)}
     async with raw(modern_server()) as server, rig(tmp_path, {"files": server}, **settings) as relay:
         assert await statuses(relay, 1) == [429]
 
 
-async def test_enforcement_that_begins_while_the_relay_runs_counts_what_it_served_before(tmp_path: Path) -> None:
+async def test_enforcement_that_is_switched_on_counts_from_then_on_and_from_the_ledger(tmp_path: Path) -> None:
     settings = {**limited(tmp_path, 5, "closed"), "usage": {"enforce": False}}
     async with raw(modern_server()) as server, rig(tmp_path, {"files": server}, **settings) as relay:
         assert await statuses(relay, 3) == [200, 200, 200]
         enforced(relay, 5, "closed")
-        assert await statuses(relay, 1) == [200], "the observer has not written its first report yet"
-        first = Reader(relay.journal, ToolCall).read({}).entries[0]
-        tell(tmp_path, used=1, positions={first.writer: first.offset})
-        await until(lambda: relay.relay._enforcement._learned_ns is not None)
+        assert await statuses(relay, 1) == [200], "the observer has not written its first snapshot yet"
+        third = Reader(relay.journal, ToolCall).read({}).entries[2]
+        snapshot(tmp_path, used=3, positions={third.writer: third.offset})
+        await read_snapshot(relay)
         assert await statuses(relay, 3) == [200, 429, 429]
 
 
-async def test_a_new_relay_knows_what_the_one_before_it_recorded_behind_an_old_report(tmp_path: Path) -> None:
-    tell(tmp_path, used=0)
+async def test_a_new_relay_goes_by_the_last_snapshot_however_old_until_there_is_a_newer_one(tmp_path: Path) -> None:
+    snapshot(tmp_path, used=0)
     async with raw(modern_server()) as server:
         async with rig(tmp_path, {"files": server}, **limited(tmp_path, 5)) as relay:
             await statuses(relay, 3)
         second = Reader(relay.journal, ToolCall).read({}).entries[1]
-        tell(tmp_path, used=2, positions={second.writer: second.offset}, age_s=3600)
+        snapshot(tmp_path, used=2, positions={second.writer: second.offset}, age_s=3600)
 
         async with rig(tmp_path, {"files": server}, **limited(tmp_path, 5, "closed")) as relay:
-            assert await statuses(relay, 4) == [200, 200, 429, 429]
-
-
-# -- what stands in the journal behind a report
-
-
-def write(root: Path, *events: Event, close: bool = False) -> tuple[str, list[int]]:
-    """The events of a writer, which is closed or dies: its id, and where each of them ends."""
-    writer = Writer(root, "relay-0")
-    ends = []
-    for event in events:
-        writer.append(event)
-        ends.append(writer.line_end)
-    if close:
-        writer.close()
-    else:
-        os.close(writer._lock)
-    return writer.writer_id, ends
-
-
-def started(ended: ToolCall) -> CallStart:
-    return CallStart(**{name: getattr(ended, name) for name in CallStart.__struct_fields__})
-
-
-NOBODY = ("0000000000000-nobody-1", 0)
-
-
-def test_calls_behind_a_position_are_those_that_use_a_plan_up(tmp_path: Path) -> None:
-    one, other = call(), call(workspace_id="other")
-    limited = call(status="error", error_type="rate_limited")
-    denied = call(status="error", error_type="quota_exceeded")
-    failed = call(status="error", error_type="tool_error")
-    writer, ends = write(tmp_path, one, limited, denied, failed, other, close=True)
-    assert calls_behind(tmp_path, {writer: ends[0]}, NOBODY) == [
-        Behind(writer, ends[3], "engineering", failed.timestamp_ns),
-        Behind(writer, ends[4], "other", other.timestamp_ns),
-    ]
-    assert calls_behind(tmp_path, {writer: ends[4]}, NOBODY) == []
-
-
-def test_calls_that_are_open_will_be_behind_wherever_they_began(tmp_path: Path) -> None:
-    hanging, done = call(), call()
-    writer, ends = write(tmp_path, started(hanging), started(done), done)
-    expected = [Behind(writer, ends[2] + 1, "engineering", hanging.timestamp_ns)]
-    assert calls_behind(tmp_path, {writer: ends[2]}, NOBODY) == expected
-
-    Janitor(tmp_path).recover()
-    position = Reader(tmp_path, ToolCall).read({}).positions[writer]
-    assert position > ends[2] + 1, "what a janitor closes stands behind it, all at once"
-    assert calls_behind(tmp_path, {writer: position}, NOBODY) == []
-
-
-def test_a_relays_own_calls_are_read_up_to_where_it_counts_them_itself(tmp_path: Path) -> None:
-    writer, ends = write(tmp_path, call(), call(), call())
-    found = calls_behind(tmp_path, {writer: ends[0]}, (writer, ends[1]))
-    assert found is not None
-    assert [one.offset for one in found] == [ends[1]]
-    assert calls_behind(tmp_path, {writer: ends[2]}, (writer, ends[1])) == []
-    assert calls_behind(tmp_path, {}, (writer, 0)) == []
-
-
-def test_a_journal_of_which_a_part_is_gone_completes_no_report(tmp_path: Path) -> None:
-    writer = Writer(tmp_path, "relay-0", segment_bytes=500)
-    for _ in range(10):
-        writer.append(call())
-    first, second, *_ = sorted(tmp_path.glob("*/*.jsonl"))
-    first.unlink()
-    gone = int(second.stem)
-    assert calls_behind(tmp_path, {}, NOBODY) is None
-    assert calls_behind(tmp_path, {writer.writer_id: gone - 1}, NOBODY) is None
-    rest = calls_behind(tmp_path, {writer.writer_id: gone}, NOBODY)
-    assert rest is not None
-    assert 0 < len(rest) < 10
-
-
-def test_more_than_can_be_read_now_completes_no_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write(tmp_path, call(), close=True)
-    monkeypatch.setattr(quota_enforcement, "MAX_BEHIND_BYTES", 100)
-    assert calls_behind(tmp_path, {}, NOBODY) is None
-
-
-def test_a_report_that_is_taken_away_is_no_more(tmp_path: Path) -> None:
-    tell(tmp_path, used=1)
-    remove_snapshot(snapshot_path(tmp_path))
-    remove_snapshot(snapshot_path(tmp_path))
-    assert not snapshot_path(tmp_path).exists()
+            assert await statuses(relay, 2) == [200, 200]
+            snapshot(tmp_path, used=3)
+            await read_snapshot(relay)
+            assert await statuses(relay, 1) == [429], "the third call of the relay before counts now"
