@@ -26,7 +26,7 @@ from rich.table import Table
 from bench import processes
 from bench.ledger_rows import DAY_NS, SERVERS, Shape, fill_duckdb, fill_postgresql, tokens
 from gateway.analytics.call_pages import encode_cursor
-from gateway.ledger.queries import Place
+from gateway.ledger.queries import PagePosition
 
 SECRET: Final = "bench-bench-bench-bench-bench-bench"
 WORKSPACE: Final = "bench-0"
@@ -133,7 +133,7 @@ def questions(service: Service) -> list[Question]:
     span = {"period": f"{PERIOD_DAYS}d"}
     to_ns = time.time_ns()
     from_ns, middle_ns = to_ns - PERIOD_DAYS * DAY_NS, to_ns - PERIOD_DAYS // 2 * DAY_NS
-    deep = encode_cursor(from_ns, to_ns, Place(middle_ns, ""))
+    deep = encode_cursor(from_ns, to_ns, PagePosition(middle_ns, ""))
     _, page = service.ask(Question("", "/calls", {"cursor": deep}))
     every = "token,server,tool,status,error_type"
     return [

@@ -8,12 +8,12 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from gateway.analytics.http_errors import RefusedError
+from gateway.analytics.http_errors import ApiError
 
 METHODS: Final = ("GET", "HEAD")
 
 
-class Endpoint:
+class ApiEndpoint:
     """One path as an ASGI application, for every method: what it refuses is refused as JSON."""
 
     def __init__(self, respond: Callable[[Request], Awaitable[Response]]) -> None:
@@ -23,14 +23,14 @@ class Endpoint:
         """Answer the request, or say why not."""
         try:
             response = await self._respond(Request(scope))
-        except RefusedError as refusal:
+        except ApiError as refusal:
             response = refusal.response()
         await response(scope, receive, send)
 
 
 def at(path: str, respond: Callable[[Request], Awaitable[Response]]) -> list[Route]:
     """The routes of a path: a slash at its end changes nothing."""
-    return [Route(path + slash, Endpoint(respond)) for slash in ("", "/")]
+    return [Route(path + slash, ApiEndpoint(respond)) for slash in ("", "/")]
 
 
 def without_length(response: Response) -> Response:
@@ -43,13 +43,13 @@ def negotiate(request: Request, media_type: str) -> None:
     """Whether the request is one for reading `media_type`.
 
     Raises:
-        RefusedError: 405 or 406.
+        ApiError: 405 or 406.
     """
     if request.method not in METHODS:
         allowed = ", ".join(METHODS)
-        raise RefusedError(405, f"{request.method} is not for reading: use {allowed}", headers={"Allow": allowed})
+        raise ApiError(405, f"{request.method} is not for reading: use {allowed}", headers={"Allow": allowed})
     if not accepts(request.headers.getlist("accept"), media_type):
-        raise RefusedError(406, f"the answer is {media_type}, which the Accept header excludes")
+        raise ApiError(406, f"the answer is {media_type}, which the Accept header excludes")
 
 
 def accepts(accept: Sequence[str], media_type: str) -> bool:

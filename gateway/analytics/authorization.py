@@ -12,9 +12,9 @@ import jwt
 
 from gateway import config
 from gateway.analytics.bearer import ALL_WORKSPACES, hmac_key
-from gateway.analytics.http_errors import RefusedError, unauthorized, unavailable
+from gateway.analytics.http_errors import ApiError, unauthorized, unavailable
 from gateway.analytics.jwks import ALGORITHMS, KeySet, KeySetUnavailableError
-from gateway.ledger.rows import can_hold
+from gateway.ledger.rows import is_storable
 
 LEEWAY_S: Final = 10
 """By which the clocks of who signs and who verifies may differ."""
@@ -45,7 +45,7 @@ class Authorizer:
         """Check the `Authorization` header's value.
 
         Raises:
-            RefusedError: 401, 403, 404, or 503 if there is no section `api`, or its key set cannot be fetched.
+            ApiError: 401, 403, 404, or 503 if there is no section `api`, or its key set cannot be fetched.
         """
         current = self._config()
         claims = await self._verify(current, authorization)
@@ -54,9 +54,9 @@ class Authorizer:
         may_see_all = ALL_WORKSPACES in workspaces
         workspace = current.workspaces.get(workspace_id)
         if workspace is None and may_see_all:
-            raise RefusedError(404, f"there is no workspace {workspace_id!r}")
+            raise ApiError(404, f"there is no workspace {workspace_id!r}")
         if workspace is None or not (may_see_all or workspace_id in workspaces):
-            raise RefusedError(403, f"this token does not name the workspace {workspace_id!r}")
+            raise ApiError(403, f"this token does not name the workspace {workspace_id!r}")
         return Access(
             workspace_id=workspace_id,
             workspace=workspace,
@@ -122,4 +122,4 @@ def _names(claims: Mapping[str, Any]) -> tuple[list[str], str | None]:
 
 
 def _is_name(claim: object) -> bool:
-    return isinstance(claim, str) and can_hold(claim)
+    return isinstance(claim, str) and is_storable(claim)

@@ -6,7 +6,7 @@ from typing import Any, Final
 import jwt
 
 from gateway import config
-from gateway.analytics.http_errors import RefusedError
+from gateway.analytics.http_errors import ApiError
 
 ALL_WORKSPACES: Final = "*"
 _BLOCK_BYTES: Final = 64
@@ -21,10 +21,10 @@ def issue(settings: config.Jwt, workspaces: Sequence[str], ttl_s: float, now: fl
     """A token for `workspaces`, valid from `now` (seconds since the epoch) for `ttl_s`; `token` narrows it to a member.
 
     Raises:
-        RefusedError: the configuration verifies by a key set, whose private key is not here.
+        ApiError: the configuration verifies by a key set, whose private key is not here.
     """
     if settings.secret is None:
-        raise RefusedError(400, "tokens are issued by whoever holds the keys of api.jwt.jwks_url: set api.jwt.secret")
+        raise ApiError(400, "tokens are issued by whoever holds the keys of api.jwt.jwks_url: set api.jwt.secret")
     claims: dict[str, Any] = {"workspaces": list(workspaces), "iat": int(now), "exp": int(now + ttl_s)}
     named = {"token": token, "iss": settings.issuer, "aud": settings.audience}
     claims |= {claim: value for claim, value in named.items() if value is not None}

@@ -10,8 +10,8 @@ from datetime import date, datetime, timedelta, tzinfo
 from itertools import pairwise
 from typing import Final
 
-from gateway.analytics.periods import NS, Range, first_instant_ns, local_date
-from gateway.ledger.queries import Shift
+from gateway.analytics.periods import NS, Range, local_date, start_of_day_ns
+from gateway.ledger.queries import OriginChange
 from gateway.months import DAY_NS
 
 FIRST_MONDAY: Final = date(1970, 1, 5)
@@ -37,10 +37,10 @@ def bucket_edges(span: Range, step_ns: int, zone: tzinfo) -> list[int]:
         origin_ns = _bucket_of(span.from_ns, step_ns, zone)
         return [origin_ns + i * step_ns for i in range(bucket_count(span, step_ns, zone) + 1)]
     day = _first_day(span, days, zone)
-    edges = [first_instant_ns(day, zone)]
+    edges = [start_of_day_ns(day, zone)]
     while edges[-1] < span.to_ns:
         day += timedelta(days=days)
-        edge = first_instant_ns(day, zone)
+        edge = start_of_day_ns(day, zone)
         if edge <= span.from_ns:  # where clocks are set back over midnight, a date comes twice
             edges = [edge]
         elif edge > edges[-1]:
@@ -48,18 +48,18 @@ def bucket_edges(span: Range, step_ns: int, zone: tzinfo) -> list[int]:
     return edges
 
 
-def shifts(edges: Sequence[int], step_ns: int) -> list[Shift]:
+def origin_changes(edges: Sequence[int], step_ns: int) -> list[OriginChange]:
     """What makes buckets of one length of these: from when on they are counted from another origin than the first edge.
 
     So many steps behind its origin, a time is in the bucket of that number. A bucket that is longer than the step is
     less than two steps long: what is too much of it is counted as its first part is.
     """
-    found: list[Shift] = []
+    found: list[OriginChange] = []
     origin_ns = edges[0]
     for number, (begin_ns, end_ns) in enumerate(pairwise(edges), start=1):
         if end_ns - number * step_ns != origin_ns:
             origin_ns = end_ns - number * step_ns
-            found.append(Shift(max(begin_ns, end_ns - step_ns), origin_ns))
+            found.append(OriginChange(max(begin_ns, end_ns - step_ns), origin_ns))
     return found
 
 

@@ -13,10 +13,10 @@ from starlette.types import Receive, Send
 from starlette.types import Scope as ASGIScope
 
 from gateway.analytics.export_formats import FORMATS, Format, Rows
-from gateway.analytics.http_errors import ParameterError, RefusedError
+from gateway.analytics.http_errors import ApiError, ParameterError
 from gateway.analytics.parameters import Fields
 from gateway.analytics.periods import NS, rfc3339
-from gateway.analytics.query import Question
+from gateway.analytics.query import AnalyticsQuery
 from gateway.ledger import Snapshot, queries
 from gateway.ledger.queries import Scope
 
@@ -46,17 +46,17 @@ def parse_format(fields: Fields) -> Format:
     return FORMATS[name]
 
 
-def file_name(question: Question, file_format: Format) -> str:
+def file_name(query: AnalyticsQuery, file_format: Format) -> str:
     """A name that says which calls these are: `engineering-20261101T000000Z-20261123T141000Z.csv`."""
-    span = question.range
+    span = query.range
     begin, end = (rfc3339(ns)[:19].replace("-", "").replace(":", "") + "Z" for ns in (span.from_ns, span.to_ns))
-    return f"{question.access.workspace_id}-{begin}-{end}.{file_format.name}"
+    return f"{query.access.workspace_id}-{begin}-{end}.{file_format.name}"
 
 
-def batches(snapshot: Snapshot, question: Question) -> Iterator[Rows]:
+def batches(snapshot: Snapshot, query: AnalyticsQuery) -> Iterator[Rows]:
     """The rows, as many as the question's limit lets through."""
-    left = question.parameters.limit
-    for window in windows(snapshot, question.scope(), _HOUR_NS):
+    left = query.parameters.limit
+    for window in windows(snapshot, query.scope(), _HOUR_NS):
         rows = snapshot.rows(queries.oldest_first(window, limit=left))
         if left is not None:
             left -= len(rows)
@@ -94,22 +94,22 @@ class Exports:
         self._running = 0
 
     async def begin(
-        self, opening: AbstractContextManager[Snapshot], question: Question, file_format: Format
-    ) -> "Running":
+        self, opening: AbstractContextManager[Snapshot], query: AnalyticsQuery, file_format: Format
+    ) -> "ExportRun":
         """Begin one: the first bytes are there already, so that what fails at once is no file that breaks off.
 
         Raises:
-            RefusedError: 429, as many as may run do.
+            ApiError: 429, as many as may run do.
             LedgerUnavailableError: the ledger is away.
         """
         if self._running >= AT_ONCE:
-            raise RefusedError(
+            raise ApiError(
                 429,
                 f"{AT_ONCE} exports run already: try again when one has ended",
                 headers={"Retry-After": str(RETRY_AFTER_S)},
             )
         self._running += 1
-        running = Running(_chunks(opening, question, file_format), self._threads, self._ended)
+        running = ExportRun(_chunks(opening, query, file_format), self._threads, self._ended)
         try:
             await running.begin()
         except BaseException:
@@ -121,7 +121,7 @@ class Exports:
         self._running -= 1
 
 
-class Running:
+class ExportRun:
     """One export: the file's bytes, a part at a time. It must be ended, also where nobody asks for any of them."""
 
     def __init__(
@@ -168,7 +168,7 @@ class Running:
 class Download(StreamingResponse):
     """A file that is sent; however that ends, its snapshot does."""
 
-    def __init__(self, content: Running, headers: Mapping[str, str]) -> None:
+    def __init__(self, content: ExportRun, headers: Mapping[str, str]) -> None:
         super().__init__(content, headers=headers)
         self._content = content
 
@@ -181,7 +181,7 @@ class Download(StreamingResponse):
 
 
 def _chunks(
-    opening: AbstractContextManager[Snapshot], question: Question, file_format: Format
+    opening: AbstractContextManager[Snapshot], query: AnalyticsQuery, file_format: Format
 ) -> Generator[bytes, None, None]:
     with opening as snapshot:
-        yield from file_format.encode(batches(snapshot, question))
+        yield from file_format.encode(batches(snapshot, query))

@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from gateway.analytics.periods import rfc3339
-from gateway.ledger.parquet import Spool
+from gateway.ledger.parquet import ParquetWriter
 from gateway.ledger.rows import COLUMNS
 
 Rows = Sequence[tuple[Any, ...]]
@@ -55,7 +55,7 @@ def _parquet(batches: Iterable[Rows]) -> Iterator[bytes]:
     """Compressed by zstd. The file's end says where its parts are, so it is whole on disk before it is sent."""
     with tempfile.TemporaryDirectory(prefix="callscope-export-") as folder:
         path = Path(folder) / "calls.parquet"
-        with Spool(Path(folder) / "calls.duckdb") as spool:
+        with ParquetWriter(Path(folder) / "calls.duckdb") as spool:
             for rows in batches:
                 spool.add(rows)
                 yield b""  # nothing to send yet, but a time to hear that the client has gone

@@ -12,7 +12,7 @@ from gateway.errors import CallscopeError
 NO_STORE = {"Cache-Control": "no-store"}
 
 
-class RefusedError(CallscopeError):
+class ApiError(CallscopeError):
     """A request that gets an error status. The body is an `ErrorBody`."""
 
     def __init__(
@@ -40,7 +40,7 @@ class RefusedError(CallscopeError):
         return Response(msgspec.json.encode(body), self.status, {**NO_STORE, **self.headers}, "application/json")
 
 
-class ParameterError(RefusedError):
+class ParameterError(ApiError):
     """A parameter that is none, or whose value is none of `allowed`."""
 
     def __init__(self, parameter: str, problem: str, allowed: Sequence[str] = ()) -> None:
@@ -52,11 +52,11 @@ def _encodable(message: str) -> str:
     return message.encode(errors="replace").decode()
 
 
-def unauthorized(message: str) -> RefusedError:
+def unauthorized(message: str) -> ApiError:
     """No credentials, or bad ones (RFC 6750, section 3)."""
-    return RefusedError(401, message, headers={"WWW-Authenticate": 'Bearer error="invalid_token"'})
+    return ApiError(401, message, headers={"WWW-Authenticate": 'Bearer error="invalid_token"'})
 
 
-def unavailable(message: str, *, retry_after_s: int = 2) -> RefusedError:
+def unavailable(message: str, *, retry_after_s: int = 2) -> ApiError:
     """The same request may succeed later."""
-    return RefusedError(503, message, headers={"Retry-After": str(retry_after_s)})
+    return ApiError(503, message, headers={"Retry-After": str(retry_after_s)})

@@ -6,21 +6,21 @@ from collections.abc import Iterator
 
 from gateway.analytics.http_errors import unavailable
 from gateway.errors import LedgerUnavailableError
-from gateway.ledger import InterruptedQuestionError
+from gateway.ledger import QueryTimeoutError
 
 logger = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
-def outages_told() -> Iterator[None]:
+def ledger_errors() -> Iterator[None]:
     """Refuse the request where the ledger does not answer it.
 
     Raises:
-        RefusedError: 503.
+        ApiError: 503.
     """
     try:
         yield
-    except InterruptedQuestionError as error:
+    except QueryTimeoutError as error:
         raise unavailable(str(error)) from error
     except LedgerUnavailableError as error:
         logger.warning("a request is not answered: %s", error)

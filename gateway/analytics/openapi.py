@@ -20,7 +20,7 @@ from gateway.analytics.parameters import (
     STATUSES,
 )
 from gateway.analytics.periods import LENGTH
-from gateway.analytics.query import Question
+from gateway.analytics.query import AnalyticsQuery
 from gateway.calls import COLUMN_OF, ErrorType, ToolCall
 from gateway.ledger import Snapshot
 
@@ -31,7 +31,7 @@ PATH: Final = "/api/openapi.json"
 class ViewRoute(NamedTuple):
     """How one path answers, and the parameters that it takes."""
 
-    answer: Callable[[Snapshot, Question], Any]
+    answer: Callable[[Snapshot, AnalyticsQuery], Any]
     model: Any
     """The type of the answer."""
     parameters: tuple[str, ...] = COMMON

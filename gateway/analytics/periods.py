@@ -40,7 +40,7 @@ def starts(now_ns: int, zone: tzinfo) -> Starts:
     """The beginnings at `now_ns`."""
     today = local_date(now_ns, zone)
     days = (today, today - timedelta(days=today.weekday()), today.replace(day=1))
-    return Starts(*(first_instant_ns(day, zone) for day in days))
+    return Starts(*(start_of_day_ns(day, zone) for day in days))
 
 
 def local_date(ns: int, zone: tzinfo) -> date:
@@ -48,7 +48,7 @@ def local_date(ns: int, zone: tzinfo) -> date:
     return datetime.fromtimestamp(ns // NS, zone).date()
 
 
-def first_instant_ns(day: date, zone: tzinfo) -> int:
+def start_of_day_ns(day: date, zone: tzinfo) -> int:
     """When a day begins: where clocks skip midnight, at the skip; where midnight comes twice, at the first one.
 
     Both are what `fold=0` means (PEP 495).

@@ -9,9 +9,9 @@ from gateway.analytics.parameters import Fields, Parameters
 from gateway.analytics.periods import Range, clamp
 from gateway.calls import UNKNOWN, Dimension
 from gateway.ledger import Ledger
-from gateway.ledger.first_seen import NAMED, Named, ever_called
+from gateway.ledger.first_seen import NAMED_DIMENSIONS, NamedDimension, ever_called
 from gateway.ledger.queries import Scope
-from gateway.ledger.rows import can_hold
+from gateway.ledger.rows import is_storable
 
 Catalog = Callable[[str], Iterable[tuple[str, str]]]
 """The server and name of each tool that a workspace is known to have."""
@@ -20,7 +20,7 @@ UpstreamUp = Callable[[str, str], bool | None]
 """Whether a workspace's server answers; None if that is unknown."""
 
 
-def no_catalog(_workspace_id: str) -> Iterable[tuple[str, str]]:
+def empty_catalog(_workspace_id: str) -> Iterable[tuple[str, str]]:
     """The catalog of a gateway that knows no tool but those that were called."""
     return ()
 
@@ -31,7 +31,7 @@ def unknown_state(_workspace_id: str, _server_slug: str) -> bool | None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Question:
+class AnalyticsQuery:
     """What the views answer. Whatever a request says, it reaches one workspace only, and one member if so bound."""
 
     access: Access
@@ -39,7 +39,7 @@ class Question:
     parameters: Parameters
     now_ns: int
     fresh_as_of_ns: int | None
-    catalog: Catalog = no_catalog
+    catalog: Catalog = empty_catalog
     upstream_up: UpstreamUp = unknown_state
     call_id: str = ""
     """The path's, where it names a call."""
@@ -82,23 +82,23 @@ class Question:
         return not wanted or value in wanted
 
 
-Strange = Mapping[Named, Sequence[str]]
+UnconfiguredNames = Mapping[NamedDimension, Sequence[str]]
 """Names that are neither configured nor in the catalog, by dimension; only the ledger knows if they ever were."""
 
 
-def check_names(ledger: Ledger, question: Question) -> None:
+def check_names(ledger: Ledger, query: AnalyticsQuery) -> None:
     """Refuse filters for servers, tools and tokens that never were: a typing error must not look like silence.
 
     Raises:
         ParameterError: with the names that there are.
         LedgerUnavailableError: the ledger has to be asked, and is away.
     """
-    strange = strange_names(question)
-    if strange:
-        check_called(ledger, question, strange)
+    unconfigured = unconfigured_names(query)
+    if unconfigured:
+        check_ever_called(ledger, query, unconfigured)
 
 
-def strange_names(question: Question) -> Strange:
+def unconfigured_names(query: AnalyticsQuery) -> UnconfiguredNames:
     """The filters' names that are not known without asking the ledger.
 
     Tools are among them only if the catalog is known: without it, one that nobody called cannot be told from none.
@@ -106,20 +106,20 @@ def strange_names(question: Question) -> Strange:
     Raises:
         ParameterError: for a name that no call can have.
     """
-    strange: dict[Named, Sequence[str]] = {}
-    for dimension in NAMED:
-        asked = question.parameters.filters[dimension]
-        names = _names(question, dimension) if asked else ()
+    unconfigured: dict[NamedDimension, Sequence[str]] = {}
+    for dimension in NAMED_DIMENSIONS:
+        asked = query.parameters.filters[dimension]
+        names = _names(query, dimension) if asked else ()
         found = [value for value in asked if value not in names and (value != UNKNOWN or dimension == "token")]
         for value in found:
-            if not can_hold(value):
+            if not is_storable(value):
                 raise _unknown(dimension, value, names)
         if found and (names or dimension != "tool"):
-            strange[dimension] = found
-    return strange
+            unconfigured[dimension] = found
+    return unconfigured
 
 
-def check_called(ledger: Ledger, question: Question, strange: Strange) -> None:
+def check_ever_called(ledger: Ledger, query: AnalyticsQuery, unconfigured: UnconfiguredNames) -> None:
     """Refuse what was never called, as far as the bearer may know.
 
     Raises:
@@ -127,24 +127,24 @@ def check_called(ledger: Ledger, question: Question, strange: Strange) -> None:
         LedgerUnavailableError: the ledger is away.
     """
     with ledger.snapshot() as snapshot:
-        for dimension, values in strange.items():
-            seen = snapshot.rows(ever_called(question.unfiltered(0, question.now_ns), dimension, values))
+        for dimension, values in unconfigured.items():
+            seen = snapshot.rows(ever_called(query.unfiltered(0, query.now_ns), dimension, values))
             for value in values:
                 if (value,) not in seen:
-                    raise _unknown(dimension, value, _names(question, dimension))
+                    raise _unknown(dimension, value, _names(query, dimension))
 
 
-def _names(question: Question, dimension: Named) -> Collection[str]:
+def _names(query: AnalyticsQuery, dimension: NamedDimension) -> Collection[str]:
     """The names that the configuration or the catalog has, as far as the bearer may know them."""
-    access = question.access
+    access = query.access
     match dimension:
         case "server":
             return access.workspace.servers
         case "token":
             return {token.id for token in access.workspace.tokens} if access.member is None else {access.member}
         case "tool":
-            return {tool for _, tool in question.catalog(access.workspace_id)}
+            return {tool for _, tool in query.catalog(access.workspace_id)}
 
 
-def _unknown(dimension: Named, value: str, names: Collection[str]) -> ParameterError:
+def _unknown(dimension: NamedDimension, value: str, names: Collection[str]) -> ParameterError:
     return ParameterError(dimension, f"{value!r} is not known here", sorted(names))

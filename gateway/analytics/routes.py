@@ -12,12 +12,12 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from gateway.analytics import call_pages, openapi, views
-from gateway.analytics.accept import Endpoint, at, negotiate, without_length
+from gateway.analytics.accept import ApiEndpoint, at, negotiate, without_length
 from gateway.analytics.authorization import Access, Authorizer
 from gateway.analytics.export import MAX_ROWS, SECONDS, Download, Exports, file_name, parse_format
 from gateway.analytics.export_formats import FORMATS
-from gateway.analytics.http_errors import NO_STORE, RefusedError
-from gateway.analytics.ledger_outage import outages_told
+from gateway.analytics.http_errors import NO_STORE, ApiError
+from gateway.analytics.ledger_outage import ledger_errors
 from gateway.analytics.models import (
     CallDetail,
     CallGroups,
@@ -32,7 +32,7 @@ from gateway.analytics.models import (
 )
 from gateway.analytics.openapi import ViewRoute
 from gateway.analytics.parameters import COMMON, Fields, parse
-from gateway.analytics.query import Catalog, Question, UpstreamUp, check_names, no_catalog, unknown_state
+from gateway.analytics.query import AnalyticsQuery, Catalog, UpstreamUp, check_names, empty_catalog, unknown_state
 from gateway.analytics.timeline import MAX_SERIES, timeline
 from gateway.analytics.usage import usage
 from gateway.config import Config
@@ -70,7 +70,7 @@ VIEWS: Final[Mapping[str, ViewRoute]] = {
 }
 
 
-class Api:
+class AnalyticsApi:
     """What all paths share."""
 
     def __init__(
@@ -95,42 +95,42 @@ class Api:
         """Answer a request for `view`.
 
         Raises:
-            RefusedError: anything but 200.
+            ApiError: anything but 200.
         """
-        question = await self._question(request, JSON, view.parameters, view.max_limit)
-        body = await self._in_turn(partial(self._ask, view.answer, question))
+        query = await self._question(request, JSON, view.parameters, view.max_limit)
+        body = await self._run_in_turn(partial(self._ask, view.answer, query))
         return Response(body, headers=NO_STORE, media_type=JSON)
 
     async def export(self, request: Request) -> Response:
         """The range's calls as a file.
 
         Raises:
-            RefusedError: anything but 200.
+            ApiError: anything but 200.
         """
         wanted = FORMATS.get(request.query_params.get("format", ""))
         media_type = JSON if wanted is None else wanted.media_type
-        question = await self._question(request, media_type, (*COMMON, "format"), MAX_ROWS)
-        file_format = parse_format(question.fields)
+        query = await self._question(request, media_type, (*COMMON, "format"), MAX_ROWS)
+        file_format = parse_format(query.fields)
         headers = {
             **NO_STORE,
-            "Content-Disposition": f'attachment; filename="{file_name(question, file_format)}"',
+            "Content-Disposition": f'attachment; filename="{file_name(query, file_format)}"',
             "Content-Type": file_format.media_type,
         }
-        await self._in_turn(partial(self._check, question))
+        await self._run_in_turn(partial(self._check, query))
         if request.method == "HEAD":
             return without_length(Response(headers=headers))
-        with outages_told():
-            content = await self._exports.begin(self._ledger.snapshot(seconds=SECONDS), question, file_format)
+        with ledger_errors():
+            content = await self._exports.begin(self._ledger.snapshot(seconds=SECONDS), query, file_format)
         return Download(content, headers)
 
     async def nothing(self, request: Request) -> Response:
         """A path that there is not, for whoever may know it.
 
         Raises:
-            RefusedError: always.
+            ApiError: always.
         """
         await self._access(request, JSON)
-        raise RefusedError(404, f"there is no {request.url.path}: see docs/api.md for the paths")
+        raise ApiError(404, f"there is no {request.url.path}: see docs/api.md for the paths")
 
     async def _access(self, request: Request, media_type: str) -> Access:
         negotiate(request, media_type)
@@ -140,11 +140,11 @@ class Api:
 
     async def _question(
         self, request: Request, media_type: str, parameters: tuple[str, ...], max_limit: int
-    ) -> Question:
+    ) -> AnalyticsQuery:
         access = await self._access(request, media_type)
         now_ns = self._clock()
         fields = Fields(request.query_params.multi_items(), parameters)
-        return Question(
+        return AnalyticsQuery(
             access=access,
             fields=fields,
             parameters=parse(fields, now_ns=now_ns, max_limit=max_limit),
@@ -155,10 +155,10 @@ class Api:
             call_id=request.path_params.get("call_id", ""),
         )
 
-    async def _in_turn(self, ask: Callable[[], T]) -> T:
+    async def _run_in_turn(self, ask: Callable[[], T]) -> T:
         """What `ask` returns, in a thread, when its turn has come."""
         if self._asked >= AT_ONCE + MAX_WAITING:
-            raise RefusedError(
+            raise ApiError(
                 429,
                 f"{AT_ONCE} questions are being answered, and {MAX_WAITING} wait: ask again later, or less at once",
                 headers={"Retry-After": str(RETRY_AFTER_S)},
@@ -169,15 +169,15 @@ class Api:
         finally:
             self._asked -= 1
 
-    def _check(self, question: Question) -> None:
-        with outages_told():
-            check_names(self._ledger, question)
+    def _check(self, query: AnalyticsQuery) -> None:
+        with ledger_errors():
+            check_names(self._ledger, query)
 
-    def _ask(self, answer: Callable[[Snapshot, Question], Any], question: Question) -> bytes:
-        with outages_told():
-            check_names(self._ledger, question)
+    def _ask(self, answer: Callable[[Snapshot, AnalyticsQuery], Any], query: AnalyticsQuery) -> bytes:
+        with ledger_errors():
+            check_names(self._ledger, query)
             with self._ledger.snapshot() as snapshot:
-                return msgspec.json.encode(answer(snapshot, question))
+                return msgspec.json.encode(answer(snapshot, query))
 
 
 class _Described:
@@ -190,7 +190,7 @@ class _Described:
         """OpenAPI 3.1, for whoever asks: it tells nothing of any workspace.
 
         Raises:
-            RefusedError: 405 or 406.
+            ApiError: 405 or 406.
         """
         negotiate(request, JSON)
         return Response(self._body, media_type=JSON)
@@ -200,7 +200,7 @@ def routes(
     ledger: Ledger,
     config: Callable[[], Config],
     *,
-    catalog: Catalog = no_catalog,
+    catalog: Catalog = empty_catalog,
     upstream_up: UpstreamUp = unknown_state,
     clock: Callable[[], int] = time.time_ns,
 ) -> list[BaseRoute]:
@@ -208,10 +208,10 @@ def routes(
 
     `config` and the two callables are asked for each request, so a reloaded configuration holds at once.
     """
-    api = Api(ledger, config, catalog=catalog, upstream_up=upstream_up, clock=clock)
+    api = AnalyticsApi(ledger, config, catalog=catalog, upstream_up=upstream_up, clock=clock)
     return [
         *(route for path, view in VIEWS.items() for route in at(PREFIX + path, partial(api.respond, view=view))),
         *at(PREFIX + "/export", api.export),
         *at(openapi.PATH, _Described().respond),
-        Route(PREFIX + "/{rest:path}", Endpoint(api.nothing)),
+        Route(PREFIX + "/{rest:path}", ApiEndpoint(api.nothing)),
     ]

@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from typing import Any, Final
 
-from gateway.analytics.buckets import bucket_count, bucket_edges, shifts
+from gateway.analytics.buckets import bucket_count, bucket_edges, origin_changes
 from gateway.analytics.http_errors import ParameterError
 from gateway.analytics.models import Timeline, TimelineSeries
 from gateway.analytics.parameters import parse_by, parse_step
 from gateway.analytics.periods import NS, Range, rfc3339
-from gateway.analytics.query import Question
+from gateway.analytics.query import AnalyticsQuery
 from gateway.calls import COLUMN_OF, Dimension
 from gateway.ledger import Snapshot, queries
 
@@ -24,24 +24,26 @@ STEPS: Final = (
 )  # fmt: skip
 
 
-def timeline(snapshot: Snapshot, question: Question) -> Timeline:
+def timeline(snapshot: Snapshot, query: AnalyticsQuery) -> Timeline:
     """Counts in each bucket of the range, of all calls or of each value of a dimension."""
-    by = _dimension(question)
-    span = question.range
-    step_ns = _step(question, span)
-    edges = bucket_edges(span, step_ns, question.parameters.zone)
+    by = _dimension(query)
+    span = query.range
+    step_ns = _step(query, span)
+    edges = bucket_edges(span, step_ns, query.parameters.zone)
     count = len(edges) - 1
     series: dict[str | None, tuple[list[int], list[int]]] = {}
     if by is None:
         series[""] = ([0] * count, [0] * count)
-    asked = queries.timeline(question.scope(), by, origin_ns=edges[0], step_ns=step_ns, shifts=shifts(edges, step_ns))
+    asked = queries.timeline(
+        query.scope(), by, origin_ns=edges[0], step_ns=step_ns, origin_changes=origin_changes(edges, step_ns)
+    )
     for since_ns, value, calls, errors in snapshot.rows(asked):
         line = series.get(value)
         if line is None:
             line = series[value] = ([0] * count, [0] * count)
         line[0][since_ns // step_ns] = calls
         line[1][since_ns // step_ns] = errors
-    limit = question.parameters.limit
+    limit = query.parameters.limit
     if limit is None and len(series) > MAX_SERIES:
         raise ParameterError(
             "by",
@@ -62,19 +64,19 @@ def _of(by: Dimension | None, value: str | None) -> dict[str, Any]:
     return {} if by is None else {COLUMN_OF[by]: value}
 
 
-def _dimension(question: Question) -> Dimension | None:
+def _dimension(query: AnalyticsQuery) -> Dimension | None:
     allowed: Sequence[str] = ["none", *COLUMN_OF]
-    if question.fields.one("by", allowed) in (None, "none"):
+    if query.fields.one("by", allowed) in (None, "none"):
         return None
-    by = parse_by(question.fields)
+    by = parse_by(query.fields)
     if len(by) > 1:
         raise ParameterError("by", "takes one dimension here: /groups takes several", allowed)
     return by[0]
 
 
-def _step(question: Question, span: Range) -> int:
-    zone = question.parameters.zone
-    step_ns = parse_step(question.fields)
+def _step(query: AnalyticsQuery, span: Range) -> int:
+    zone = query.parameters.zone
+    step_ns = parse_step(query.fields)
     if step_ns is None:
         return next((s * NS for _, s in STEPS if bucket_count(span, s * NS, zone) <= AIM_BUCKETS), STEPS[-1][1] * NS)
     count = bucket_count(span, step_ns, zone)

@@ -7,10 +7,10 @@ The limit is one of a calendar month in UTC, whatever zone a reader lives in. Ca
 from collections.abc import Iterable
 from typing import Final
 
-from gateway.analytics.calls_until_now import until_now
+from gateway.analytics.calls_until_now import calls_until_now
 from gateway.analytics.models import MeteredCalls, PlanUsage, WorkspaceUsage
 from gateway.analytics.periods import rfc3339
-from gateway.analytics.query import Question
+from gateway.analytics.query import AnalyticsQuery
 from gateway.ledger import Snapshot, queries
 from gateway.months import DAY_NS, Month, month_of
 
@@ -18,28 +18,28 @@ LEAST_ELAPSED_NS: Final = DAY_NS
 """In a month's first day its pace is taken for that of a whole day: a burst of a minute says nothing of a month."""
 
 
-def usage(snapshot: Snapshot, question: Question) -> WorkspaceUsage:
+def usage(snapshot: Snapshot, query: AnalyticsQuery) -> WorkspaceUsage:
     """The month's calls, all of them whatever is filtered; those of one member if the bearer is bound to one."""
-    return usage_of(until_now(snapshot, question).used, snapshot, question)
+    return usage_of(calls_until_now(snapshot, query).used, snapshot, query)
 
 
-def usage_of(used: int, snapshot: Snapshot, question: Question) -> WorkspaceUsage:
+def usage_of(used: int, snapshot: Snapshot, query: AnalyticsQuery) -> WorkspaceUsage:
     """The same if it is known how many calls count."""
-    month = month_of(question.now_ns)
-    limit = question.access.plan.calls_per_month
+    month = month_of(query.now_ns)
+    limit = query.access.plan.calls_per_month
     if limit is not None and used >= limit:
-        scope = question.unfiltered(month.start_ns, question.now_ns)
+        scope = query.unfiltered(month.start_ns, query.now_ns)
         exhausted_ns: int | None = reached_on(snapshot.rows(queries.used_by_day(scope)), limit, month)
     else:
-        exhausted_ns = reaches(used, limit, month, question.now_ns)
+        exhausted_ns = reaches(used, limit, month, query.now_ns)
     plan_usage = PlanUsage(
         used=used,
         limit=limit,
         remaining=None if limit is None else max(limit - used, 0),
-        projected=projected(used, month, question.now_ns),
+        projected=projected(used, month, query.now_ns),
         exhausted_on=None if exhausted_ns is None else rfc3339(exhausted_ns)[:10],
     )
-    tier = question.access.workspace.plan
+    tier = query.access.workspace.plan
     return WorkspaceUsage(tier=tier, period=month.label, usage=MeteredCalls(mcp_proxy_calls=plan_usage))
 
 

@@ -1,4 +1,4 @@
-"""The views: overview, tools, members, servers, groups, each a function of a snapshot of the ledger and a question.
+"""The views: overview, tools, members, servers, groups, each a function of a snapshot of the ledger and a query.
 
 Each view says how it groups the calls of the range, so that all of them together are one statement too.
 """
@@ -6,7 +6,7 @@ Each view says how it groups the calls of the range, so that all of them togethe
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from gateway.analytics.calls_until_now import until_now
+from gateway.analytics.calls_until_now import calls_until_now
 from gateway.analytics.models import (
     AnsweredRange,
     CallCounts,
@@ -23,75 +23,77 @@ from gateway.analytics.models import (
 )
 from gateway.analytics.parameters import parse_by
 from gateway.analytics.periods import rfc3339
-from gateway.analytics.query import Question
+from gateway.analytics.query import AnalyticsQuery
 from gateway.analytics.usage import usage_of
 from gateway.calls import COLUMN_OF, Dimension
 from gateway.ledger import Snapshot, queries
 from gateway.ledger.first_seen import tools_ever_called
-from gateway.ledger.groupings import Cut, cuts
+from gateway.ledger.groupings import Grouping, grouping_query
 from gateway.ledger.queries import NO_CALLS, Measures
 from gateway.ledger.totals import Totals
 
 TOP_TOOLS: Final = 5
 """Tools shown with each member."""
 
-ALL: Final = Cut()
-BY_TOKEN: Final = Cut(by=("token",))
-BY_SERVER: Final = Cut(by=("server",))
-BY_TOOL: Final = Cut(by=("server", "tool"))
-COUNTS_BY_TOKEN: Final = Cut(by=("token",), durations=False)
-COUNTS_BY_ERROR: Final = Cut(by=("error_type",), durations=False)
-TOOLS_OF_TOKENS: Final = Cut(by=("token", "server", "tool"), top=TOP_TOOLS)
+ALL: Final = Grouping()
+BY_TOKEN: Final = Grouping(by=("token",))
+BY_SERVER: Final = Grouping(by=("server",))
+BY_TOOL: Final = Grouping(by=("server", "tool"))
+COUNTS_BY_TOKEN: Final = Grouping(by=("token",), durations=False)
+COUNTS_BY_ERROR: Final = Grouping(by=("error_type",), durations=False)
+TOOLS_OF_TOKENS: Final = Grouping(by=("token", "server", "tool"), top=TOP_TOOLS)
 
-Found = Mapping[tuple[Dimension, ...], Sequence[tuple[tuple[Any, ...], Measures]]]
-"""For each cut, by its dimensions: the groups' values and what was measured of them."""
+MeasuredGroups = Mapping[tuple[Dimension, ...], Sequence[tuple[tuple[Any, ...], Measures]]]
+"""For each grouping, by its dimensions: the groups' values and what was measured of them."""
 
 
-def everything(snapshot: Snapshot, question: Question) -> Everything:
-    begin, end, clamped = question.range
-    fresh_ns = question.fresh_as_of_ns
-    totals = until_now(snapshot, question)
-    found = _cut(snapshot, question, ALL, BY_TOKEN, BY_SERVER, BY_TOOL, COUNTS_BY_ERROR, TOOLS_OF_TOKENS)
+def everything(snapshot: Snapshot, query: AnalyticsQuery) -> Everything:
+    begin, end, clamped = query.range
+    fresh_ns = query.fresh_as_of_ns
+    totals = calls_until_now(snapshot, query)
+    found = _measure(snapshot, query, ALL, BY_TOKEN, BY_SERVER, BY_TOOL, COUNTS_BY_ERROR, TOOLS_OF_TOKENS)
     return Everything(
-        workspace_id=question.access.workspace_id,
-        plan=question.access.workspace.plan,
-        range=AnsweredRange(from_=rfc3339(begin), to=rfc3339(end), tz=question.parameters.tz, clamped=clamped),
+        workspace_id=query.access.workspace_id,
+        plan=query.access.workspace.plan,
+        range=AnsweredRange(from_=rfc3339(begin), to=rfc3339(end), tz=query.parameters.tz, clamped=clamped),
         fresh_as_of=None if fresh_ns is None else rfc3339(fresh_ns),
         overview=_overview(found, totals),
-        tools=_tools(found, snapshot, question),
-        members=_members(found, question),
-        servers=_servers(found, question),
-        usage=usage_of(totals.used, snapshot, question),
+        tools=_tools(found, snapshot, query),
+        members=_members(found, query),
+        servers=_servers(found, query),
+        usage=usage_of(totals.used, snapshot, query),
     )
 
 
-def overview(snapshot: Snapshot, question: Question) -> Overview:
-    found = _cut(snapshot, question, ALL, COUNTS_BY_TOKEN, COUNTS_BY_ERROR)
-    return _overview(found, until_now(snapshot, question))
+def overview(snapshot: Snapshot, query: AnalyticsQuery) -> Overview:
+    found = _measure(snapshot, query, ALL, COUNTS_BY_TOKEN, COUNTS_BY_ERROR)
+    return _overview(found, calls_until_now(snapshot, query))
 
 
-def tools(snapshot: Snapshot, question: Question) -> list[ToolStats]:
-    return _tools(_cut(snapshot, question, BY_TOOL), snapshot, question)
+def tools(snapshot: Snapshot, query: AnalyticsQuery) -> list[ToolStats]:
+    return _tools(_measure(snapshot, query, BY_TOOL), snapshot, query)
 
 
-def members(snapshot: Snapshot, question: Question) -> list[MemberStats]:
-    return _members(_cut(snapshot, question, BY_TOKEN, TOOLS_OF_TOKENS), question)
+def members(snapshot: Snapshot, query: AnalyticsQuery) -> list[MemberStats]:
+    return _members(_measure(snapshot, query, BY_TOKEN, TOOLS_OF_TOKENS), query)
 
 
-def servers(snapshot: Snapshot, question: Question) -> list[ServerStats]:
-    return _servers(_cut(snapshot, question, BY_SERVER), question)
+def servers(snapshot: Snapshot, query: AnalyticsQuery) -> list[ServerStats]:
+    return _servers(_measure(snapshot, query, BY_SERVER), query)
 
 
-def _cut(snapshot: Snapshot, question: Question, *wanted: Cut) -> Found:
-    found: dict[tuple[Dimension, ...], list[tuple[tuple[Any, ...], Measures]]] = {cut.by: [] for cut in wanted}
-    for place, *row in snapshot.rows(cuts(question.scope(), wanted)):
+def _measure(snapshot: Snapshot, query: AnalyticsQuery, *wanted: Grouping) -> MeasuredGroups:
+    found: dict[tuple[Dimension, ...], list[tuple[tuple[Any, ...], Measures]]] = {
+        grouping.by: [] for grouping in wanted
+    }
+    for place, *row in snapshot.rows(grouping_query(query.scope(), wanted)):
         by = wanted[place].by
         values = dict(zip(COLUMN_OF, row, strict=False))
         found[by].append((tuple(values[dimension] for dimension in by), Measures.of(row)))
     return found
 
 
-def _overview(found: Found, totals: Totals) -> Overview:
+def _overview(found: MeasuredGroups, totals: Totals) -> Overview:
     [(_, measures)] = found[ALL.by]
     errors = [(error_type, counts.calls) for (error_type,), counts in found[COUNTS_BY_ERROR.by] if error_type]
     return Overview(
@@ -107,27 +109,27 @@ def _overview(found: Found, totals: Totals) -> Overview:
     )
 
 
-def _tools(found: Found, snapshot: Snapshot, question: Question) -> list[ToolStats]:
+def _tools(found: MeasuredGroups, snapshot: Snapshot, query: AnalyticsQuery) -> list[ToolStats]:
     """The tools with calls, and with 0 those that were called at any time or that the catalog has."""
-    known = set(question.catalog(question.access.workspace_id))
-    known.update(snapshot.rows(tools_ever_called(question.unfiltered(0, question.now_ns))))
+    known = set(query.catalog(query.access.workspace_id))
+    known.update(snapshot.rows(tools_ever_called(query.unfiltered(0, query.now_ns))))
     listed: dict[tuple[str, str], Measures] = {
         (server, tool): NO_CALLS
         for server, tool in known
-        if question.admits("server", server) and question.admits("tool", tool)
+        if query.admits("server", server) and query.admits("tool", tool)
     }
     listed.update({(server, tool): measures for (server, tool), measures in found[BY_TOOL.by]})
     ranked = sorted(listed.items(), key=lambda item: (-item[1].calls, item[0]))
     return [
         ToolStats(server_slug=server, tool_name=tool, **_stats(measures), last_called_at=_last(measures))
-        for (server, tool), measures in ranked[: question.parameters.top]
+        for (server, tool), measures in ranked[: query.parameters.top]
     ]
 
 
-def _members(found: Found, question: Question) -> list[MemberStats]:
+def _members(found: MeasuredGroups, query: AnalyticsQuery) -> list[MemberStats]:
     """The callers, and with 0 the configured tokens."""
-    tokens = {token.id: token for token in question.access.workspace.tokens}
-    listed = {token_id: NO_CALLS for token_id in tokens if question.admits("token", token_id)}
+    tokens = {token.id: token for token in query.access.workspace.tokens}
+    listed = {token_id: NO_CALLS for token_id in tokens if query.admits("token", token_id)}
     listed.update({token_id: measures for (token_id,), measures in found[BY_TOKEN.by]})
     top: dict[str, list[ToolCount]] = {}
     most_first = sorted(found[TOOLS_OF_TOKENS.by], key=lambda item: (-item[1].calls, item[0]))
@@ -147,33 +149,33 @@ def _members(found: Found, question: Question) -> list[MemberStats]:
             last_called_at=_last(measures),
             top_tools=top.get(token_id, []),
         )
-        for token_id, measures in ranked[: question.parameters.top]
+        for token_id, measures in ranked[: query.parameters.top]
     ]
 
 
-def _servers(found: Found, question: Question) -> list[ServerStats]:
+def _servers(found: MeasuredGroups, query: AnalyticsQuery) -> list[ServerStats]:
     """The servers with calls, and with 0 the other configured ones."""
-    listed = {slug: NO_CALLS for slug in question.access.workspace.servers if question.admits("server", slug)}
+    listed = {slug: NO_CALLS for slug in query.access.workspace.servers if query.admits("server", slug)}
     listed.update({slug: measures for (slug,), measures in found[BY_SERVER.by]})
     ranked = sorted(listed.items(), key=lambda item: (-item[1].calls, item[0]))
     return [
-        ServerStats(server_slug=slug, **_stats(measures), up=question.upstream_up(question.access.workspace_id, slug))
-        for slug, measures in ranked[: question.parameters.top]
+        ServerStats(server_slug=slug, **_stats(measures), up=query.upstream_up(query.access.workspace_id, slug))
+        for slug, measures in ranked[: query.parameters.top]
     ]
 
 
-def groups(snapshot: Snapshot, question: Question) -> CallGroups:
+def groups(snapshot: Snapshot, query: AnalyticsQuery) -> CallGroups:
     """Every combination of the dimensions that occurs; all of them unless a limit is given."""
-    by = parse_by(question.fields)
+    by = parse_by(query.fields)
     columns = [COLUMN_OF[dimension] for dimension in by]
     found: list[tuple[Mapping[str, Any], Measures]] = [
         (dict(zip(columns, row, strict=False)), Measures.of(row))
-        for row in snapshot.rows(queries.groups(question.scope(), by))
+        for row in snapshot.rows(queries.groups(query.scope(), by))
     ]
     found.sort(key=lambda item: (-item[1].calls, [value or "" for value in item[0].values()]))
     listed = [
         CallGroup(**values, calls=measures.calls, errors=measures.errors, duration_ms=_durations(measures))
-        for values, measures in found[: question.parameters.limit]
+        for values, measures in found[: query.parameters.limit]
     ]
     return CallGroups(by=list(by), groups=listed)
 

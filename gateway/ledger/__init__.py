@@ -5,8 +5,8 @@ is there exactly once, whatever is killed when. Of a DuckDB file one process, th
 ledger is shared by the observers of several replicas.
 """
 
-from gateway.ledger.driver import InterruptedQuestionError, Ledger, Snapshot
+from gateway.ledger.driver import Ledger, QueryTimeoutError, Snapshot
 from gateway.ledger.ledger_sink import LedgerSink
 from gateway.ledger.open_ledger import open_ledger
 
-__all__ = ["InterruptedQuestionError", "Ledger", "LedgerSink", "Snapshot", "open_ledger"]
+__all__ = ["Ledger", "LedgerSink", "QueryTimeoutError", "Snapshot", "open_ledger"]

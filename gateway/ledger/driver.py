@@ -9,7 +9,7 @@ from gateway.errors import LedgerUnavailableError
 from gateway.ledger.queries import Query
 
 
-class InterruptedQuestionError(LedgerUnavailableError):
+class QueryTimeoutError(LedgerUnavailableError):
     """The ledger took too long for this question and was interrupted: ask for a shorter range."""
 
     def __init__(self) -> None:

@@ -12,8 +12,8 @@ import msgspec
 
 from gateway.calls import PHASES, ToolCall
 from gateway.errors import LedgerUnavailableError, StartError
-from gateway.ledger.driver import InterruptedQuestionError
-from gateway.ledger.first_seen import remember
+from gateway.ledger.driver import QueryTimeoutError
+from gateway.ledger.first_seen import record_first_seen
 from gateway.ledger.queries import Query
 from gateway.ledger.rows import COLUMNS, FIELDS, encode, storable, to_call
 from gateway.ledger.schema import migrate
@@ -70,7 +70,7 @@ _OUTAGES: Final = (
 """What the file, the disk or the memory does; every other error of DuckDB's is a mistake of ours, and says so."""
 
 
-class Snapshot:
+class DuckSnapshot:
     """Reads, all of the same state of the ledger."""
 
     def __init__(self, cursor: duckdb.DuckDBPyConnection) -> None:
@@ -92,7 +92,7 @@ class Snapshot:
         return [to_call(row) for row in self.rows(query)]
 
 
-class Transaction(Snapshot):
+class DuckTransaction(DuckSnapshot):
     """Reads and writes that happen together or not at all."""
 
     def claim(self, journal_id: str) -> None:
@@ -115,7 +115,7 @@ class Transaction(Snapshot):
         try:
             insert(self._cursor, calls)
             if calls:
-                self.execute(remember(map(storable, calls)))
+                self.execute(record_first_seen(map(storable, calls)))
         except _OUTAGES as error:
             raise _unavailable(error) from error
 
@@ -170,7 +170,7 @@ class DuckLedger:
         return ledger
 
     @contextlib.contextmanager
-    def snapshot(self, *, seconds: float | None = None) -> Iterator[Snapshot]:
+    def snapshot(self, *, seconds: float | None = None) -> Iterator[DuckSnapshot]:
         """Read one state of the ledger, whatever is written meanwhile, for `seconds` at most.
 
         Raises:
@@ -181,20 +181,20 @@ class DuckLedger:
             watchdog.daemon = True
             watchdog.start()
             try:
-                yield Snapshot(cursor)
+                yield DuckSnapshot(cursor)
             finally:
                 watchdog.cancel()
                 watchdog.join()
 
     @contextlib.contextmanager
-    def transaction(self) -> Iterator[Transaction]:
+    def transaction(self) -> Iterator[DuckTransaction]:
         """Write: committed at the end of the block, and nothing of it if the block raises.
 
         Raises:
             LedgerUnavailableError: the ledger is closed, or the commit failed. It may have happened all the same.
         """
         with self._transaction() as cursor:
-            yield Transaction(cursor)
+            yield DuckTransaction(cursor)
             _try(cursor.commit)
 
     def reclaim(self, now_ns: int) -> bool:  # noqa: ARG002 - the seam's
@@ -270,5 +270,5 @@ def _try(act: Callable[[], duckdb.DuckDBPyConnection]) -> duckdb.DuckDBPyConnect
 
 def _unavailable(error: duckdb.Error) -> LedgerUnavailableError:
     if isinstance(error, duckdb.InterruptException):
-        return InterruptedQuestionError()
+        return QueryTimeoutError()
     return LedgerUnavailableError(f"the ledger does not answer: {error}")

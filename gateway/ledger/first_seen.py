@@ -9,8 +9,8 @@ from typing import Final, Literal, get_args
 from gateway.calls import COLUMN_OF, ToolCall
 from gateway.ledger.queries import Query, Scope
 
-Named = Literal["server", "tool", "token"]
-NAMED: Final[tuple[Named, ...]] = get_args(Named)
+NamedDimension = Literal["server", "tool", "token"]
+NAMED_DIMENSIONS: Final[tuple[NamedDimension, ...]] = get_args(NamedDimension)
 
 
 def tools_ever_called(scope: Scope) -> Query:
@@ -19,7 +19,7 @@ def tools_ever_called(scope: Scope) -> Query:
     return Query(f"select distinct server_slug, tool_name from seen where {where}", parameters)  # noqa: S608 - constants
 
 
-def ever_called(scope: Scope, dimension: Named, values: Sequence[str]) -> Query:
+def ever_called(scope: Scope, dimension: NamedDimension, values: Sequence[str]) -> Query:
     """Those of `values` that a call before the scope's end had, of one of its tokens."""
     where, parameters = _seen(scope)
     column = COLUMN_OF[dimension]
@@ -39,7 +39,7 @@ def _seen(scope: Scope) -> Query:
     )
 
 
-def remember(calls: Iterable[ToolCall]) -> Query:
+def record_first_seen(calls: Iterable[ToolCall]) -> Query:
     """Write down the names of calls, as they are stored, where they are new or a call is older than all before it."""
     first: dict[tuple[str, str, str, str], int] = {}
     for call in calls:

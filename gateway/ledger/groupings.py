@@ -21,7 +21,7 @@ _COUNTS: Final = """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Cut:
+class Grouping:
     """One way to group the calls of a scope."""
 
     by: tuple[Dimension, ...] = ()
@@ -37,13 +37,13 @@ class Cut:
         return [COLUMN_OF[dimension] for dimension in self.by]
 
 
-def cuts(scope: Scope, wanted: Sequence[Cut]) -> Query:
+def grouping_query(scope: Scope, wanted: Sequence[Grouping]) -> Query:
     """A row for each cut and group: the cut's place in `wanted`, a value for each of `COLUMN_OF`, then `Measures`."""
     condition, parameters = where(scope)
-    grouped = {column for cut in wanted for column in cut.columns}
+    grouped = {column for grouping in wanted for column in grouping.columns}
     keys = [column for column in COLUMN_OF.values() if column in grouped]
     read = [*keys, *(column for column in ("status", "timestamp_ns", "duration_ms") if column not in grouped)]
-    branches = " union all ".join(f"({_branch(place, cut)})" for place, cut in enumerate(wanted))
+    branches = " union all ".join(f"({_branch(place, grouping)})" for place, grouping in enumerate(wanted))
     return Query(
         f"""
         with chosen as materialized (select {", ".join(read)} from calls where {condition}),
@@ -55,17 +55,17 @@ def cuts(scope: Scope, wanted: Sequence[Cut]) -> Query:
         )
         {branches}
         """,  # noqa: S608 - constants
-        {**parameters, **{f"top_{place}": cut.top for place, cut in enumerate(wanted) if cut.top}},
+        {**parameters, **{f"top_{place}": grouping.top for place, grouping in enumerate(wanted) if grouping.top}},
     )
 
 
-def _branch(place: int, cut: Cut) -> str:
-    keys = cut.columns
+def _branch(place: int, grouping: Grouping) -> str:
+    keys = grouping.columns
     padded = ", ".join(f"counts.{name}" if name in keys else "cast(null as text)" for name in COLUMN_OF.values())
-    source, durations, condition = f"({_counts(cut)}) as counts", _NO_DURATIONS, ""
-    if cut.top is not None:
+    source, durations, condition = f"({_counts(grouping)}) as counts", _NO_DURATIONS, ""
+    if grouping.top is not None:
         condition = f"where place <= $top_{place}"
-    elif cut.durations:
+    elif grouping.durations:
         each = "".join(f"{key}, " for key in keys)
         measured = f"avg(duration_ms) as avg_ms, {PERCENTILES} as found"
         of_each = f"select {each} {measured} from chosen {_group_by(keys)}"  # noqa: S608 - constants
@@ -74,10 +74,10 @@ def _branch(place: int, cut: Cut) -> str:
     return f"select {place}, {padded}, calls, errors, last_ns, {durations} from {source} {condition}"  # noqa: S608 - constants
 
 
-def _counts(cut: Cut) -> str:
-    keys = cut.columns
+def _counts(grouping: Grouping) -> str:
+    keys = grouping.columns
     ranked = ""
-    if cut.top is not None:
+    if grouping.top is not None:
         first, *others = keys
         order = ", ".join(["sum(calls) desc", *others])
         ranked = f", row_number() over (partition by {first} order by {order}) as place"

@@ -13,7 +13,7 @@ from gateway.ledger.schema import MIGRATIONS
 _TABLE: Final = MIGRATIONS[0][0]
 
 
-class Spool:
+class ParquetWriter:
     """A context manager; its file goes with the folder in which it is."""
 
     def __init__(self, path: Path) -> None:

@@ -16,7 +16,7 @@ from psycopg import errors
 
 from gateway.calls import ToolCall
 from gateway.errors import LedgerUnavailableError
-from gateway.ledger.first_seen import remember
+from gateway.ledger.first_seen import record_first_seen
 from gateway.ledger.postgres_pool import OUTAGES, Connections, cut_after, unavailable
 from gateway.ledger.queries import Query
 from gateway.ledger.rows import COLUMNS, storable, to_call, to_row
@@ -103,7 +103,7 @@ class PostgresTransaction(PostgresSnapshot):
         with _outages(), self._connection.cursor() as cursor, cursor.copy(_COPY) as copy:
             for row in rows:
                 copy.write_row(to_row(row))
-        self.execute(remember(rows))
+        self.execute(record_first_seen(rows))
 
     def _make_partition(self, month: Month) -> None:
         """A table that is made apart and attached: readers of the other months are not held up by it."""
@@ -155,7 +155,7 @@ class PostgresLedger:
 
     @classmethod
     def open(cls, url: str, *, query_seconds: float = QUERY_SECONDS) -> "PostgresLedger":
-        """The ledger, also while the server cannot be reached: then it is tried again with each question.
+        """The ledger, also while the server cannot be reached: then it is tried again with each query.
 
         Raises:
             StartError: the server refuses (password, name of the database), or a newer Callscope has written it.

@@ -14,12 +14,12 @@ from psycopg import conninfo, errors
 
 from gateway.database_url import shown
 from gateway.errors import LedgerUnavailableError, StartError
-from gateway.ledger.driver import InterruptedQuestionError
+from gateway.ledger.driver import QueryTimeoutError
 
 logger = logging.getLogger(__name__)
 
 KEPT: Final = 4
-"""Connections that wait for the next question."""
+"""Connections that wait for the next query."""
 FRESH_S: Final = 1.0
 """One that has waited for longer is asked whether it still works."""
 ASK_S: Final = 3.0
@@ -195,5 +195,5 @@ def unavailable(error: psycopg.Error | StartError) -> LedgerUnavailableError:
     if isinstance(error, StartError):
         return LedgerUnavailableError(str(error))
     if isinstance(error, errors.QueryCanceled):
-        return InterruptedQuestionError()
+        return QueryTimeoutError()
     return LedgerUnavailableError(f"the ledger does not answer: {' '.join(str(error).split())}")

@@ -53,7 +53,7 @@ class Measures(NamedTuple):
 
     @classmethod
     def of(cls, row: Sequence[Any]) -> "Measures":
-        """The last columns of a row of `cuts` or `groups`."""
+        """The last columns of a row of `grouping_query` or `groups`."""
         *_, calls, errors, last_ns, avg_ms, percentiles = row
         return cls(calls, errors, last_ns, avg_ms, *(percentiles or (None, None, None)))
 
@@ -79,11 +79,11 @@ def where(scope: Scope) -> Query:
         "from_ns": scope.from_ns,
         "to_ns": scope.to_ns,
     }
-    narrowed, values = only(scope.filters)
+    narrowed, values = filter_condition(scope.filters)
     return Query(" and ".join(conditions) + narrowed, {**parameters, **values})
 
 
-def only(filters: Filters) -> Query:
+def filter_condition(filters: Filters) -> Query:
     """The condition that filters are, as more of one: it is empty, or begins with `and`."""
     conditions, parameters = "", dict[str, object]()
     for dimension, values in filters.items():
@@ -106,7 +106,7 @@ def groups(scope: Scope, by: Sequence[Dimension]) -> Query:
     )
 
 
-class Shift(NamedTuple):
+class OriginChange(NamedTuple):
     """From `from_ns` on, buckets are counted from `origin_ns`."""
 
     from_ns: int
@@ -114,18 +114,18 @@ class Shift(NamedTuple):
 
 
 def timeline(
-    scope: Scope, by: Dimension | None, *, origin_ns: int, step_ns: int, shifts: Sequence[Shift] = ()
+    scope: Scope, by: Dimension | None, *, origin_ns: int, step_ns: int, origin_changes: Sequence[OriginChange] = ()
 ) -> Query:
     """A row for each bucket and value of `by` that occurs: nanoseconds from the origin, value, calls, errors.
 
-    `origin_ns` is not after the scope's begin. It is another one from each of `shifts` on, which are in order.
+    `origin_ns` is not after the scope's begin. It is another one from each of `origin_changes` on, which are in order.
     """
     condition, parameters = where(scope)
     value = COLUMN_OF[by] if by else "''"
-    since = "".join(f"when timestamp_ns >= $shift_{i} then $shifted_{i} " for i in reversed(range(len(shifts))))
-    origin = f"case {since}else $origin_ns end" if shifts else "$origin_ns"
-    for i, shift in enumerate(shifts):
-        parameters = {**parameters, f"shift_{i}": shift.from_ns, f"shifted_{i}": shift.origin_ns}
+    since = "".join(f"when timestamp_ns >= $shift_{i} then $shifted_{i} " for i in reversed(range(len(origin_changes))))
+    origin = f"case {since}else $origin_ns end" if origin_changes else "$origin_ns"
+    for i, change in enumerate(origin_changes):
+        parameters = {**parameters, f"shift_{i}": change.from_ns, f"shifted_{i}": change.origin_ns}
     return Query(
         f"""
         select since_origin - mod(since_origin, $step_ns), value, count(*), count(*) filter (where status = 'error')
@@ -138,14 +138,14 @@ def timeline(
     )
 
 
-class Place(NamedTuple):
+class PagePosition(NamedTuple):
     """A call's place in the order of pages: by timestamp, then by call id."""
 
     timestamp_ns: int
     call_id: str
 
 
-def page(scope: Scope, *, after: Place | None, limit: int) -> Query:
+def page(scope: Scope, *, after: PagePosition | None, limit: int) -> Query:
     """The newest calls of the scope, or those that come after `after` in that order; rows as `COLUMNS`."""
     condition, parameters = where(scope)
     if after is not None:

@@ -48,7 +48,7 @@ def delete_batch(ledger: Ledger, workspace_id: str, before_ns: int, *, most: int
     return len(deleted)
 
 
-def forget_usage(ledger: Ledger, before_ns: int) -> None:
+def delete_usage_before(ledger: Ledger, before_ns: int) -> None:
     """Forget what was counted of days before `before_ns`: no month that is asked for has them.
 
     Raises:

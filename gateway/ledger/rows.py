@@ -36,7 +36,7 @@ def to_call(row: Sequence[Any]) -> ToolCall:
     return msgspec.convert(record, ToolCall)
 
 
-def can_hold(text: str) -> bool:
+def is_storable(text: str) -> bool:
     """Whether any ledger could have this text: without U+0000, and without half of a surrogate pair."""
     try:
         text.encode()

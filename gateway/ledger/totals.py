@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from gateway.ledger.queries import COUNTS_AGAINST_LIMIT, Filters, Query, only
+from gateway.ledger.queries import COUNTS_AGAINST_LIMIT, Filters, Query, filter_condition
 
 
 class Totals(NamedTuple):
@@ -35,7 +35,7 @@ def totals(
     """
     among = {f"workspace_{place}": workspace_id for place, workspace_id in enumerate(workspace_ids)}
     since = dict(zip(("today", "week", "month"), since_ns, strict=True))
-    chosen, values = only(filters or {})
+    chosen, values = filter_condition(filters or {})
     counts = ", ".join(f"count(*) filter (where timestamp_ns >= ${name}_ns {chosen})" for name in since)
     owned = f"workspace_id in ({', '.join(f'${name}' for name in among)})" + (
         "" if token is None else " and token_id = $token"

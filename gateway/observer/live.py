@@ -22,11 +22,18 @@ from starlette.types import Receive, Scope, Send
 
 from gateway.analytics.accept import at, negotiate, without_length
 from gateway.analytics.authorization import Access, Authorizer
-from gateway.analytics.http_errors import ParameterError, RefusedError, unavailable
-from gateway.analytics.ledger_outage import outages_told
+from gateway.analytics.http_errors import ApiError, ParameterError, unavailable
+from gateway.analytics.ledger_outage import ledger_errors
 from gateway.analytics.models import CallSummary, StreamLag
 from gateway.analytics.parameters import LIVE_PARAMETERS, MAX_LAST, Fields, parse
-from gateway.analytics.query import Catalog, Question, Strange, check_called, no_catalog, strange_names
+from gateway.analytics.query import (
+    AnalyticsQuery,
+    Catalog,
+    UnconfiguredNames,
+    check_ever_called,
+    empty_catalog,
+    unconfigured_names,
+)
 from gateway.calls import COLUMN_OF, ToolCall
 from gateway.ledger import Ledger
 from gateway.observer.journal_tail import Event, Tail
@@ -77,7 +84,7 @@ class _Bearer:
         """What the bearer may see now.
 
         Raises:
-            RefusedError: nothing, or nobody can say.
+            ApiError: nothing, or nobody can say.
         """
         access = await self._authorizer.authorize(self._authorization, self._workspace_id)
         self._expires_s = access.expires_s
@@ -91,7 +98,7 @@ class _Bearer:
         """Whether the bearer is still good by the configuration of now."""
         try:
             await self.access()
-        except RefusedError:
+        except ApiError:
             return False
         return True
 
@@ -106,7 +113,7 @@ class LiveStream:
         *,
         ledger: Ledger,
         stop: asyncio.Event,
-        catalog: Catalog = no_catalog,
+        catalog: Catalog = empty_catalog,
         settings: LiveSettings | None = None,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], int] = time.time_ns,
@@ -133,29 +140,29 @@ class LiveStream:
         """The stream.
 
         Raises:
-            RefusedError: there is none.
+            ApiError: there is none.
         """
         negotiate(request, MEDIA_TYPE)
         authorization, workspace_id = request.headers.get("authorization"), request.path_params["workspace_id"]
         bearer = _Bearer(self._authorizer, authorization, workspace_id)
-        question = self._question(await bearer.access(), request)
-        last = _last(question.fields)
+        query = self._question(await bearer.access(), request)
+        last = _last(query.fields)
         with contextlib.ExitStack() as slot:
             slot.callback(self._take_slot())
-            strange = await anyio.to_thread.run_sync(strange_names, question, limiter=self._threads)
-            if strange:
-                await anyio.to_thread.run_sync(self._check_called, question, strange, limiter=self._asking)
+            unconfigured = await anyio.to_thread.run_sync(unconfigured_names, query, limiter=self._threads)
+            if unconfigured:
+                await anyio.to_thread.run_sync(self._check_called, query, unconfigured, limiter=self._asking)
             if request.method == "HEAD":
                 return without_length(Response(headers=_HEADERS, media_type=MEDIA_TYPE))
             beginning = await anyio.to_thread.run_sync(
-                self._place, _wanted(question), last, request.headers.get("last-event-id"), limiter=self._threads
+                self._place, _wanted(query), last, request.headers.get("last-event-id"), limiter=self._threads
             )
             return _Stream(self._events(beginning, bearer), slot.pop_all())
 
-    def _question(self, access: Access, request: Request) -> Question:
+    def _question(self, access: Access, request: Request) -> AnalyticsQuery:
         now_ns = self._wall_clock()
         fields = Fields(request.query_params.multi_items(), LIVE_PARAMETERS)
-        return Question(
+        return AnalyticsQuery(
             access=access,
             fields=fields,
             parameters=parse(fields, now_ns=now_ns),
@@ -164,9 +171,9 @@ class LiveStream:
             catalog=self._catalog,
         )
 
-    def _check_called(self, question: Question, strange: Strange) -> None:
-        with outages_told():
-            check_called(self._ledger, question, strange)
+    def _check_called(self, query: AnalyticsQuery, unconfigured: UnconfiguredNames) -> None:
+        with ledger_errors():
+            check_ever_called(self._ledger, query, unconfigured)
 
     def _take_slot(self) -> Callable[[], None]:
         """Count one stream more; what is returned counts it off."""
@@ -235,10 +242,10 @@ class _Stream(StreamingResponse):
             await super().__call__(scope, receive, send)
 
 
-def _wanted(question: Question) -> Callable[[ToolCall], bool]:
+def _wanted(query: AnalyticsQuery) -> Callable[[ToolCall], bool]:
     """Whether a call belongs to the stream: the workspace's, the bearer's if it is one member's, the filters'."""
-    access = question.access
-    filters = {COLUMN_OF[dimension]: values for dimension, values in question.parameters.filters.items() if values}
+    access = query.access
+    filters = {COLUMN_OF[dimension]: values for dimension, values in query.parameters.filters.items() if values}
 
     def wanted(call: ToolCall) -> bool:
         return (

@@ -15,7 +15,7 @@ from typing import Final
 from gateway.config import Config
 from gateway.errors import LedgerUnavailableError
 from gateway.ledger import Ledger
-from gateway.ledger.retention import BATCH, delete_batch, forget_usage
+from gateway.ledger.retention import BATCH, delete_batch, delete_usage_before
 from gateway.months import DAY_NS, month_of
 from gateway.observer.series import Labels
 
@@ -79,7 +79,7 @@ class RetentionTask:
         """Delete all that is too old now. A failure is logged; the next round tries again."""
         batches = 0
         try:
-            forget_usage(self._ledger, month_of(month_of(self._clock()).start_ns - 1).start_ns)
+            delete_usage_before(self._ledger, month_of(month_of(self._clock()).start_ns - 1).start_ns)
             for workspace_id in self._days:
                 while self._delete_batch(workspace_id):
                     batches += 1

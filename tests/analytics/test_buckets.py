@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.analytics.buckets import bucket_count, bucket_edges, shifts
+from gateway.analytics.buckets import bucket_count, bucket_edges, origin_changes
 from gateway.analytics.periods import NS, Range, epoch_ns, rfc3339
-from gateway.ledger.queries import Shift
+from gateway.ledger.queries import OriginChange
 
 DAY = 86_400
 ZONES = [
@@ -67,12 +67,12 @@ def test_an_empty_range_at_midnight_has_no_bucket() -> None:
 
 
 def test_without_a_clock_change_there_is_one_origin() -> None:
-    assert shifts([10, 20, 30], 10) == []
+    assert origin_changes([10, 20, 30], 10) == []
 
 
 def test_a_longer_and_a_shorter_day_shift_what_comes_behind() -> None:
-    assert shifts([0, 24, 49, 73], 24) == [Shift(from_ns=25, origin_ns=1)]
-    assert shifts([0, 24, 47, 71], 24) == [Shift(from_ns=24, origin_ns=-1)]
+    assert origin_changes([0, 24, 49, 73], 24) == [OriginChange(from_ns=25, origin_ns=1)]
+    assert origin_changes([0, 24, 47, 71], 24) == [OriginChange(from_ns=24, origin_ns=-1)]
 
 
 @given(
@@ -91,7 +91,7 @@ def test_a_time_is_counted_in_the_bucket_between_whose_edges_it_is(
     ns = min(max(data.draw(near | st.integers(asked.from_ns, asked.to_ns - 1)), asked.from_ns), asked.to_ns - 1)
 
     origin_ns = found[0]
-    for shift in shifts(found, step_ns):
+    for shift in origin_changes(found, step_ns):
         origin_ns = shift.origin_ns if ns >= shift.from_ns else origin_ns
     assert (ns - origin_ns) // step_ns == bisect_right(found, ns) - 1
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from gateway.analytics.call_pages import decode_cursor, encode_cursor
 from gateway.calls import ErrorType, Phases
-from gateway.ledger.queries import Place
+from gateway.ledger.queries import PagePosition
 from gateway.relay.active_call import call_id
 from tests.analytics.service import NOW_NS, Service
 from tests.ledger.records import call
@@ -93,7 +93,7 @@ def test_a_call_that_was_running_when_its_page_was_read_is_not_in_the_walk() -> 
 def test_a_cursor_opens_nothing_that_the_plan_does_not_retain() -> None:
     sold = {"workspace_id": "sales", "server_slug": "crm", "token_id": "carol"}
     calls = [call(timestamp_ns=NOW_NS - days * 86_400 * S, call_id=f"day-{days}", **sold) for days in (6, 8)]
-    made_up = encode_cursor(0, NOW_NS, Place(NOW_NS - 1, ""))
+    made_up = encode_cursor(0, NOW_NS, PagePosition(NOW_NS - 1, ""))
     with Service(calls) as service:
         page = service.get("/calls", {"cursor": made_up}, workspace="sales")
     assert [row["call_id"] for row in page["calls"]] == ["day-6"]
@@ -112,10 +112,10 @@ def test_a_cursor_opens_nothing_that_the_plan_does_not_retain() -> None:
         base64.urlsafe_b64encode(b"\xff").decode(),
         base64.urlsafe_b64encode(b'[1,9,5,"a\\u0000b"]').decode(),
         base64.urlsafe_b64encode(b'[1,9,5,"\\ud800"]').decode(),
-        encode_cursor(9, 1, Place(5, "a")),
-        encode_cursor(5, 5, Place(5, "a")),
-        encode_cursor(1, 9, Place(0, "a")),
-        encode_cursor(1, 9, Place(9, "a")),
+        encode_cursor(9, 1, PagePosition(5, "a")),
+        encode_cursor(5, 5, PagePosition(5, "a")),
+        encode_cursor(1, 9, PagePosition(0, "a")),
+        encode_cursor(1, 9, PagePosition(9, "a")),
     ],
 )
 def test_a_cursor_that_no_page_gave_is_400(cursor: str) -> None:
@@ -131,7 +131,7 @@ def test_a_cursor_that_no_page_gave_is_400(cursor: str) -> None:
 )
 def test_a_cursor_says_what_was_put_into_it(times: list[int], call_id: str) -> None:
     from_ns, at_ns, last_ns = times
-    to_ns, place = last_ns + 1, Place(at_ns, call_id)
+    to_ns, place = last_ns + 1, PagePosition(at_ns, call_id)
     assert decode_cursor(encode_cursor(from_ns, to_ns, place)) == (from_ns, to_ns, place)
 
 

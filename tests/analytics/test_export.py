@@ -21,7 +21,7 @@ from gateway.analytics import export, export_formats
 from gateway.calls import ErrorType, ToolCall
 from gateway.errors import LedgerUnavailableError
 from gateway.ledger.rows import COLUMNS, to_row
-from tests.analytics import fold
+from tests.analytics import reference_views
 from tests.analytics.service import NOW_NS, Service, bearer
 from tests.ledger.records import call
 
@@ -71,7 +71,7 @@ def read(kind: str, body: bytes, folder: Path) -> list[dict[str, Any]]:
         found = reader.execute(f"select epoch_ns(timestamp) as ns, * exclude (timestamp) from '{path}'")  # noqa: S608 - our own file
         names = [column[0] for column in found.description or ()]
         table = [dict(zip(names, row, strict=True)) for row in found.fetchall()]
-    return [{"timestamp": fold.text(row.pop("ns"))} | {name: row[name] for name in COLUMNS} for row in table]
+    return [{"timestamp": reference_views.text(row.pop("ns"))} | {name: row[name] for name in COLUMNS} for row in table]
 
 
 @pytest.fixture
@@ -92,7 +92,7 @@ def test_a_file_has_every_call_of_the_range_in_its_order_with_every_field(
     assert [row["call_id"] for row in rows] == [c.call_id for c in expected]
     assert list(rows[0]) == ["timestamp", *COLUMNS]
     for row, record in zip(rows, expected, strict=True):
-        assert row["timestamp"] == fold.text(record.timestamp_ns)
+        assert row["timestamp"] == reference_views.text(record.timestamp_ns)
         wanted = dict(zip(COLUMNS, to_row(record), strict=True))
         if kind == "csv":  # which knows texts only: nothing and an empty text look the same
             wanted = {name: None if value in (None, "") else value for name, value in wanted.items()}
@@ -125,9 +125,9 @@ from pathlib import Path
 from msgspec import json
 from gateway.calls import ToolCall
 from gateway.ledger.rows import to_row
-from gateway.ledger.parquet import Spool
+from gateway.ledger.parquet import ParquetWriter
 folder = Path(sys.argv[1])
-with Spool(folder / "calls.duckdb") as spool:
+with ParquetWriter(folder / "calls.duckdb") as spool:
     spool.add([to_row(json.decode(sys.stdin.buffer.read(), type=ToolCall))])
     spool.write_parquet(folder / "calls.parquet")
 """
@@ -213,7 +213,7 @@ def test_a_mistake_is_400_and_no_file(service: Service, asked: dict[str, str], p
 
 
 class Broken:
-    """A snapshot that fails at its `at`th question, and counts those that are open."""
+    """A snapshot that fails at its `at`th query, and counts those that are open."""
 
     def __init__(self, service: Service, at: int) -> None:
         self._service, self._at = service, at

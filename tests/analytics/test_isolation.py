@@ -25,7 +25,7 @@ from gateway.calls import COLUMN_OF, ErrorType, ToolCall
 from gateway.config import Config
 from gateway.journal import Writer
 from gateway.journal.reader import Positions
-from gateway.ledger.queries import Place
+from gateway.ledger.queries import PagePosition
 from gateway.ledger.retention import delete_batch
 from gateway.observer import live
 from gateway.observer.journal_tail import Tail
@@ -90,7 +90,7 @@ VALUES: dict[str, st.SearchStrategy[str]] = {
     "by": st.lists(st.sampled_from(list(COLUMN_OF)), min_size=1, max_size=3).map(",".join),
     "step": mostly(["1h", "1d", "1w"], "1s"),
     "cursor": st.builds(
-        lambda begin, at, number: encode_cursor(begin, NOW_NS, Place(at, f"c{number}")),
+        lambda begin, at, number: encode_cursor(begin, NOW_NS, PagePosition(at, f"c{number}")),
         st.just(0) | TIMES,
         TIMES,
         st.integers(0, 8),

@@ -34,10 +34,10 @@ from gateway.analytics.periods import period_start
 from gateway.analytics.routes import PREFIX, VIEWS
 from gateway.calls import COLUMN_OF, ErrorType
 from gateway.journal import Writer
-from gateway.ledger.queries import Place
+from gateway.ledger.queries import PagePosition
 from gateway.observer import live
 from gateway.observer.live import LiveStream
-from tests.analytics import fold
+from tests.analytics import reference_views
 from tests.analytics.service import CONFIG, NOW_NS, Service, bearer
 from tests.ledger.records import call
 
@@ -92,7 +92,7 @@ def described(service: Service) -> Any:
     return schemathesis.openapi.from_asgi(openapi.PATH, service.app)
 
 
-CURSOR = encode_cursor(NOW_NS - 10**18, NOW_NS, Place(CALLS[9].timestamp_ns, CALLS[9].call_id))
+CURSOR = encode_cursor(NOW_NS - 10**18, NOW_NS, PagePosition(CALLS[9].timestamp_ns, CALLS[9].call_id))
 KNOWN: dict[str, Any] = {
     "tz": "Europe/Berlin", "server": ["github"], "tool": ["create_issue"], "token": ["alice"], "cursor": CURSOR,
 }  # fmt: skip
@@ -216,7 +216,7 @@ def test_every_path_and_every_parameter_is_described(document: Any) -> None:
 
 def is_step(text: str) -> bool:
     """Whether it is taken as one, or is refused for being longer than a year."""
-    seconds = {"": 1, "s": 1, **fold.UNIT}
+    seconds = {"": 1, "s": 1, **reference_views.UNIT}
     try:
         parse_step(Fields([("step", text)], ["step"]))
     except ParameterError:

@@ -11,8 +11,8 @@ from starlette.routing import Match
 from gateway.analytics.accept import accepts
 from gateway.analytics.routes import JSON, VIEWS, routes
 from gateway.errors import LedgerUnavailableError
-from gateway.ledger import InterruptedQuestionError
-from gateway.ledger.duckdb_driver import DuckLedger, Snapshot
+from gateway.ledger import QueryTimeoutError
+from gateway.ledger.duckdb_driver import DuckLedger, DuckSnapshot
 from gateway.ledger.queries import Query
 from tests.analytics.service import CONFIG, NOW_NS, PATH, Service
 from tests.ledger.records import call
@@ -122,7 +122,7 @@ class Away(DuckLedger):
     error: LedgerUnavailableError | None = None
 
     @contextlib.contextmanager
-    def snapshot(self, *, seconds: float | None = None) -> Iterator[Snapshot]:
+    def snapshot(self, *, seconds: float | None = None) -> Iterator[DuckSnapshot]:
         with super().snapshot(seconds=seconds) as snapshot:
             if self.error is not None:
                 raise self.error
@@ -150,7 +150,7 @@ def test_why_the_ledger_is_away_is_for_the_log_and_not_for_bearers(caplog: pytes
 
 
 def test_a_question_that_takes_too_long_is_told_so() -> None:
-    with away(InterruptedQuestionError()) as service:
+    with away(QueryTimeoutError()) as service:
         response = service.request("/tools")
     assert (response.status_code, response.headers["retry-after"]) == (503, "2")
     assert response.json()["error"].endswith("was interrupted: ask for a shorter range")

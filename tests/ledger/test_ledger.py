@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from gateway.calls import ErrorType, Phases, ToolCall
 from gateway.errors import LedgerUnavailableError, StartError
-from gateway.ledger import InterruptedQuestionError, Ledger, LedgerSink, open_ledger
+from gateway.ledger import Ledger, LedgerSink, QueryTimeoutError, open_ledger
 from gateway.ledger.duckdb_driver import DuckLedger
 from gateway.ledger.queries import Query, Scope, groups, page
 from gateway.ledger.rows import COLUMNS
@@ -133,7 +133,7 @@ def test_a_snapshot_sees_one_state_while_another_thread_writes(ledger: Ledger) -
 def test_a_question_that_takes_too_long_is_interrupted_and_the_next_one_is_answered() -> None:
     ledger = DuckLedger.open(IN_MEMORY, query_seconds=0.05)
     endless = Query("select count(*) from range(1000000) a, range(1000000) b where (a.range * b.range) % 7 = 3", {})
-    with pytest.raises(InterruptedQuestionError, match="shorter range"), ledger.snapshot() as snapshot:
+    with pytest.raises(QueryTimeoutError, match="shorter range"), ledger.snapshot() as snapshot:
         snapshot.rows(endless)
     assert count(ledger) == 0
     ledger.close()

@@ -11,7 +11,7 @@ from gateway.calls import CallStart, ToolCall
 from gateway.errors import LedgerUnavailableError
 from gateway.journal import Batch, Entry
 from gateway.ledger import Ledger, LedgerSink, open_ledger
-from gateway.ledger.duckdb_driver import DuckLedger, Transaction
+from gateway.ledger.duckdb_driver import DuckLedger, DuckTransaction
 from gateway.ledger.queries import Query
 from tests.ledger.records import batch, call
 
@@ -136,7 +136,7 @@ class ForgetfulLedger(DuckLedger):
     """Fails after each commit, as a broken connection would: the writer cannot know that it took place."""
 
     @contextlib.contextmanager
-    def transaction(self) -> Iterator[Transaction]:
+    def transaction(self) -> Iterator[DuckTransaction]:
         with super().transaction() as transaction:
             yield transaction
         raise LedgerUnavailableError("the answer was lost")

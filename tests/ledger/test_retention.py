@@ -14,7 +14,7 @@ from gateway.calls import ErrorType, ToolCall
 from gateway.errors import LedgerUnavailableError
 from gateway.ledger import Ledger, LedgerSink, open_ledger, queries
 from gateway.ledger.queries import Query, Scope
-from gateway.ledger.retention import delete_batch, forget_usage
+from gateway.ledger.retention import delete_batch, delete_usage_before
 from gateway.ledger.totals import totals
 from gateway.months import DAY_NS, day_of, month_of
 from tests.ledger.records import batch, call
@@ -159,7 +159,7 @@ def test_whatever_is_deleted_when_usage_is_what_it_was(
 def test_counts_of_months_that_nobody_asks_for_are_forgotten(ledger: Ledger) -> None:
     keep(ledger, [call(timestamp_ns=NOVEMBER - 1), on(1)])
     delete(ledger, NOVEMBER + 9 * DAY_NS)
-    forget_usage(ledger, NOVEMBER)
+    delete_usage_before(ledger, NOVEMBER)
     with ledger.snapshot() as snapshot:
         assert snapshot.rows(Query("select day_ns, calls from deleted_usage", {})) == [(NOVEMBER, 1)]
 

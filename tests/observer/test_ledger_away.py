@@ -14,7 +14,7 @@ from gateway.config import load
 from gateway.errors import LedgerUnavailableError
 from gateway.journal import Writer
 from gateway.ledger import open_ledger
-from gateway.ledger.duckdb_driver import DuckLedger, Snapshot
+from gateway.ledger.duckdb_driver import DuckLedger, DuckSnapshot
 from gateway.ledger.totals import Totals
 from gateway.observer.usage_metrics import LedgerUsage
 from tests.databases import Cluster
@@ -117,7 +117,7 @@ class SilentLedger(DuckLedger):
         self.heard = threading.Event()
 
     @contextlib.contextmanager
-    def snapshot(self, *, seconds: float | None = None) -> Iterator[Snapshot]:
+    def snapshot(self, *, seconds: float | None = None) -> Iterator[DuckSnapshot]:
         if self.silent.is_set():
             self.heard.wait(30)
             raise LedgerUnavailableError("it was cut off")

@@ -1,4 +1,4 @@
-"""What the API must answer, as a plain fold over a list of calls: the slow, obvious twin of the ledger's SQL."""
+"""What the API must answer, computed plainly from a list of calls: the slow, obvious twin of the ledger's SQL."""
 
 import functools
 from collections.abc import Callable, Iterable, Sequence

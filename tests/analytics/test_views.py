@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway.calls import ErrorType, ToolCall
-from tests.analytics import fold
+from tests.analytics import reference_views
 from tests.analytics.service import CONFIG, NOW_NS, Service, bearer
 from tests.ledger.records import call
 
@@ -77,7 +77,7 @@ def drawn_ranges(draw: st.DrawFn, now_ns: int, tz: str) -> tuple[dict[str, str],
     """The parameters of a range, and whether a call is in it."""
     if draw(st.booleans()):
         period = draw(st.sampled_from(PERIODS))
-        return {"period": period}, fold.within(period, tz, now_ns)
+        return {"period": period}, reference_views.within(period, tz, now_ns)
     to_ns = now_ns - draw(st.integers(0, 40 * 86_400 * S))
     from_ns = to_ns - draw(st.integers(1, 40 * 86_400 * S))
     written = {name: f"{ns // S}.{ns % S:09d}" for name, ns in (("from", from_ns), ("to", to_ns))}
@@ -139,22 +139,22 @@ def test_every_view_is_the_fold_of_the_calls_that_it_covers(data: st.DataObject)
     asked = query(filters, tz=tz, **span, **({} if limit is None else {"limit": str(limit)}))
 
     ours = [c for c in calls if c.workspace_id == "engineering"]
-    filtered = list(filter(fold.passes(filters), ours))
+    filtered = list(filter(reference_views.passes(filters), ours))
     chosen = list(filter(inside, filtered))
     workspace = CONFIG.workspaces["engineering"]
 
     with Service(calls, now_ns=now_ns) as service:
         whole = service.get("", asked)
-        check(whole["overview"], fold.overview(chosen, filtered, tz, now_ns))
-        check(whole["tools"], fold.tools(chosen, ours, filters, now_ns)[:limit])
-        check(whole["members"], fold.members(chosen, workspace, filters)[:limit])
-        check(whole["servers"], fold.servers(chosen, workspace, filters)[:limit])
-        assert whole["usage"]["usage"]["mcp_proxy_calls"]["used"] == fold.used(ours, now_ns)
+        check(whole["overview"], reference_views.overview(chosen, filtered, tz, now_ns))
+        check(whole["tools"], reference_views.tools(chosen, ours, filters, now_ns)[:limit])
+        check(whole["members"], reference_views.members(chosen, workspace, filters)[:limit])
+        check(whole["servers"], reference_views.servers(chosen, workspace, filters)[:limit])
+        assert whole["usage"]["usage"]["mcp_proxy_calls"]["used"] == reference_views.used(ours, now_ns)
         for part in ("overview", "tools", "members", "servers", "usage"):
             assert service.get(f"/{part}", asked) == whole[part]
         check(
             service.get("/groups", [*asked, ("by", ",".join(by))]),
-            {"by": by, "groups": fold.groups(chosen, by)[:limit]},
+            {"by": by, "groups": reference_views.groups(chosen, by)[:limit]},
         )
         newest_first = sorted(chosen, key=lambda c: (c.timestamp_ns, c.call_id), reverse=True)
         assert [c["call_id"] for c in pages(service, asked)] == [c.call_id for c in newest_first]
@@ -201,19 +201,21 @@ def test_a_timeline_counts_each_call_of_the_range_in_its_bucket(data: st.DataObj
     asked = query({}, period=period, step=f"{step_s}s", tz=tz, **({"by": by} if by else {}))
     with Service(calls, now_ns=now_ns) as service:
         answer = service.get("/timeline", asked)
-    chosen = [c for c in calls if c.workspace_id == "engineering" and fold.within(period, tz, now_ns)(c)]
-    begin_ns = now_ns - int(period[:-1]) * fold.UNIT[period[-1]] * S
+    chosen = [c for c in calls if c.workspace_id == "engineering" and reference_views.within(period, tz, now_ns)(c)]
+    begin_ns = now_ns - int(period[:-1]) * reference_views.UNIT[period[-1]] * S
 
     assert answer["step_s"] == step_s
-    assert answer["buckets"] == list(map(fold.text, fold.buckets(begin_ns, now_ns, step_s, tz)))
-    column = fold.COLUMN[by] if by else None
+    assert answer["buckets"] == list(map(reference_views.text, reference_views.buckets(begin_ns, now_ns, step_s, tz)))
+    column = reference_views.COLUMN[by] if by else None
     values = {None} if column is None else {getattr(c, column) for c in chosen}
     assert len(answer["series"]) == len(values)
     for series in answer["series"]:
         of_series = [c for c in chosen if column is None or getattr(c, column) == series[column]]
         counted = [0] * len(answer["buckets"]), [0] * len(answer["buckets"])
         for c in of_series:
-            at = answer["buckets"].index(fold.text(fold.bucket(c.timestamp_ns, step_s, tz, begin_ns)))
+            at = answer["buckets"].index(
+                reference_views.text(reference_views.bucket(c.timestamp_ns, step_s, tz, begin_ns))
+            )
             counted[0][at] += 1
             counted[1][at] += c.status == "error"
         assert (series["calls"], series["errors"]) == counted
@@ -238,7 +240,10 @@ def test_the_last_day_of_a_timeline_is_today_whether_clocks_have_changed_since_i
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_percentiles_are_those_of_percentile_cont(values: list[float]) -> None:
     with Service([call(timestamp_ns=NOW_NS - 1, duration_ms=value) for value in values]) as service:
-        check(service.get("/overview")["duration_ms"], fold.durations([call(duration_ms=value) for value in values]))
+        check(
+            service.get("/overview")["duration_ms"],
+            reference_views.durations([call(duration_ms=value) for value in values]),
+        )
 
 
 @given(st.data())
@@ -330,7 +335,7 @@ def test_a_range_is_clamped_to_what_the_plan_retains_and_says_so() -> None:
         kept = service.get("", {"period": "30d"}, workspace="sales")
         assert kept["plan"] == "free"
         assert kept["range"]["clamped"] is True
-        assert kept["range"]["from"] == fold.text(NOW_NS - 7 * 86_400 * S)
+        assert kept["range"]["from"] == reference_views.text(NOW_NS - 7 * 86_400 * S)
         assert kept["overview"]["calls"]["range"] == kept["overview"]["calls"]["month"] == 2
         assert service.get("", {"period": "7d"}, workspace="sales")["range"]["clamped"] is False
         before = service.get("", {"from": "1700000000", "to": "1700000001"}, workspace="sales")
@@ -348,7 +353,7 @@ def test_a_range_from_to_is_half_open() -> None:
     with Service(calls) as service:
         answer = service.get("/calls", {"from": "1795000000", "to": "2026-11-18T11:06:42Z"})
         found = service.get("", {"from": "2026-11-18T12:06:40.000+01:00", "to": "1795000002"})
-    assert fold.text(1_795_000_002 * S) == "2026-11-18T11:06:42.000Z"
+    assert reference_views.text(1_795_000_002 * S) == "2026-11-18T11:06:42.000Z"
     assert [c["call_id"] for c in answer["calls"]] == ["1795000001", "1795000000"]
     assert found["overview"]["calls"]["range"] == 2
     assert found["range"] == {
@@ -363,7 +368,7 @@ def test_an_answer_says_how_fresh_it_is() -> None:
     with Service() as service:
         assert service.get()["fresh_as_of"] is None
         service.ledger.fresh_as_of_ns = NOW_NS
-        assert service.get()["fresh_as_of"] == fold.text(NOW_NS)
+        assert service.get()["fresh_as_of"] == reference_views.text(NOW_NS)
 
 
 def test_a_timeline_in_days_begins_at_the_zones_midnight() -> None:

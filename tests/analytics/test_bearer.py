@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from gateway import config
 from gateway.analytics import jwks
 from gateway.analytics.bearer import issue
-from gateway.analytics.http_errors import RefusedError
+from gateway.analytics.http_errors import ApiError
 from gateway.calls import ToolCall
 from tests.analytics.key_server import EC_KEY, RSA_KEY, KeyServer, key_server, nobodys_url, public
 from tests.analytics.service import CONFIG, JWT, NOW_NS, Service, bearer
@@ -151,7 +151,7 @@ def test_an_issued_token_opens_what_it_was_issued_for() -> None:
 
 
 def test_tokens_of_a_key_set_cannot_be_issued_here() -> None:
-    with pytest.raises(RefusedError, match=r"api\.jwt\.secret"):
+    with pytest.raises(ApiError, match=r"api\.jwt\.secret"):
         issue(config.Jwt(jwks_url="http://127.0.0.1/keys"), ["*"], 60, time.time())
 
 

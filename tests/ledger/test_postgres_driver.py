@@ -14,7 +14,7 @@ import pytest
 from gateway.calls import ToolCall
 from gateway.errors import LedgerUnavailableError, StartError
 from gateway.journal import Reader, Writer, journal_id
-from gateway.ledger import InterruptedQuestionError, Ledger, LedgerSink, open_ledger, postgres_driver, postgres_pool
+from gateway.ledger import Ledger, LedgerSink, QueryTimeoutError, open_ledger, postgres_driver, postgres_pool
 from gateway.ledger.queries import Query
 from gateway.observer.sinks import SinkWorker
 from tests.databases import Cluster
@@ -260,7 +260,7 @@ def test_a_question_that_takes_too_long_is_interrupted_and_the_next_one_is_answe
     postgresql: Cluster, tmp_path: Path
 ) -> None:
     ledger = open_ledger(postgresql.database(), tmp_path)
-    with pytest.raises(InterruptedQuestionError, match="shorter range"), ledger.snapshot(seconds=0.1) as snapshot:
+    with pytest.raises(QueryTimeoutError, match="shorter range"), ledger.snapshot(seconds=0.1) as snapshot:
         snapshot.rows(Query("select pg_sleep(20)", {}))
     assert rows_by_id(ledger) == {}
     ledger.close()
