@@ -1,19 +1,25 @@
 """What a span and a log record say about a call, by the names in `signals`, and how OTLP carries it."""
 
 from collections.abc import Mapping
+from typing import Final
 
 from opentelemetry.proto.common.v1.common_pb2 import InstrumentationScope
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
-from gateway.calls import UNKNOWN, ToolCall
+from gateway.calls import UNKNOWN, ErrorType, ToolCall
 from gateway.mcp import tool_names
 from gateway.observer import signals
 
 _Attributed = Span | LogRecord | Resource
 Value = str | int | float | None
 """None is left out."""
+
+GATEWAYS_OWN: Final = frozenset(
+    {ErrorType.UNKNOWN_TOOL, ErrorType.RATE_LIMITED, ErrorType.QUOTA_EXCEEDED, ErrorType.GATEWAY_ERROR}
+)
+"""Failures that the upstream does not know of: the CLIENT span and the client's operation are no error then."""
 
 
 def visible_tool(call: ToolCall) -> str:

@@ -1,16 +1,18 @@
 """The metrics sink: the journal as Prometheus series that a restart of the observer does not disturb.
 
 The law: what is exposed never goes back. Series and positions are saved together, what is behind the positions is read
-again, and nothing is exposed that has not caught up with what an earlier process may have exposed.
+again, and nothing is exposed before it has caught up with what an earlier process may have exposed.
 """
 
-import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from itertools import product
 from pathlib import Path
-from typing import Final
+
+from prometheus_client import Metric as MetricFamily
+from prometheus_client.registry import Collector
 
 from gateway.calls import DECISIONS, Heartbeat, Operation, ToolCall
 from gateway.config import Config, Metrics
@@ -18,46 +20,18 @@ from gateway.journal import Batch
 from gateway.journal.reader import Positions
 from gateway.observer import metrics_state, signals
 from gateway.observer.call_metrics import CallMetrics
-from gateway.observer.config_metrics import Usage, read_configured
-from gateway.observer.exposition import FamiliesCollector
-from gateway.observer.samples import Family, read_histograms, read_timestamps, read_values
-from gateway.observer.self_metrics import METRICS as INTERNALS
-from gateway.observer.series import Labels
+from gateway.observer.exposition import Labels
 from gateway.observer.signals import Metric
-
-logger = logging.getLogger(__name__)
-
-CATCH_UP_S: Final = 30.0
-"""Seconds for which the series may wait for the journal; what the process before had read is behind them by then."""
-
-Tally = Callable[[], Mapping[Labels, int]]
-"""What was counted elsewhere since this process began, by the labels' values."""
+from gateway.observer.sinks import StateFile
 
 
-class _Counted:
-    """What of a tally is in the series."""
+class MetricsSink(Collector):
+    """Counts calls, operations and heartbeats. `process` is for one thread, the rest for any.
 
-    def __init__(self, metric: Metric, tally: Tally) -> None:
-        self._metric = metric
-        self._tally = tally
-        self._taken: dict[Labels, int] = {}
-
-    def take(self, call_metrics: CallMetrics, now: float) -> bool:
-        """Take over what is new; whether there was anything."""
-        changed = False
-        for labels, number in self._tally().items():
-            new = number - self._taken.get(labels, 0)
-            call_metrics.add(self._metric, labels, new, now)
-            self._taken[labels] = number
-            changed |= new > 0
-        return changed
-
-
-class MetricsSink:
-    """Counts calls, operations and heartbeats. `absorb` is for one thread, the rest for any.
+    A restored state is hidden for at most `catch_up_seconds`, until the journal behind its positions has been read.
 
     Raises:
-        StartError: the state can neither be read nor be set aside.
+        StartError: the saved state cannot be read or set aside.
     """
 
     name = "metrics"
@@ -67,29 +41,27 @@ class MetricsSink:
         state_path: Path,
         settings: Metrics,
         *,
-        usage: Usage = dict,
         save_interval: float = 5.0,
+        catch_up_seconds: float = 30.0,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._path = state_path
+        self._file = StateFile(state_path, "the metrics' state")
         self._birth_interval = settings.birth_interval
-        # A series must be saved before it is grown, or it would be born again when it has been seen.
+        # A series must be saved before it is established, or a restart would make it new after it has been seen.
         self._save_interval = min(save_interval, settings.birth_interval / 2 or save_interval)
-        self._usage = usage
         self._clock = clock
         self._lock = threading.Lock()
+        """Over the series and the positions."""
         self._saving = threading.Lock()
         self._call_metrics = CallMetrics(settings)
         self._positions: Positions = {}
         self._committed: Positions = {}
-        self._config: Config | None = None
-        self._counted: list[_Counted] = []
-        self._behind_until = 0.0
-        self._save_failed = False
+        self._sources: list[tuple[Metric, Callable[[], Mapping[Labels, int]]]] = []
+        self._added: Counter[tuple[str, Labels]] = Counter()
+        """How much of each source is in the series."""
+        self._hidden_until = 0.0
         self._saved_at = clock()
-        self._restore(self._saved_at)
-        self.collector = FamiliesCollector([m for m in signals.METRICS if m not in INTERNALS], self.read)
-        """For a registry."""
+        self._restore(state_path, self._saved_at, catch_up_seconds)
 
     @property
     def committed(self) -> Mapping[str, int]:
@@ -97,66 +69,84 @@ class MetricsSink:
         return self._committed
 
     def configure(self, config: Config) -> None:
-        """Expose this configuration's tokens, workspaces and plans from now on."""
-        self._config = config
+        """Create the counters of each configured workspace."""
         now = self._clock()
         with self._lock:
             for workspace_id, decision in product(config.workspaces, DECISIONS):
                 self._call_metrics.add(signals.USAGE_UNKNOWN, (workspace_id, decision), 0, now)
 
-    def count_also(self, metric: Metric, tally: Tally) -> None:
-        """Let a counter say also what `tally` does. It is taken over when the state is saved: it never goes back."""
+    def add_source(self, metric: Metric, source: Callable[[], Mapping[Labels, int]]) -> None:
+        """Add to a counter what `source` has counted since this process began.
+
+        It is added when the state is saved, so that the counter never goes back.
+        """
         with self._lock:
-            self._counted.append(_Counted(metric, tally))
-            self._take_counted(self._clock())
+            self._sources.append((metric, source))
+            self._add_sources(self._clock())
 
     def process(self, batch: Batch) -> None:
-        """Count what is new in the batch, and save if it is time; a batch that comes again changes nothing."""
+        """Count what is new in the batch, and save if it is time. A batch that comes again changes nothing."""
         now = self._clock()
         with self._lock:
             self._count(batch, now)
             if batch.lag_bytes == 0:
-                self._behind_until = 0.0
+                self._hidden_until = 0.0
         if not 0 <= now - self._saved_at < self._save_interval:
             self.save()
 
     def save(self, *, closing: bool = False) -> None:
-        """Write the state, if it has changed. If the disk refuses, it is logged, and tried again later."""
+        """Write the state, if it has changed."""
         with self._saving:
             now = self._saved_at = self._clock()
             with self._lock:
-                changed = self._take_counted(now) or self._positions != self._committed
+                changed = self._add_sources(now) or self._positions != self._committed
                 positions = dict(self._positions)
                 exposed_until = now if closing else now + self._save_interval
                 data = metrics_state.encode(self._call_metrics, positions, exposed_until=exposed_until)
-            if changed or closing:
-                self._write(data, positions)
+            if (changed or closing) and self._file.write(data, sync=True):
+                self._committed = positions
 
     def close(self) -> None:
-        """Save, once no more comes."""
+        """Save for the last time: nothing is processed after this."""
         self.save(closing=True)
 
-    def read(self) -> Iterator[Family]:
+    def collect(self) -> Iterator[MetricFamily]:
         """Everything as it is now."""
         now = self._clock()
-        if now >= self._behind_until:
-            with self._lock:
-                families = self._read_call_metrics(now)
-            yield from families
-        if self._config is not None:
-            yield from read_configured(self._config, int(now * 1e9), self._usage)
+        if now < self._hidden_until:
+            return
+        with self._lock:  # for the copy alone: building the families takes long, and calls are counted meanwhile
+            snapshots = self._call_metrics.snapshot(now, self._birth_interval)
+            gauges = list(self._call_metrics.relays.collect(int(now * 1e9)))
+        yield from (build() for build in snapshots)
+        yield from gauges
 
-    def _restore(self, now: float) -> None:
+    def upstream_up(self, workspace_id: str, server_slug: str) -> bool | None:
+        """Whether a server answered the last request to it; None if no living relay knows."""
+        with self._lock:
+            return self._call_metrics.relays.upstreams_up(self._now_ns()).get((workspace_id, server_slug))
+
+    def catalog(self, workspace_id: str) -> set[tuple[str, str]]:
+        """Server and tool of everything that a workspace offers, as far as the relays have seen it."""
+        with self._lock:
+            return self._call_metrics.relays.tools(workspace_id, self._now_ns())
+
+    def relay_lag_s(self) -> float | None:
+        """The worst lag of any living relay's event loop in the last seconds; None if no relay lives."""
+        with self._lock:
+            return self._call_metrics.relays.worst_lag_s(self._now_ns())
+
+    def _restore(self, path: Path, now: float, catch_up_seconds: float) -> None:
         try:
-            state = metrics_state.read(self._path)
-        except metrics_state.Unusable:
-            self._call_metrics.drop(self.name, "corrupt_state", 1, now)
+            state = metrics_state.read(path)
+        except metrics_state.UnusableStateError:
+            self._call_metrics.add(signals.RECORDS_DROPPED, (self.name, "corrupt_state"), 1, now)
             state = None
         if state is not None:
             metrics_state.restore(self._call_metrics, state, now=now, birth_interval=self._birth_interval)
             self._positions, self._committed = dict(state.positions), state.positions
-            self._behind_until = now + CATCH_UP_S
-        self._call_metrics.begin(now)
+            self._hidden_until = now + catch_up_seconds
+        self._call_metrics.create_zeros(now)
 
     def _count(self, batch: Batch, now: float) -> None:
         call_metrics, positions = self._call_metrics, self._positions
@@ -175,48 +165,16 @@ class MetricsSink:
             positions[writer] = offset
         self._positions = {writer: max(offset, positions.get(writer, 0)) for writer, offset in batch.positions.items()}
 
-    def upstream_up(self, workspace_id: str, server_slug: str) -> bool | None:
-        """Whether a server answered when it was last asked; None if no relay that lives knows."""
-        with self._lock:
-            return self._call_metrics.relays.up(self._now_ns()).get((workspace_id, server_slug))
-
-    def catalog(self, workspace_id: str) -> set[tuple[str, str]]:
-        """Server and tool of everything that a workspace offers, as far as the relays have seen it."""
-        with self._lock:
-            return self._call_metrics.relays.tools(workspace_id, self._now_ns())
-
-    def relay_lag_s(self) -> float | None:
-        """The worst lag of any living relay's event loop in the last seconds; None if no relay lives."""
-        with self._lock:
-            return self._call_metrics.relays.lag_s(self._now_ns())
+    def _add_sources(self, now: float) -> bool:
+        """Whether any source has counted more since the last time."""
+        changed = False
+        for metric, source in self._sources:
+            for labels, number in source().items():
+                new = number - self._added[metric.name, labels]
+                self._call_metrics.add(metric, labels, new, now)
+                self._added[metric.name, labels] = number
+                changed |= new > 0
+        return changed
 
     def _now_ns(self) -> int:
         return int(self._clock() * 1e9)
-
-    def _read_call_metrics(self, now: float) -> list[Family]:
-        call_metrics, interval = self._call_metrics, self._birth_interval
-        values = call_metrics.values.values()
-        return [
-            *(read_values(v, now, interval) for v in values if v.metric.kind == "counter"),
-            *(read_timestamps(v) for v in values if v.metric.kind == "gauge"),
-            *(read_histograms(histograms, now, interval) for histograms in call_metrics.histograms.values()),
-            *call_metrics.relays.read(int(now * 1e9)),
-        ]
-
-    def _take_counted(self, now: float) -> bool:
-        """Whether there was anything new."""
-        news = [counted.take(self._call_metrics, now) for counted in self._counted]  # all of them, whichever is new
-        return any(news)
-
-    def _write(self, data: bytes, positions: Positions) -> None:
-        try:
-            metrics_state.write(self._path, data)
-        except OSError as error:
-            if not self._save_failed:
-                logger.error(  # noqa: TRY400 - the disk's reason is all
-                    "%s: the metrics' state cannot be saved: %s; the journal is kept until it can", self._path, error
-                )
-            self._save_failed = True
-            return
-        self._save_failed = False
-        self._committed = positions

@@ -4,7 +4,6 @@ Counters go on where they were after a restart, because what is behind the posit
 """
 
 import logging
-import os
 from pathlib import Path
 from typing import Final
 
@@ -25,7 +24,7 @@ class SavedValues(Struct, frozen=True):
     """The series of one counter."""
 
     labels: tuple[str, ...]
-    """The label names: series with others are not taken over."""
+    """The label names: series with others are not restored."""
     series: list[Value]
 
 
@@ -37,7 +36,7 @@ class SavedHistograms(Struct, frozen=True):
     series: list[Histogram]
 
 
-class State(Struct, frozen=True, kw_only=True):
+class MetricsState(Struct, frozen=True, kw_only=True):
     """The file's content, as MessagePack."""
 
     version: int = VERSION
@@ -51,7 +50,7 @@ class State(Struct, frozen=True, kw_only=True):
 def encode(call_metrics: CallMetrics, positions: Positions, *, exposed_until: float) -> bytes:
     """The file's content."""
     return msgspec.msgpack.encode(
-        State(
+        MetricsState(
             exposed_until=exposed_until,
             positions=positions,
             values={
@@ -66,36 +65,16 @@ def encode(call_metrics: CallMetrics, positions: Positions, *, exposed_until: fl
     )
 
 
-def write(path: Path, data: bytes) -> None:
-    """Replace the file: whole, and on the disk when this returns.
-
-    Raises:
-        OSError: it is as it was.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f"{path.name}.draft")
-    with draft.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+class UnusableStateError(Exception):
+    """The file held no state of this version. It has another name now."""
 
 
-class Unusable(Exception):  # noqa: N818 - an outcome: the file has been set aside
-    """The file was there and held no state; it has another name now."""
-
-
-def read(path: Path) -> State | None:
+def read(path: Path) -> MetricsState | None:
     """What was saved; None if there is no file.
 
     Raises:
-        Unusable: it was no state of this version.
-        StartError: the file cannot be read, or not be set aside.
+        UnusableStateError: it was no state of this version.
+        StartError: the file cannot be read or renamed.
     """
     try:
         data = path.read_bytes()
@@ -103,10 +82,10 @@ def read(path: Path) -> State | None:
         return None
     except OSError as error:
         raise StartError(
-            f"{path}: the metrics' state cannot be read: {error.strerror}; mend that or move it"
+            f"{path}: the metrics' state cannot be read: {error.strerror}; repair or move the file"
         ) from error
     try:
-        state = msgspec.msgpack.decode(data, type=State)
+        state = msgspec.msgpack.decode(data, type=MetricsState)
         if state.version != VERSION:
             raise msgspec.ValidationError(f"version {state.version}, not {VERSION}")
     except msgspec.MsgspecError as error:
@@ -116,35 +95,37 @@ def read(path: Path) -> State | None:
         except OSError as failure:
             raise StartError(f"{path}: not the metrics' state ({error}), and cannot be moved: {failure}") from failure
         logger.error(  # noqa: TRY400 - the decoder's reason is all
-            "%s is no state of the metrics (%s): it is %s now, and the counters begin anew", path, error, aside
+            "%s does not hold the metrics' state (%s): it is renamed to %s, and the counters start from 0",
+            path,
+            error,
+            aside,
         )
-        raise Unusable(str(error)) from error
+        raise UnusableStateError(str(error)) from error
     return state
 
 
-def restore(call_metrics: CallMetrics, state: State, *, now: float, birth_interval: float) -> None:
-    """Take the saved series over; those of a metric that has other labels or buckets now begin anew.
+def restore(call_metrics: CallMetrics, state: MetricsState, *, now: float, birth_interval: float) -> None:
+    """Take over the saved series, except those of a metric that has other labels or buckets now.
 
-    A series that nobody can have seen with its value is newborn again: nobody may have seen its 0 either.
+    A series that nobody can have seen with its value is new again: perhaps nobody has seen its 0 either.
     """
     for name, family in call_metrics.values.items():
-        saved = state.values.get(name)
-        if saved is None or saved.labels != family.metric.labels:
-            _say_anew(name)
+        values = state.values.get(name)
+        if values is None or values.labels != family.metric.labels:
+            _log_reset(name)
         else:
-            family.restore(saved.series)
+            family.restore(values.series)
     for name, histograms in call_metrics.histograms.items():
-        found = state.histograms.get(name)
-        shape = (histograms.metric.labels, histograms.metric.buckets)
-        if found is None or (found.labels, found.buckets) != shape:
-            _say_anew(name)
+        saved = state.histograms.get(name)
+        if saved is None or (saved.labels, saved.buckets) != (histograms.metric.labels, histograms.metric.buckets):
+            _log_reset(name)
         else:
-            histograms.restore(found.series)
-    for kept in call_metrics.families:
-        for series in kept.series.values():
-            if series.birth != ESTABLISHED and series.birth + birth_interval > state.exposed_until:
-                series.birth = now
+            histograms.restore(saved.series)
+    for restored in call_metrics.families:
+        for series in restored.series.values():
+            if series.created != ESTABLISHED and series.created + birth_interval > state.exposed_until:
+                series.created = now
 
 
-def _say_anew(name: str) -> None:
-    logger.warning("%s begins anew: the saved state has it with other labels or buckets, or not at all", name)
+def _log_reset(name: str) -> None:
+    logger.warning("%s starts from 0: the saved state does not have it, or with other labels or buckets", name)

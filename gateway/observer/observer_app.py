@@ -2,14 +2,13 @@
 
 import asyncio
 import contextlib
+import logging
 import socket
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 
-import anyio
-import anyio.to_thread
 from prometheus_client import CollectorRegistry, ProcessCollector
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -22,26 +21,28 @@ from gateway.analytics.authorization import Authorizer
 from gateway.analytics.routes import routes
 from gateway.calls import Heartbeat, Operation, ToolCall
 from gateway.config import Config
+from gateway.errors import LedgerUnavailableError
 from gateway.journal import Janitor, Reader, journal_id
 from gateway.ledger import Ledger, LedgerSink, open_ledger
+from gateway.ledger.queries import Query
 from gateway.observer import signals
 from gateway.observer.config_reload import ConfigReloader
-from gateway.observer.exposition import exposition
-from gateway.observer.health import Health
+from gateway.observer.exposition import Labels, MetricsEndpoint
 from gateway.observer.live import LiveStream
-from gateway.observer.loop_lag import LoopProbe
-from gateway.observer.maintenance import JournalMaintenance
+from gateway.observer.maintenance import JournalMaintenance, RetentionTask
 from gateway.observer.metrics import MetricsSink
 from gateway.observer.otlp import OtlpSink
 from gateway.observer.quota_snapshot_writer import QuotaSnapshotWriter
-from gateway.observer.retention_task import RetentionTask
-from gateway.observer.self_metrics import internals_collector, losses
-from gateway.observer.series import Labels
+from gateway.observer.self_metrics import LoopLagProbe, SelfMetrics, lost_records
 from gateway.observer.sinks import SinkWorker
-from gateway.observer.usage_metrics import LedgerUsage
+from gateway.observer.workspace_metrics import WorkspaceMetrics
+
+logger = logging.getLogger(__name__)
 
 DRAIN_S: Final = 5.0
 """Seconds that the sinks have at the end to take what is in the journal; the rest waits there for the next start."""
+READY_S: Final = 2.0
+"""Seconds that `/readyz` waits for the ledger."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,13 +52,14 @@ class TelemetryPlane:
     journal: Path
     ledger: Ledger
     metrics: MetricsSink
+    workspace_metrics: WorkspaceMetrics
     otlp: OtlpSink | None
     workers: tuple[SinkWorker, ...]
     maintenance: JournalMaintenance
     retention: RetentionTask
     quota_snapshots: QuotaSnapshotWriter
     reloader: ConfigReloader
-    probe: LoopProbe
+    probe: LoopLagProbe
 
     @classmethod
     def open(cls, config: Config, *, replica: str) -> Self:
@@ -72,8 +74,8 @@ class TelemetryPlane:
         ledger = open_ledger(config.ledger, config.data_dir)
         identity = journal_id(journal)
         shared = "" if config.ledger is None else identity
-        usage = LedgerUsage(ledger)
-        metrics = MetricsSink(config.data_dir / "metrics.state", config.metrics, usage=usage)
+        workspace_metrics = WorkspaceMetrics(ledger)
+        metrics = MetricsSink(config.data_dir / "metrics.state", config.metrics)
         workers = [
             # A commit costs as much as a thousand rows; what is only counted is quickest while it fits into a cache.
             SinkWorker(LedgerSink(ledger, journal_id=shared), Reader(journal, ToolCall), interval=0.5, max_bytes=2**22),
@@ -81,7 +83,7 @@ class TelemetryPlane:
         ]
         retention = RetentionTask(ledger)
         quota_snapshots = QuotaSnapshotWriter(ledger, config.data_dir, journal_id=shared)
-        subscribers = [usage.configure, metrics.configure, retention.configure, quota_snapshots.configure]
+        subscribers = [workspace_metrics.configure, metrics.configure, retention.configure, quota_snapshots.configure]
         otlp = None
         if config.otlp is not None:
             position = config.data_dir / "otlp.position"
@@ -92,22 +94,23 @@ class TelemetryPlane:
             journal=journal,
             ledger=ledger,
             metrics=metrics,
+            workspace_metrics=workspace_metrics,
             otlp=otlp,
             workers=tuple(workers),
             maintenance=JournalMaintenance(janitor, workers),
             retention=retention,
             quota_snapshots=quota_snapshots,
             reloader=ConfigReloader(config, subscribers),
-            probe=LoopProbe(),
+            probe=LoopLagProbe(),
         )
-        metrics.count_also(signals.RECORDS_DROPPED, plane.losses)
-        metrics.count_also(signals.LEDGER_ROWS_DELETED, retention.deleted)
+        metrics.add_source(signals.RECORDS_DROPPED, plane.lost_records)
+        metrics.add_source(signals.LEDGER_ROWS_DELETED, retention.deleted)
         return plane
 
-    def losses(self) -> Mapping[Labels, int]:
+    def lost_records(self) -> Mapping[Labels, int]:
         """Records that are lost since this process began, by sink and reason."""
         refused = {} if self.otlp is None else {self.otlp.name: self.otlp.dropped}
-        return losses(self.workers, self.maintenance.dropped, refused)
+        return lost_records(self.workers, self.maintenance.dropped, refused)
 
     def loop_lags(self) -> Mapping[str, float | None]:
         """The event loops' lag in seconds, by kind of process."""
@@ -116,8 +119,9 @@ class TelemetryPlane:
     def registry(self) -> CollectorRegistry:
         """What `/metrics` exposes."""
         registry = CollectorRegistry()
-        registry.register(self.metrics.collector)
-        registry.register(internals_collector(self.workers, self.reloader, self.loop_lags, version=__version__))
+        registry.register(self.metrics)
+        registry.register(self.workspace_metrics)
+        registry.register(SelfMetrics(self.workers, self.reloader, self.loop_lags, version=__version__))
         ProcessCollector(registry=registry)
         return registry
 
@@ -173,8 +177,9 @@ def _app(plane: TelemetryPlane, stop: asyncio.Event) -> Starlette:
     live = LiveStream(plane.journal, Authorizer(current), ledger=plane.ledger, stop=stop, catalog=catalog)
     app = Starlette(
         routes=[
-            *Health(plane.workers, plane.ledger).routes(),
-            Route("/metrics", Scrape(plane.registry()).answer),
+            Route("/healthz", _healthz),
+            Route("/readyz", Readiness(plane.workers, plane.ledger).respond),
+            Route("/metrics", MetricsEndpoint(plane.registry()).respond),
             *live.routes(),
             *routes(plane.ledger, current, catalog=catalog, upstream_up=plane.metrics.upstream_up),
         ],
@@ -184,18 +189,31 @@ def _app(plane: TelemetryPlane, stop: asyncio.Event) -> Starlette:
     return app
 
 
-class Scrape:
-    """Answers scrapes, one at a time, in a thread: rendering takes a while."""
+class Readiness:
+    """Ready means: every sink runs, and the ledger responds. An unreachable collector makes nobody unready."""
 
-    def __init__(self, registry: CollectorRegistry) -> None:
-        self._registry = registry
-        self._one = anyio.CapacityLimiter(1)
+    def __init__(self, workers: Sequence[SinkWorker], ledger: Ledger) -> None:
+        self._workers = workers
+        self._ledger = ledger
 
-    async def answer(self, request: Request) -> Response:
-        """Every metric, in the format that the request accepts."""
-        accept = request.headers.get("accept")
-        body, content_type = await anyio.to_thread.run_sync(exposition, self._registry, accept, limiter=self._one)
-        return Response(body, headers={"Content-Type": content_type})
+    async def respond(self, _request: Request) -> JSONResponse:
+        """200, or 503 with what is missing. Why the ledger is away may name addresses: only the log says it."""
+        problems = [f"the {worker.sink.name} sink does not run" for worker in self._workers if not worker.is_alive()]
+        problems += await asyncio.to_thread(self._ledger_problems)
+        return JSONResponse({"ready": not problems, "problems": problems}, 503 if problems else 200)
+
+    def _ledger_problems(self) -> list[str]:
+        try:
+            with self._ledger.snapshot(seconds=READY_S) as snapshot:
+                snapshot.rows(Query("select 1", {}))
+        except LedgerUnavailableError as error:
+            logger.warning("not ready: %s", error)
+            return ["the ledger is away"]
+        return []
+
+
+async def _healthz(_request: Request) -> JSONResponse:
+    return JSONResponse({"status": "ok"})
 
 
 async def _http_error(_request: Request, error: Exception) -> Response:
@@ -205,5 +223,5 @@ async def _http_error(_request: Request, error: Exception) -> Response:
 
 
 async def _server_error(_request: Request, _error: Exception) -> Response:
-    """The traceback is in the log: Starlette raises the error again behind this answer."""
-    return JSONResponse({"error": "the observer failed to answer; its log says why"}, 500)
+    """The traceback is in the log: Starlette raises the error again after this response."""
+    return JSONResponse({"error": "the observer failed to respond; its log says why"}, 500)

@@ -1,50 +1,92 @@
-"""What the gateway tells of itself: is telemetry late, is any of it lost, which version runs."""
+"""Metrics of the gateway itself: whether telemetry is late or lost, how late event loops run, which version runs."""
 
+import asyncio
+import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
+from prometheus_client import Metric as MetricFamily
+from prometheus_client.registry import Collector
+
 from gateway.observer import signals
 from gateway.observer.config_reload import ConfigReloader
-from gateway.observer.exposition import FamiliesCollector
-from gateway.observer.samples import Family, Reading
-from gateway.observer.series import Labels
+from gateway.observer.exposition import Labels, metric_family
 from gateway.observer.sinks import SinkWorker
 
-METRICS: Final = (
-    signals.SINK_LAG_SECONDS,
-    signals.SINK_LAG_BYTES,
-    signals.EVENT_LOOP_LAG,
-    signals.CONFIG_RELOADS,
-    signals.CONFIG_VALID,
-    signals.BUILD_INFO,
-)
-
-LoopLags = Callable[[], Mapping[str, float | None]]
-"""The event loops' lag in seconds by kind of process; None of a kind of which none runs."""
+LAG_WINDOW_S: Final = 15.0
+"""Longer than a scrape interval, so that no peak is missed."""
 
 
-def internals_collector(
-    workers: Sequence[SinkWorker], reloader: ConfigReloader, loop_lags: LoopLags, *, version: str
-) -> FamiliesCollector:
-    """A collector of the sinks' and the event loops' lag, and of what became of the configuration file's changes."""
+class WorstLag:
+    """The greatest of the lags that were added in the last `LAG_WINDOW_S`. One thread adds, any may read."""
 
-    def read() -> Iterator[Family]:
-        yield Family(signals.SINK_LAG_SECONDS, [Reading((worker.sink.name,), worker.lag_seconds) for worker in workers])
-        yield Family(signals.SINK_LAG_BYTES, [Reading((worker.sink.name,), worker.lag_bytes) for worker in workers])
-        lags = loop_lags().items()
-        yield Family(signals.EVENT_LOOP_LAG, [Reading((kind,), lag) for kind, lag in lags if lag is not None])
-        outcomes = reloader.outcomes
-        yield Family(signals.CONFIG_RELOADS, [Reading((status,), outcomes[status]) for status in ("success", "error")])
-        yield Family(signals.CONFIG_VALID, [Reading((), int(reloader.valid))])
-        yield Family(signals.BUILD_INFO, [Reading(("observer", version), 1)])
+    def __init__(self) -> None:
+        self._lags: deque[tuple[float, float]] = deque()
 
-    return FamiliesCollector(METRICS, read)
+    def add(self, lag_s: float, *, at_s: float) -> None:
+        self._lags.append((at_s, lag_s))
+        while self._lags[0][0] < at_s - LAG_WINDOW_S:
+            self._lags.popleft()
+
+    @property
+    def seconds(self) -> float:
+        """The worst; 0 if there is none."""
+        return max((lag_s for _, lag_s in self._lags.copy()), default=0.0)
 
 
-def losses(
+class LoopLagProbe:
+    """Measures the lag of the event loop that it runs in."""
+
+    def __init__(self, *, clock: Callable[[], float] = time.perf_counter, step_s: float = 0.1) -> None:
+        self.worst = WorstLag()
+        self._clock = clock
+        self._step_s = step_s
+
+    async def run(self) -> None:
+        """Sleep in short steps, without end; what a step takes longer is the loop's lag."""
+        while True:
+            began = self._clock()
+            await asyncio.sleep(self._step_s)
+            now = self._clock()
+            self.worst.add(max(now - began - self._step_s, 0.0), at_s=now)
+
+
+class SelfMetrics(Collector):
+    """The lag of sinks and event loops, and the outcomes of configuration reloads.
+
+    `loop_lags` gives seconds by kind of process, None for a kind of which none runs.
+    """
+
+    def __init__(
+        self,
+        workers: Sequence[SinkWorker],
+        reloader: ConfigReloader,
+        loop_lags: Callable[[], Mapping[str, float | None]],
+        *,
+        version: str,
+    ) -> None:
+        self._workers = workers
+        self._reloader = reloader
+        self._loop_lags = loop_lags
+        self._version = version
+
+    def collect(self) -> Iterator[MetricFamily]:
+        workers = self._workers
+        yield metric_family(signals.SINK_LAG_SECONDS, [((worker.sink.name,), worker.lag_seconds) for worker in workers])
+        yield metric_family(signals.SINK_LAG_BYTES, [((worker.sink.name,), worker.lag_bytes) for worker in workers])
+        lags = self._loop_lags().items()
+        yield metric_family(signals.EVENT_LOOP_LAG, [((kind,), lag) for kind, lag in lags if lag is not None])
+        outcomes = self._reloader.outcomes
+        yield metric_family(signals.CONFIG_RELOADS, [((status,), outcomes[status]) for status in ("success", "error")])
+        yield metric_family(signals.CONFIG_VALID, [((), int(self._reloader.valid))])
+        yield metric_family(signals.BUILD_INFO, [(("observer", self._version), 1)])
+
+
+def lost_records(
     workers: Sequence[SinkWorker], over_max_bytes: Mapping[str, int], refused: Mapping[str, Mapping[str, int]]
 ) -> dict[Labels, int]:
-    """What each sink has lost since this process began, by sink and reason: see `MetricsSink.count_also`.
+    """Records that each sink has lost since this process began, by sink and reason.
 
     `over_max_bytes` is by sink: calls that the journal deleted unread. `refused` is by sink and reason: records that a
     back end did not take.

@@ -1,60 +1,95 @@
-"""Sinks: what becomes of the journal. Each reads on its own, at its own speed, from its own durable position."""
+"""Sinks: each reads the journal in a thread of its own, at its own speed, from its own committed position."""
 
 import logging
 import threading
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Final, Protocol
 
+from gateway.atomic_file import replacing
+from gateway.backoff import Backoff
 from gateway.errors import CallscopeError
 from gateway.journal import Batch, Reader
 from gateway.journal.reader import Positions
 
 logger = logging.getLogger(__name__)
 
-FIRST_BACKOFF_S: Final = 0.2
-MAX_BACKOFF_S: Final = 10.0
-MAX_DOUBLINGS: Final = 8
-"""More make no longer pause, and in the end no float."""
+LAST_BATCH_S: Final = 10.0
+"""Seconds that the end waits for a sink that is in the middle of a batch when the time to drain is over."""
 
 
 class Sink(Protocol):
     """Takes batches, in order, each exactly once as far as `committed` says.
 
-    A sink that raises gets a batch that begins with the same entries again, later: what it has kept, it must know.
+    After an exception the sink gets a batch that begins with the same entries again: it must know what it has kept.
     """
 
     name: str
 
     @property
     def committed(self) -> Mapping[str, int]:
-        """The positions up to which nothing can be lost by `kill -9`: where reading begins after a start.
+        """The positions up to which `kill -9` loses nothing: where reading begins after a start.
 
         Raises:
-            CallscopeError: where they are kept is away.
+            CallscopeError: the place where they are stored cannot be reached.
         """
 
     def process(self, batch: Batch) -> None:
-        """Take the batch; called from the sink's own thread, also with an empty batch each time nothing was new."""
+        """Take the batch. Called from the sink's own thread, with an empty batch each time when nothing is new."""
+
+
+class StateFile:
+    """The file in which a sink commits its positions. If the disk refuses it, that is logged once."""
+
+    def __init__(self, path: Path, content: str) -> None:
+        self._path = path
+        self._content = content
+        """What the file holds, for the log."""
+        self._failing = False
+
+    def write(self, data: bytes, *, sync: bool) -> bool:
+        """Replace the file as a whole. False: it is as it was."""
+        try:
+            with replacing(self._path, sync=sync) as file:
+                file.write(data)
+        except OSError as error:
+            if not self._failing:
+                logger.error(  # noqa: TRY400 - the disk's reason is all
+                    "%s: %s cannot be saved: %s; the journal is kept until it can", self._path, self._content, error
+                )
+            self._failing = True
+        else:
+            self._failing = False
+        return not self._failing
 
 
 class SinkWorker(threading.Thread):
     """Moves batches from the journal into one sink until it is stopped; no failure of the sink ends it."""
 
-    def __init__(self, sink: Sink, reader: Reader, *, interval: float, max_bytes: int = 2**20) -> None:
-        super().__init__(name=f"worker-{sink.name}", daemon=True)
+    def __init__(
+        self,
+        sink: Sink,
+        reader: Reader,
+        *,
+        interval: float,
+        max_bytes: int = 2**20,
+        backoff: Backoff | None = None,
+    ) -> None:
+        super().__init__(name=f"sink-{sink.name}", daemon=True)
         self.sink = sink
         self.failures = 0
         """Batches that could not be read, or that the sink refused; each was tried again."""
-        self.failures_in_a_row = 0
+        self.failing = False
         self.corrupt_lines = 0
         self.lag_bytes = 0
-        """What stands in the journal and the sink has not taken."""
+        """What is in the journal and not in the sink."""
+        self.committed: Mapping[str, int] = {}
+        """The sink's, as of its last batch: asking the sink itself may wait for a database."""
         self._reader = reader
         self._interval = interval
         self._max_bytes = max_bytes
-        self.committed: Mapping[str, int] = {}
-        """What the sink's said when it was asked last; asking may wait, and this does not."""
+        self._backoff = backoff or Backoff(0.2, 10.0)
         self._positions: Positions | None = None
         self._caught_up = time.monotonic()
         self._stopping = threading.Event()
@@ -62,13 +97,13 @@ class SinkWorker(threading.Thread):
 
     @property
     def lag_seconds(self) -> float:
-        """How long ago the sink had taken everything that was there; 0 if it has it now."""
-        return 0.0 if self.lag_bytes == 0 and self.failures_in_a_row == 0 else time.monotonic() - self._caught_up
+        """How long ago the sink had taken the whole journal; 0 if it has it now."""
+        return 0.0 if self.lag_bytes == 0 and not self.failing else time.monotonic() - self._caught_up
 
     def run(self) -> None:
-        """Read, absorb, repeat; after a failure, from the same position again with a growing pause."""
+        """Read, process, repeat; after a failure, from the same position again with a growing pause."""
         while not self._stopping.is_set():
-            draining = self._draining.is_set()  # before the read: what is written until then is still to be taken
+            draining = self._draining.is_set()  # before the read: what is written until now must still be taken
             batch = self._move()
             if batch is not None and batch.lag_bytes == 0:
                 self._caught_up = time.monotonic()
@@ -77,14 +112,14 @@ class SinkWorker(threading.Thread):
                 self._stopping.wait(self._interval)
 
     def stop(self, *, drain_seconds: float) -> None:
-        """Let the sink take what is there, for at most `drain_seconds`; what it has not taken waits in the journal."""
+        """Let the sink take the rest, for at most `drain_seconds`. What it has not taken waits in the journal."""
         self._draining.set()
         self.join(drain_seconds)
         self._stopping.set()
-        self.join(MAX_BACKOFF_S)
+        self.join(LAST_BATCH_S)
 
     def _move(self) -> Batch | None:
-        """Read a batch and let the sink take it; None if either failed, and the pause after that is over."""
+        """Read a batch and let the sink process it; None after a failure and its pause."""
         try:
             if self._positions is None:
                 self._positions = dict(self.sink.committed)
@@ -94,12 +129,13 @@ class SinkWorker(threading.Thread):
             self.committed = dict(self.sink.committed)
         except (CallscopeError, OSError) as error:
             pause = self._failed()
-            logger.warning("the %s sink waits %.1f s and tries again: %s", self.sink.name, pause, error)
+            logger.warning("the %s sink failed and is tried again in %.1f s: %s", self.sink.name, pause, error)
         except Exception:
             pause = self._failed()
-            logger.exception("the %s sink refused a batch; the same again in %.1f s", self.sink.name, pause)
+            logger.exception("the %s sink failed and gets the same batch again in %.1f s", self.sink.name, pause)
         else:
-            self.failures_in_a_row = 0
+            self.failing = False
+            self._backoff.reset()
             self.lag_bytes = batch.lag_bytes
             self.corrupt_lines += batch.corrupt
             self._positions = batch.positions
@@ -110,5 +146,5 @@ class SinkWorker(threading.Thread):
     def _failed(self) -> float:
         """Count a failure; the seconds until the next attempt."""
         self.failures += 1
-        self.failures_in_a_row += 1
-        return min(FIRST_BACKOFF_S * 2.0 ** min(self.failures_in_a_row - 1, MAX_DOUBLINGS), MAX_BACKOFF_S)
+        self.failing = True
+        return self._backoff.failed()

@@ -11,8 +11,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from gateway.calls import PHASES, UPSTREAM_PHASES, ToolCall
 from gateway.observer import signals
-from gateway.observer.attributes import Value, of_call, of_outcome, of_owner, put, visible_tool
-from gateway.observer.failures import GATEWAYS_OWN
+from gateway.observer.attributes import GATEWAYS_OWN, Value, of_call, of_outcome, of_owner, put, visible_tool
 
 _HAS_IS_REMOTE: Final = 0x100
 _IS_REMOTE: Final = 0x200

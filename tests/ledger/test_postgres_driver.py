@@ -80,8 +80,9 @@ def test_a_restart_amid_ingestion_loses_nothing_and_doubles_nothing(
     for _ in range(2):
         before = len(rows_by_id(ledger))
         wait_for(lambda before=before: len(rows_by_id(ledger)) > before + 50)  # type: ignore[misc]  # bound on purpose
+        failures = worker.failures
         own_postgresql.stop(mode)
-        wait_for(lambda: worker.failures_in_a_row >= 2)
+        wait_for(lambda failures=failures: worker.failures >= failures + 2)  # type: ignore[misc]  # bound on purpose
         with pytest.raises(LedgerUnavailableError, match="does not answer"):
             rows_by_id(ledger)
         own_postgresql.start()

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from prometheus_client import CollectorRegistry
+from prometheus_client.registry import Collector
 
 from gateway.calls import Event, Heartbeat, Operation, Phases, ToolCall, UpstreamState
 from gateway.config import Config, Metrics
@@ -95,14 +95,12 @@ def write_all(writer: Writer, calls: Iterable[ToolCall]) -> None:
         writer.append(one)
 
 
-def samples(sink: MetricsSink) -> Samples:
-    """Everything that the sink exposes."""
-    registry = CollectorRegistry()
-    registry.register(sink.collector)
+def samples(collector: Collector) -> Samples:
+    """Everything that the sink, or another collector, exposes."""
     return {
         (sample.name, frozenset(sample.labels.items())): sample.value
-        for metric in registry.collect()
-        for sample in metric.samples
+        for family in collector.collect()
+        for sample in family.samples
     }
 
 
@@ -110,14 +108,14 @@ def sample_key(name: str, /, **labels: str) -> tuple[str, frozenset[tuple[str, s
     return name, frozenset(labels.items())
 
 
-def named(sink: MetricsSink, name: str) -> list[tuple[Labels, float]]:
+def named(collector: Collector, name: str) -> list[tuple[Labels, float]]:
     """The labels and the value of each sample of one name."""
-    return [(dict(labels), value) for (sample, labels), value in samples(sink).items() if sample == name]
+    return [(dict(labels), value) for (sample, labels), value in samples(collector).items() if sample == name]
 
 
-def value(sink: MetricsSink, name: str, /, **labels: str) -> float | None:
+def value(collector: Collector, name: str, /, **labels: str) -> float | None:
     """The one sample with these labels among its own; None if there is none."""
-    found = [number for own, number in named(sink, name) if labels.items() <= own.items()]
+    found = [number for own, number in named(collector, name) if labels.items() <= own.items()]
     assert len(found) <= 1, f"{name} {labels} is {len(found)} samples"
     return found[0] if found else None
 

@@ -14,13 +14,14 @@ from gateway import __version__
 from gateway.calls import ErrorType
 from gateway.config import Config, Metrics
 from gateway.journal import Reader
-from gateway.ledger.totals import Totals
+from gateway.ledger.duckdb_driver import DuckLedger
 from gateway.observer import signals
 from gateway.observer.config_reload import ConfigReloader
 from gateway.observer.exposition import exposition
 from gateway.observer.metrics import MetricsSink
-from gateway.observer.self_metrics import internals_collector
+from gateway.observer.self_metrics import SelfMetrics
 from gateway.observer.sinks import SinkWorker
+from gateway.observer.workspace_metrics import WorkspaceMetrics
 from tests.observer.counting import NOW, Clock, batch, beat, call, configuration, operation, sink_at
 
 OPENMETRICS = "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,*/*;q=0.1"
@@ -32,11 +33,11 @@ def parse_openmetrics(text: str) -> list[PrometheusMetric]:
     return list(parser.text_string_to_metric_families(text))  # type: ignore[no-untyped-call]  # it has no types
 
 
-def full_sink(folder: Path) -> MetricsSink:
+def full_registry(folder: Path) -> CollectorRegistry:
     """Something of every metric."""
     clock = Clock()
-    sink = sink_at(folder, clock, usage=lambda: {"engineering": Totals(used=1)})
-    sink.configure(configuration(name='Alice "A\\B"\nCursor'))
+    sink = sink_at(folder, clock)
+    sink.configure(configuration())
     up = {"up": True, "last_success_ns": clock.ns, "tools": 1}
     sink.process(
         batch(
@@ -48,18 +49,14 @@ def full_sink(folder: Path) -> MetricsSink:
             beat(clock, upstream=up, rejected={"unauthorized": 1}, usage_unknown={"engineering": {"allowed": 1}}),
         )
     )
-    sink.count_also(signals.LEDGER_ROWS_DELETED, lambda: {("engineering",): 1})
-    return sink
-
-
-def full_registry(folder: Path) -> CollectorRegistry:
-    sink = full_sink(folder)
-    registry = CollectorRegistry()
-    registry.register(sink.collector)
+    sink.add_source(signals.LEDGER_ROWS_DELETED, lambda: {("engineering",): 1})
+    workspaces = WorkspaceMetrics(DuckLedger.open(Path(":memory:")))
+    workspaces.configure(configuration(name='Alice "A\\B"\nCursor'))
     workers = [SinkWorker(sink, Reader(folder / "journal"), interval=1.0)]
-    registry.register(
-        internals_collector(workers, ConfigReloader(Config(), []), lambda: {"relay": 0.0}, version=__version__)
-    )
+    registry = CollectorRegistry()
+    registry.register(sink)
+    registry.register(workspaces)
+    registry.register(SelfMetrics(workers, ConfigReloader(Config(), []), lambda: {"relay": 0.0}, version=__version__))
     ProcessCollector(registry=registry)
     return registry
 
@@ -126,11 +123,11 @@ def test_each_bucket_of_a_calls_duration_has_the_newest_trace_in_openmetrics_onl
     assert b"trace_id" not in plain
 
 
-def test_a_newborn_histogram_has_no_exemplar(tmp_path: Path) -> None:
-    sink = MetricsSink(tmp_path / "newborn", Metrics(), clock=Clock())
+def test_a_new_histogram_has_no_exemplar(tmp_path: Path) -> None:
+    sink = MetricsSink(tmp_path / "metrics.state", Metrics(), clock=Clock())
     sink.process(batch(call()))
     registry = CollectorRegistry()
-    registry.register(sink.collector)
+    registry.register(sink)
 
     body, _ = exposition(registry, OPENMETRICS)
 
@@ -143,13 +140,6 @@ def test_there_is_no_series_of_when_a_series_was_created(tmp_path: Path, accept:
     body, _ = exposition(full_registry(tmp_path), accept)
 
     assert b"_created" not in body
-
-
-def test_a_registry_refuses_two_collectors_of_one_metric(tmp_path: Path) -> None:
-    registry = full_registry(tmp_path / "one")
-
-    with pytest.raises(ValueError, match="Duplicated"):
-        registry.register(full_sink(tmp_path / "two").collector)
 
 
 PROMTOOL = shutil.which("promtool")

@@ -1,25 +1,18 @@
 """The observer while its ledger is away: everything else goes on, and what asks the ledger is told at once."""
 
 import contextlib
-import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
-import duckdb
 import httpx
 import psycopg
 import pytest
 
 from gateway.config import load
-from gateway.errors import LedgerUnavailableError
 from gateway.journal import Writer
 from gateway.ledger import open_ledger
-from gateway.ledger.duckdb_driver import DuckLedger, DuckSnapshot
-from gateway.ledger.totals import Totals
-from gateway.observer.usage_metrics import LedgerUsage
 from tests.databases import Cluster
-from tests.observer.counting import Clock, configuration
-from tests.observer.counting import call as counted_call
+from tests.observer.counting import Clock
 from tests.observer.test_observer_app import (
     API,
     AUTHORIZATION,
@@ -103,49 +96,3 @@ async def test_a_newer_schema_that_shows_after_the_start_is_an_outage_whose_log_
 
         await until(it_says_so)
         await assert_only_the_ledger_is_away(http, 2)
-
-
-ONE_CALL = {"engineering": Totals(used=1, today=1, week=1, month=1), "lab": Totals()}
-
-
-class SilentLedger(DuckLedger):
-    """Says nothing while `silent` is set, and that it is away once that is over, as behind a network that fails."""
-
-    def __init__(self, connect: Callable[[], duckdb.DuckDBPyConnection], *, query_seconds: float = 30) -> None:
-        super().__init__(connect, query_seconds=query_seconds)
-        self.silent = threading.Event()
-        self.heard = threading.Event()
-
-    @contextlib.contextmanager
-    def snapshot(self, *, seconds: float | None = None) -> Iterator[DuckSnapshot]:
-        if self.silent.is_set():
-            self.heard.wait(30)
-            raise LedgerUnavailableError("it was cut off")
-        with super().snapshot(seconds=seconds) as snapshot:
-            yield snapshot
-
-
-def test_a_ledger_that_says_nothing_holds_no_scrape_up(tmp_path: Path) -> None:
-    ledger = SilentLedger.open(tmp_path / "ledger.duckdb")
-    assert isinstance(ledger, SilentLedger)
-    usage = LedgerUsage(ledger, clock=lambda: NOW_NS, wait=0.05)
-    usage.configure(configuration())
-    with ledger.transaction() as transaction:
-        transaction.insert([counted_call(0, timestamp_ns=NOW_NS - 1)])
-    patient = LedgerUsage(ledger, clock=lambda: NOW_NS, wait=30)
-    patient.configure(configuration())
-    assert patient() == ONE_CALL
-
-    ledger.silent.set()
-    asking = threading.active_count()
-    assert [usage() for _ in range(3)] == [{}, {}, {}], "what was never counted has no value"
-    assert threading.active_count() == asking + 1, "one question is enough"
-    patient._wait = 0.05
-    assert patient() == ONE_CALL, "the last count stands in for one that takes long"
-
-    ledger.heard.set()
-    patient._wait = 30
-    assert patient() == {}, "it said that it is away"
-    ledger.silent.clear()
-    assert patient() == ONE_CALL
-    ledger.close()

@@ -12,17 +12,16 @@ from hypothesis import strategies as st
 
 from gateway.calls import PHASES, UNKNOWN, ErrorType, Phases, ToolCall
 from gateway.config import Metrics
-from gateway.ledger.totals import Totals
-from gateway.observer import call_metrics
+from gateway.observer.call_metrics import CallMetrics
 from gateway.observer.signals import DURATION_BUCKETS, FINE_BUCKETS
 from tests.observer.counting import (
+    AT_ONCE,
     NOW,
     Clock,
     Samples,
     batch,
     beat,
     call,
-    configuration,
     named,
     operation,
     sample_key,
@@ -192,36 +191,34 @@ def test_an_older_batch_that_comes_again_makes_nothing_count_twice(tmp_path: Pat
     assert value(sink, "mcp_gateway_tool_calls_total") == 3
 
 
-def test_more_combinations_of_labels_than_are_kept_at_hand_count_as_well(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(call_metrics, "MAX_ROUTES", 2)
-    sink = sink_at(tmp_path, Clock())
-    sink.process(batch(*(call(tool_name=f"tool{i % 5}") for i in range(20))))
+def test_more_combinations_of_labels_than_are_cached_count_as_well() -> None:
+    metrics = CallMetrics(AT_ONCE, max_cached=2)
+    for i in range(20):
+        metrics.call(call(tool_name=f"tool{i % 5}"), NOW)
 
-    assert sorted(number for _, number in named(sink, "mcp_gateway_tool_calls_total")) == [4] * 5
-    assert len(sink._call_metrics._routes) <= 2
+    assert [series.value for series in metrics.values["mcp_gateway_tool_calls_total"].series.values()] == [4] * 5
+    assert len(metrics._call_series) <= 2
 
 
-# -- newborn series
+# -- new series
 
 
-def test_a_newborn_series_is_0_until_the_birth_interval_has_passed_and_has_its_whole_value_then(tmp_path: Path) -> None:
+def test_a_new_series_is_0_until_the_birth_interval_has_passed_and_has_its_whole_value_then(tmp_path: Path) -> None:
     clock = Clock()
     sink = sink_at(tmp_path, clock, Metrics(birth_interval=10))
     sink.process(batch(call()))
     clock.now += 9.9
     sink.process(batch(call(1), start=100))
-    newborn = of_calls(samples(sink))
+    new = of_calls(samples(sink))
     clock.now += 0.1
-    grown = of_calls(samples(sink))
+    established = of_calls(samples(sink))
 
-    assert set(newborn.values()) == {0}
-    assert newborn.keys() == grown.keys()
-    assert grown == {key: pytest.approx(number) for key, number in PlainFold([call(), call(1)]).samples.items()}
+    assert set(new.values()) == {0}
+    assert new.keys() == established.keys()
+    assert established == {key: pytest.approx(number) for key, number in PlainFold([call(), call(1)]).samples.items()}
 
 
-def test_only_the_series_that_is_new_is_newborn(tmp_path: Path) -> None:
+def test_only_the_series_that_is_new_is_0(tmp_path: Path) -> None:
     clock = Clock()
     sink = sink_at(tmp_path, clock, Metrics(birth_interval=10))
     sink.process(batch(call()))
@@ -232,7 +229,7 @@ def test_only_the_series_that_is_new_is_newborn(tmp_path: Path) -> None:
     assert value(sink, "mcp_gateway_tool_calls_total", token="bob") == 0
 
 
-def test_a_clock_that_is_set_back_makes_no_grown_series_newborn(tmp_path: Path) -> None:
+def test_a_clock_that_is_set_back_makes_no_established_series_0(tmp_path: Path) -> None:
     clock = Clock()
     sink = sink_at(tmp_path, clock, Metrics(birth_interval=10))
     sink.process(batch(call()))
@@ -338,46 +335,3 @@ def test_what_counts_overflow_and_loss_is_there_from_the_start(tmp_path: Path) -
         "mcp_client_operation_duration_seconds",
         "mcp_gateway_token_last_used_timestamp_seconds",
     }
-
-
-# -- the configuration
-
-
-def test_a_token_that_is_renamed_breaks_no_series(tmp_path: Path) -> None:
-    sink = sink_at(tmp_path, Clock())
-    sink.configure(configuration())
-    sink.process(batch(call()))
-    before = of_calls(samples(sink))
-
-    sink.configure(configuration(name="Alice Claude"))
-
-    assert of_calls(samples(sink)) == before
-    assert [labels["name"] for labels, _ in named(sink, "mcp_gateway_token_info")] == ["Alice Claude"]
-
-
-def test_a_token_that_is_removed_keeps_its_series(tmp_path: Path) -> None:
-    sink = sink_at(tmp_path, Clock())
-    sink.configure(configuration())
-    sink.process(batch(call()))
-
-    sink.configure(configuration(id="bob"))
-
-    assert value(sink, "mcp_gateway_tool_calls_total", token="alice") == 1
-    assert [labels["token"] for labels, _ in named(sink, "mcp_gateway_token_info")] == ["bob"]
-
-
-def test_the_configuration_and_the_ledger_say_who_there_is_and_what_is_used(tmp_path: Path) -> None:
-    sink = sink_at(tmp_path, Clock(), usage=lambda: {"engineering": Totals(used=41), "gone": Totals(used=7)})
-    sink.configure(configuration())
-
-    assert named(sink, "mcp_gateway_token_info") == [
-        ({"workspace": "engineering", "token": "alice", "name": "Alice Cursor", "kind": "member"}, 1)
-    ]
-    assert named(sink, "mcp_gateway_workspace_info") == [
-        ({"workspace": "engineering", "name": "Engineering", "plan": "pro"}, 1),
-        ({"workspace": "lab", "name": "lab", "plan": "enterprise"}, 1),
-    ]
-    assert named(sink, "mcp_gateway_plan_limit_calls") == [({"workspace": "engineering", "plan": "pro"}, 500_000)]
-    assert named(sink, "mcp_gateway_usage_calls") == [({"workspace": "engineering"}, 41)]
-    december = 1_796_083_200.0  # 2026-12-01T00:00:00Z
-    assert value(sink, "mcp_gateway_usage_period_end_timestamp_seconds", workspace="lab") == december

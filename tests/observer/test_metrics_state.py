@@ -96,7 +96,7 @@ def test_a_clock_that_is_set_back_stops_no_saving(tmp_path: Path) -> None:
     assert sink.committed == {"w": 100}
 
 
-def test_a_series_that_was_newborn_when_its_process_ended_is_newborn_again(tmp_path: Path) -> None:
+def test_a_series_that_was_new_when_its_process_ended_is_new_again(tmp_path: Path) -> None:
     clock = Clock()
     ended = sink_at(tmp_path, clock, TEN, save_interval=5)
     ended.process(batch(call()))
@@ -112,7 +112,7 @@ def test_a_series_that_was_newborn_when_its_process_ended_is_newborn_again(tmp_p
     assert (first, value(again, "mcp_gateway_tool_calls_total")) == (0, 1)
 
 
-def test_a_series_is_saved_before_it_is_grown_however_short_the_birth_interval(tmp_path: Path) -> None:
+def test_a_series_is_saved_before_it_is_established_however_short_the_birth_interval(tmp_path: Path) -> None:
     clock = Clock()
     sink = sink_at(tmp_path, clock, Metrics(birth_interval=2), save_interval=5)
     sink.process(batch(call()))
@@ -152,10 +152,10 @@ def test_a_sink_that_cannot_catch_up_is_exposed_all_the_same(tmp_path: Path) -> 
     assert value(again, "mcp_gateway_tool_calls_total") == 2
 
 
-# -- births
+# -- new series
 
 
-def test_a_series_that_is_grown_is_not_born_again(tmp_path: Path) -> None:
+def test_an_established_series_is_not_new_again(tmp_path: Path) -> None:
     clock = Clock()
     first = sink_at(tmp_path, clock, TEN)
     first.process(batch(call()))
@@ -169,7 +169,9 @@ def test_a_series_that_is_grown_is_not_born_again(tmp_path: Path) -> None:
     assert value(second, "mcp_gateway_tool_calls_total") == 1
 
 
-def test_a_newborn_series_that_may_have_been_seen_grown_after_the_last_save_is_not_born_again(tmp_path: Path) -> None:
+def test_a_series_that_may_have_been_seen_with_its_value_after_the_last_save_is_not_new_again(
+    tmp_path: Path,
+) -> None:
     clock = Clock()
     killed = sink_at(tmp_path, clock, TEN, save_interval=5)
     killed.process(batch(call()))
@@ -184,7 +186,7 @@ def test_a_newborn_series_that_may_have_been_seen_grown_after_the_last_save_is_n
     assert value(again, "mcp_gateway_tool_calls_total") == 1
 
 
-def test_a_newborn_series_that_nobody_can_have_seen_grown_is_born_again_after_the_pause(tmp_path: Path) -> None:
+def test_a_series_that_nobody_can_have_seen_with_its_value_is_new_again_after_the_pause(tmp_path: Path) -> None:
     clock = Clock()
     closed = sink_at(tmp_path, clock, TEN)
     closed.process(batch(call()))
@@ -194,10 +196,10 @@ def test_a_newborn_series_that_nobody_can_have_seen_grown_is_born_again_after_th
 
     again = sink_at(tmp_path, clock, TEN)
     again.process(batch(start=100))
-    newborn = value(again, "mcp_gateway_tool_calls_total")
+    at_first = value(again, "mcp_gateway_tool_calls_total")
     clock.now += 10
 
-    assert newborn == 0
+    assert at_first == 0
     assert value(again, "mcp_gateway_tool_calls_total") == 1
 
 
@@ -251,7 +253,7 @@ def test_a_state_of_a_version_without_these_exemplars_is_taken_over(tmp_path: Pa
 
 def exemplars(sink: MetricsSink) -> list[Any]:
     """All that the sink exposes."""
-    samples = (sample for metric in sink.collector.collect() for sample in metric.samples)
+    samples = (sample for metric in sink.collect() for sample in metric.samples)
     return [sample.exemplar for sample in samples if sample.exemplar is not None]
 
 
@@ -266,15 +268,17 @@ def test_a_state_that_cannot_be_decoded_is_set_aside_said_and_counted(
     assert sink.committed == {}
     assert (tmp_path / "metrics.state.corrupt").read_bytes() == content
     assert not (tmp_path / "metrics.state").exists()
-    assert "the counters begin anew" in caplog.text
+    assert "the counters start from 0" in caplog.text
     assert value(sink, "mcp_gateway_records_dropped_total", sink="metrics", reason="corrupt_state") == 1
 
 
-def test_the_state_of_another_version_is_set_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_state_of_another_version_is_set_aside(tmp_path: Path) -> None:
     first = sink_at(tmp_path, Clock())
     first.process(batch(call()))
     first.close()
-    monkeypatch.setattr(metrics_state, "VERSION", metrics_state.VERSION + 1)
+    state = msgspec.msgpack.decode((tmp_path / "metrics.state").read_bytes())
+    state["version"] += 1
+    (tmp_path / "metrics.state").write_bytes(msgspec.msgpack.encode(state))
 
     assert sink_at(tmp_path, Clock()).committed == {}
     assert (tmp_path / "metrics.state.corrupt").exists()
@@ -294,7 +298,7 @@ def test_a_disk_that_refuses_the_state_is_said_once_and_the_journal_stays_unread
 ) -> None:
     clock = Clock()
     sink = sink_at(tmp_path, clock)
-    (tmp_path / "metrics.state.draft").mkdir()
+    (tmp_path / "metrics.state").mkdir()
     for i in range(3):
         clock.now += 5
         sink.process(batch(call(i), start=100 * i))
@@ -303,20 +307,20 @@ def test_a_disk_that_refuses_the_state_is_said_once_and_the_journal_stays_unread
     assert caplog.text.count("cannot be saved") == 1
     assert value(sink, "mcp_gateway_tool_calls_total") == 3
 
-    (tmp_path / "metrics.state.draft").rmdir()
+    (tmp_path / "metrics.state").rmdir()
     clock.now += 5
     sink.process(batch(start=300))
     assert sink.committed == {"w": 300}
 
 
-def test_series_of_other_buckets_begin_anew_and_the_rest_stays(
+def test_series_of_other_buckets_start_from_0_and_the_rest_stays(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     first = sink_at(tmp_path, Clock())
     first.process(batch(call()))
     first.close()
     name, path = "mcp_gateway_tool_call_duration_seconds", tmp_path / "metrics.state"
-    state = msgspec.msgpack.decode(path.read_bytes(), type=metrics_state.State)
+    state = msgspec.msgpack.decode(path.read_bytes(), type=metrics_state.MetricsState)
     saved = state.histograms[name]
     state.histograms[name] = metrics_state.SavedHistograms(saved.labels, (1.0, 2.0), saved.series)
     path.write_bytes(msgspec.msgpack.encode(state))

@@ -1,5 +1,6 @@
-"""What the observer tells of itself."""
+"""The metrics of the gateway itself."""
 
+import asyncio
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry
@@ -9,10 +10,10 @@ from gateway.config import Config
 from gateway.journal import Reader, Writer
 from gateway.observer import signals
 from gateway.observer.config_reload import ConfigReloader
-from gateway.observer.self_metrics import internals_collector, losses
-from gateway.observer.series import Labels
+from gateway.observer.exposition import Labels
+from gateway.observer.self_metrics import LoopLagProbe, SelfMetrics, WorstLag, lost_records
 from gateway.observer.sinks import SinkWorker
-from tests.observer.counting import AT_ONCE, Clock, batch, call, sink_at, value
+from tests.observer.counting import AT_ONCE, NOW, Clock, batch, call, sink_at, value
 
 UNCHANGED = ConfigReloader(Config(), [])
 
@@ -23,7 +24,7 @@ def test_the_lag_of_each_sink_is_exposed(tmp_path: Path) -> None:
     worker = SinkWorker(sink_at(tmp_path, Clock()), Reader(tmp_path / "journal", ToolCall), interval=0.01)
     worker.lag_bytes = 512
     registry = CollectorRegistry()
-    registry.register(internals_collector([worker], UNCHANGED, dict, version="1.2.3"))
+    registry.register(SelfMetrics([worker], UNCHANGED, dict, version="1.2.3"))
 
     assert registry.get_sample_value("mcp_gateway_sink_lag_bytes", {"sink": "metrics"}) == 512
     behind = registry.get_sample_value("mcp_gateway_sink_lag_seconds", {"sink": "metrics"})
@@ -39,7 +40,7 @@ def test_the_lag_of_each_sink_is_exposed(tmp_path: Path) -> None:
 def test_reloads_and_the_version_are_exposed() -> None:
     reloader = ConfigReloader(Config(), [])
     registry = CollectorRegistry()
-    registry.register(internals_collector([], reloader, dict, version="1.2.3"))
+    registry.register(SelfMetrics([], reloader, dict, version="1.2.3"))
     reloader.outcomes["error"] += 2
     reloader.valid = False
 
@@ -52,7 +53,7 @@ def test_reloads_and_the_version_are_exposed() -> None:
 def test_the_event_loops_lag_is_exposed_of_each_kind_of_process_that_runs() -> None:
     registry = CollectorRegistry()
     lags = {"relay": None, "observer": 0.25}
-    registry.register(internals_collector([], UNCHANGED, lambda: lags, version="1.2.3"))
+    registry.register(SelfMetrics([], UNCHANGED, lambda: lags, version="1.2.3"))
     name = "mcp_gateway_event_loop_lag_seconds"
 
     assert registry.get_sample_value(name, {"process": "relay"}) is None
@@ -63,7 +64,7 @@ def test_losses_are_named_for_every_sink_before_there_are_any(tmp_path: Path) ->
     worker = SinkWorker(sink_at(tmp_path, Clock()), Reader(tmp_path / "journal"), interval=0.01)
     worker.corrupt_lines = 3
 
-    lost = losses([worker], {"ledger": 9, "metrics": 2}, {"otlp": {"rejected": 0, "too_large": 4}})
+    lost = lost_records([worker], {"ledger": 9, "metrics": 2}, {"otlp": {"rejected": 0, "too_large": 4}})
 
     assert lost == {
         ("metrics", "corrupt"): 3,
@@ -78,7 +79,7 @@ def test_losses_of_every_life_of_the_process_are_added_up(tmp_path: Path) -> Non
     name, rejected = "mcp_gateway_records_dropped_total", {"sink": "otlp", "reason": "rejected"}
     lost: dict[Labels, int] = {("otlp", "rejected"): 0}
     first = sink_at(tmp_path, clock, AT_ONCE)
-    first.count_also(signals.RECORDS_DROPPED, lambda: lost)
+    first.add_source(signals.RECORDS_DROPPED, lambda: lost)
     assert value(first, name, **rejected) == 0
     lost["otlp", "rejected"] = 5
     first.save()
@@ -88,7 +89,7 @@ def test_losses_of_every_life_of_the_process_are_added_up(tmp_path: Path) -> Non
     second = sink_at(tmp_path, clock, AT_ONCE)
     second.process(batch())
     lost["otlp", "rejected"] = 1
-    second.count_also(signals.RECORDS_DROPPED, lambda: lost)
+    second.add_source(signals.RECORDS_DROPPED, lambda: lost)
 
     assert value(second, name, **rejected) == 8
 
@@ -98,7 +99,7 @@ def test_a_loss_is_exposed_when_it_is_saved_so_that_a_kill_takes_none_of_it_back
     name, rejected = "mcp_gateway_records_dropped_total", {"sink": "otlp", "reason": "rejected"}
     lost: dict[Labels, int] = {("otlp", "rejected"): 0}
     killed = sink_at(tmp_path, clock, AT_ONCE, save_interval=5)
-    killed.count_also(signals.RECORDS_DROPPED, lambda: lost)
+    killed.add_source(signals.RECORDS_DROPPED, lambda: lost)
     lost["otlp", "rejected"] = 5
     unsaved = value(killed, name, **rejected)
     clock.now += 5
@@ -110,3 +111,29 @@ def test_a_loss_is_exposed_when_it_is_saved_so_that_a_kill_takes_none_of_it_back
 
     assert (unsaved, saved) == (0, 5)
     assert value(again, name, **rejected) == 5
+
+
+def test_the_worst_lag_is_that_of_15_seconds() -> None:
+    worst = WorstLag()
+    nothing = worst.seconds
+    worst.add(0.5, at_s=NOW)
+    worst.add(0.25, at_s=NOW + 15)
+    peak = worst.seconds
+    worst.add(0.125, at_s=NOW + 15.1)
+
+    assert (nothing, peak, worst.seconds) == (0, 0.5, 0.25)
+
+
+async def test_a_probe_sees_for_how_long_the_loop_was_busy() -> None:
+    clock = Clock()
+    probe = LoopLagProbe(clock=clock, step_s=0.001)
+    task = asyncio.create_task(probe.run())
+    await asyncio.sleep(0)  # it has begun its step
+
+    clock.now += 0.5
+    async with asyncio.timeout(10):
+        while probe.worst.seconds == 0:  # noqa: ASYNC110 - the condition is another task's work
+            await asyncio.sleep(0)
+    task.cancel()
+
+    assert round(probe.worst.seconds, 6) == 0.499

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from gateway.backoff import Backoff
 from gateway.calls import ToolCall
 from gateway.errors import LedgerUnavailableError
 from gateway.journal import Batch, Reader, Writer
-from gateway.observer.sinks import MAX_BACKOFF_S, SinkWorker
+from gateway.observer.sinks import SinkWorker
 from tests.observer.counting import call
 
 
@@ -76,8 +77,8 @@ def test_a_disk_that_fails_a_read_is_read_again(
     worker.stop(drain_seconds=10)
 
     assert sink.taken == ["c0", "c1"]
-    assert (worker.failures, worker.failures_in_a_row) == (1, 0)
-    assert "the keeper sink waits 0.2 s and tries again: [Errno 5] Input/output error: 'x.jsonl'" in caplog.text
+    assert (worker.failures, worker.failing) == (1, False)
+    assert "the keeper sink failed and is tried again in 0.2 s: [Errno 5] Input/output error: 'x.jsonl'" in caplog.text
 
 
 @pytest.mark.usefixtures("writer")
@@ -93,15 +94,6 @@ def test_a_batch_that_was_refused_comes_again(tmp_path: Path, refusal: Exception
 
     assert sink.taken == ["c0"]
     assert worker.failures == 1
-
-
-def test_pauses_grow_to_half_a_minute_and_stay_there_however_long_it_lasts(tmp_path: Path) -> None:
-    worker = SinkWorker(Keeper(), Reader(tmp_path, ToolCall), interval=0.01)
-
-    pauses = [worker._failed() for _ in range(5000)]
-
-    assert pauses[:4] == [0.2, 0.4, 0.8, 1.6]
-    assert set(pauses[8:]) == {MAX_BACKOFF_S}
 
 
 def test_what_a_sink_has_read_and_not_taken_is_its_lag(tmp_path: Path, writer: Writer) -> None:
@@ -137,8 +129,7 @@ def test_the_end_waits_for_what_was_written_before_it(tmp_path: Path, writer: Wr
 
 def test_a_sink_that_takes_nothing_does_not_hold_up_the_end(tmp_path: Path, writer: Writer) -> None:
     sink = Keeper(*[LedgerUnavailableError("away")] * 100)
-    worker = SinkWorker(sink, Reader(tmp_path, ToolCall), interval=0.01)
-    worker.failures_in_a_row = 50  # the next pause is the longest
+    worker = SinkWorker(sink, Reader(tmp_path, ToolCall), interval=0.01, backoff=Backoff(3600, 3600))
     worker.start()
     wait_for(lambda: worker.failures > 0)
     worker.stop(drain_seconds=0.01)

@@ -11,8 +11,8 @@ import yaml
 from gateway.calls import ErrorType, ToolCall
 from gateway.observer import signals
 from gateway.observer.attributes import resource
-from gateway.observer.exposition import _exemplar
 from gateway.observer.log_records import log_record
+from gateway.observer.series import prometheus_exemplar
 from gateway.observer.signals import METRICS
 from gateway.observer.spans import spans
 from tests.dashboards.promql import parsed, selectors
@@ -112,7 +112,7 @@ def test_the_interval_is_that_at_which_prometheus_scrapes() -> None:
 
 def test_an_exemplar_is_labelled_as_its_link_expects() -> None:
     for link in FROM_EXEMPLARS:
-        assert set(_exemplar(CALL.trace_id, 1.0, 1).labels) == {link["name"]}
+        assert set(prometheus_exemplar((CALL.trace_id, 1.0, 1)).labels) == {link["name"]}
 
 
 @pytest.mark.parametrize("link", [FROM_EXEMPLARS[0], FROM_LOGS[0]], ids=["exemplar", "log record"])

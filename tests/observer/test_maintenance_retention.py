@@ -12,7 +12,7 @@ from gateway.ledger import Ledger, open_ledger
 from gateway.ledger.queries import Query
 from gateway.months import DAY_NS
 from gateway.observer import signals
-from gateway.observer.retention_task import RetentionTask
+from gateway.observer.maintenance import RetentionTask
 from tests.observer.counting import AT_ONCE, Clock, call, sink_at, value
 
 NOW_NS = Clock().ns
@@ -130,7 +130,7 @@ def test_what_is_deleted_is_counted_from_0_on_and_over_restarts(tmp_path: Path, 
     fill(ledger, "ours", 10, 20)
     one = retention(ledger, plans(ours=7))
     first = sink_at(tmp_path, clock, AT_ONCE)
-    first.count_also(signals.LEDGER_ROWS_DELETED, one.deleted)
+    first.add_source(signals.LEDGER_ROWS_DELETED, one.deleted)
     assert value(first, DELETED, workspace="ours") == 0
     one.round()
     first.close()
@@ -139,11 +139,11 @@ def test_what_is_deleted_is_counted_from_0_on_and_over_restarts(tmp_path: Path, 
     fill(ledger, "ours", 11)
     one = retention(ledger, plans(ours=7))
     second = sink_at(tmp_path, clock, AT_ONCE)
-    second.count_also(signals.LEDGER_ROWS_DELETED, one.deleted)
+    second.add_source(signals.LEDGER_ROWS_DELETED, one.deleted)
     one.round()
     second.close()
     again = sink_at(tmp_path, clock, AT_ONCE)
-    again._behind_until = 0
+    again._hidden_until = 0
     assert value(again, DELETED, workspace="ours") == 6
 
 
