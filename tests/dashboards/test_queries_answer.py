@@ -86,7 +86,7 @@ def scraped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scraped]:
                 lambda: scraper.query("up == 1")
             )  # a series that is born before the first scrape has no increase
             _make_calls(gateway)
-            eventually(lambda: all(scraper.query(condition) for condition in COUNTED), within_s=40)
+            eventually(lambda: all(scraper.query(condition) for condition in COUNTED))
             yield Scraped(gateway, scraper)
 
 
@@ -185,7 +185,7 @@ def test_no_call_is_lost_by_the_join_of_names_even_of_a_member_who_is_gone(scrap
 
     scraped.gateway.write(without="ci-bot")
     by_name = members.count(Scope())
-    eventually(lambda: ("ci-bot",) in by(scraped, by_name, "name"), within_s=30)
+    eventually(lambda: ("ci-bot",) in by(scraped, by_name, "name"))
 
     assert extrapolated(by(scraped, by_name, "name")["ci-bot",], 30)
     assert by(scraped, everybodys)[()] == pytest.approx(1, rel=1e-9)

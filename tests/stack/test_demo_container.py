@@ -51,7 +51,7 @@ class Container:
 
     def observer(self) -> str:
         """Where its observer is: once it says so, it is there."""
-        [observer] = eventually(lambda: OBSERVER.findall(self.log()), within_s=60)
+        [observer] = eventually(lambda: OBSERVER.findall(self.log()))
         return str(observer)
 
     def is_well(self, observer: str) -> bool:
@@ -83,7 +83,7 @@ def container(tmp_path: Path, collector: Collector) -> Iterator[Container]:
 def test_it_makes_traffic_for_all_signals_and_leaves_nothing_behind(container: Container, collector: Collector) -> None:
     observer = container.observer()
     assert yaml.safe_load((container.targets / "demo.yml").read_text()) == [TARGET]
-    eventually(lambda: collector.traces and collector.logs, within_s=60)
+    eventually(lambda: collector.traces and collector.logs)
     assert container.is_well(observer)
 
     assert container.stop() == 0

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import Any, Final, Literal, NamedTuple
 
 import httpx
@@ -14,7 +14,7 @@ from mcp.shared.exceptions import MCPError
 
 from gateway.calls import UNKNOWN, ErrorType
 from gateway.demo.traffic import error_type_of
-from tests.system.running import TLS, Gateway
+from tests.system.running import PATIENCE_S, TLS, Gateway
 
 Mode = Literal["auto", "legacy"]
 MODERN: Final = "2026-07-28"
@@ -52,9 +52,12 @@ async def client(gateway: Gateway, token_id: str, mode: Mode) -> AsyncIterator[C
     """A client of the SDK with this member's token."""
     headers = {"Authorization": f"Bearer {gateway.secrets[token_id]}"}
     async with (
-        httpx2.AsyncClient(headers=headers, verify=TLS, timeout=30) as http,
+        httpx2.AsyncClient(headers=headers, verify=TLS, timeout=PATIENCE_S) as http,
         Client(
-            streamable_http_client(gateway.url, http_client=http), mode=mode, cache=None, read_timeout_seconds=30
+            streamable_http_client(gateway.url, http_client=http),
+            mode=mode,
+            cache=None,
+            read_timeout_seconds=PATIENCE_S,
         ) as connected,
     ):
         yield connected
@@ -79,13 +82,23 @@ async def make(connected: Client, planned: Planned, listed: Iterable[str]) -> Ou
 
 
 async def make_all(gateway: Gateway, plan: Iterable[Planned], modes: dict[str, Mode], *, at_once: int = 4) -> Counts:
-    """Make every call, each token's in order over a connection of its own, `at_once` of a token at the same time."""
+    """Make every call of a plan: what became of them."""
     queues: dict[str, list[Planned]] = {token_id: [] for token_id in modes}
     for planned in plan:
         queues[planned.token_id].append(planned)
+    return await make_each(gateway, queues, modes, at_once=at_once)
+
+
+async def make_each(
+    gateway: Gateway, queues: Mapping[str, Iterable[Planned]], modes: dict[str, Mode], *, at_once: int = 4
+) -> Counts:
+    """Make every token's calls in order, over a connection of its own, `at_once` of them at the same time.
+
+    A queue that ends when an event is set makes traffic that lasts as long as a test needs it.
+    """
     counts = Counts()
 
-    async def be(token_id: str) -> None:
+    async def run(token_id: str) -> None:
         async with client(gateway, token_id, modes[token_id]) as connected:
             listed = {tool.name for tool in (await connected.list_tools()).tools}
             queue = iter(queues[token_id])
@@ -100,7 +113,7 @@ async def make_all(gateway: Gateway, plan: Iterable[Planned], modes: dict[str, M
 
     async with asyncio.TaskGroup() as members:
         for token_id in modes:
-            members.create_task(be(token_id))
+            members.create_task(run(token_id))
     return counts
 
 
@@ -121,4 +134,4 @@ def call(name: str, request_id: int | str = 1, **arguments: str) -> dict[str, An
 def post(gateway: Gateway, message: dict[str, Any], token_id: str, **changes: Any) -> httpx.Response:
     """POST a message with a member's token."""
     headers = {"Authorization": f"Bearer {gateway.secrets[token_id]}", **message.get("headers", {})}
-    return httpx.post(gateway.url, **{**message, "headers": headers, "timeout": 20, "verify": TLS, **changes})
+    return httpx.post(gateway.url, **{**message, "headers": headers, "timeout": PATIENCE_S, "verify": TLS, **changes})

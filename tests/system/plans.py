@@ -2,9 +2,7 @@
 
 from typing import Any
 
-import httpx
-
-from tests.system.running import TLS, Gateway
+from tests.system.running import Gateway
 
 
 def used(gateway: Gateway) -> int:
@@ -16,9 +14,12 @@ def used(gateway: Gateway) -> int:
 
 def metric(gateway: Gateway, name: str, **labels: str) -> float:
     """The sum of the series that have these labels."""
-    text = httpx.get(f"{gateway.observer}/metrics", headers={"Accept": "text/plain"}, timeout=10, verify=TLS).text
     wanted = {f'{label}="{value}"' for label, value in labels.items()}
-    lines = [line for line in text.splitlines() if line.startswith(f"{name}{{") and all(one in line for one in wanted)]
+    lines = [
+        line
+        for line in gateway.metrics().splitlines()
+        if line.startswith(f"{name}{{") and all(one in line for one in wanted)
+    ]
     return sum(float(line.rpartition(" ")[2]) for line in lines)
 
 

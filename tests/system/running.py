@@ -25,21 +25,23 @@ STDIO: Final[dict[str, Any]] = {"command": sys.executable, "args": [str(SCRIPTED
 JWT: Final = Jwt(secret="a secret of the tests")
 WORKSPACE: Final = "engineering"
 TLS: Final = ssl.create_default_context()
-"""For clients, which would make one each, in 40 ms, though nothing here uses TLS."""
+"""For clients: each would make one of its own, in 40 ms, though nothing here uses TLS."""
+PATIENCE_S: Final = 60.0
+"""How long a test waits for what has to happen, on however busy a machine."""
 
 Found = TypeVar("Found")
 
 
-def eventually(look: Callable[[], Found], *, within_s: float = 20.0) -> Found:
-    """The first truthy thing that `look` finds; a failure of its own counts as nothing until the time is up."""
-    deadline = time.monotonic() + within_s
+def eventually(look: Callable[[], Found]) -> Found:
+    """The first truthy thing that `look` returns. An error of it is raised only when the time is up."""
+    deadline = time.monotonic() + PATIENCE_S
     while True:
         late = time.monotonic() > deadline
         try:
             found = look()
             if found:
                 return found
-            assert not late, f"not within {within_s:g} s, but {found!r}"
+            assert not late, f"not within {PATIENCE_S:g} s, but {found!r}"
         except (AssertionError, OSError, httpx.HTTPError):
             if late:
                 raise
@@ -66,7 +68,7 @@ def _scripted(kind: str, port: int) -> Iterator[subprocess.Popen[str]]:
     try:
         yield process
     finally:
-        process.communicate(timeout=20)
+        process.communicate(timeout=PATIENCE_S)
 
 
 class Gateway:
@@ -152,14 +154,21 @@ class Gateway:
 
     def stop(self) -> int:
         """Stop it in order, if it was not killed: the exit status, once all of its processes have ended."""
-        self._process.communicate(timeout=60)
+        self._process.communicate(timeout=PATIENCE_S)
         return self._process.returncode
 
     def ask(self, path: str, **parameters: str) -> Any:
         """A GET of the programmatic interface: its JSON."""
-        response = httpx.get(f"{self.api}{path}", params=parameters, headers=self.authorization, timeout=10, verify=TLS)
+        response = httpx.get(
+            f"{self.api}{path}", params=parameters, headers=self.authorization, timeout=PATIENCE_S, verify=TLS
+        )
         assert response.status_code == 200, response.text
         return response.json()
+
+    def metrics(self) -> str:
+        """The observer's `/metrics` in the Prometheus text format."""
+        headers = {"Accept": "text/plain"}
+        return httpx.get(f"{self.observer}/metrics", headers=headers, timeout=PATIENCE_S, verify=TLS).text
 
 
 @contextlib.contextmanager

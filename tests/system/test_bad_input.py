@@ -136,10 +136,9 @@ def test_what_was_turned_away_before_it_was_a_call_is_counted_by_reason(gateway:
 
 
 def _rejected(gateway: Gateway) -> dict[str, float]:
-    text = httpx.get(f"{gateway.observer}/metrics", headers={"Accept": "text/plain"}).text
     return {
         sample.labels["reason"]: sample.value
-        for family in text_string_to_metric_families(text)
+        for family in text_string_to_metric_families(gateway.metrics())
         for sample in family.samples
         if sample.name == "mcp_gateway_requests_rejected_total"
     }

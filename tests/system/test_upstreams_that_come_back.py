@@ -12,7 +12,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.system.clients import call, post
-from tests.system.running import STDIO, TLS, Gateway, eventually, running, upstreams
+from tests.system.running import PATIENCE_S, STDIO, Gateway, eventually, running, upstreams
 
 
 @pytest.mark.parametrize("kind", ["modern", "legacy"])
@@ -43,7 +43,7 @@ def test_a_server_over_stdio_that_is_killed_fails_the_call_under_way_and_is_star
 
         os.kill(before, signal.SIGKILL)
 
-        assert under_way.result(timeout=15) == "upstream_unreachable"
+        assert under_way.result(timeout=PATIENCE_S) == "upstream_unreachable"
         assert eventually(lambda: _outcome(gateway, "local__echo") == "success")
         assert int(pid_file.read_text()) != before
 
@@ -56,10 +56,9 @@ def _outcome(gateway: Gateway, tool: str) -> str:
 
 
 def _in_flight(gateway: Gateway) -> float:
-    text = httpx.get(f"{gateway.observer}/metrics", headers={"Accept": "text/plain"}, verify=TLS).text
     return sum(
         sample.value
-        for family in text_string_to_metric_families(text)
+        for family in text_string_to_metric_families(gateway.metrics())
         for sample in family.samples
         if sample.name == "mcp_gateway_in_flight_calls"
     )
