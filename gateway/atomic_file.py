@@ -12,6 +12,8 @@ from typing import BinaryIO
 def replacing(path: Path, *, mode: int = 0o644, sync: bool = False) -> Iterator[BinaryIO]:
     """A file that takes the place of `path` at the end of the block. If the block fails, `path` stays as it was.
 
+    Until then it is in the same folder; `name` is its path.
+
     Raises:
         OSError: it cannot be written or renamed.
     """
@@ -46,9 +48,8 @@ def create(path: Path, content: bytes, *, mode: int = 0o644, sync: bool = False)
 def _draft(path: Path, mode: int) -> Iterator[tuple[Path, BinaryIO]]:
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}.draft")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
     try:
-        with os.fdopen(descriptor, "wb") as file:
+        with open(draft, "xb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
             yield draft, file
     finally:
         draft.unlink(missing_ok=True)

@@ -1,119 +1,127 @@
-"""`callscope export`: the calls of a range, into a file that is whole or not there."""
+"""`callscope export`: the calls of a range, in a file that appears when it is complete."""
 
 import contextlib
 import os
-import secrets
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, Final, NamedTuple
+from typing import BinaryIO, Final
 
 import click
 import httpx
 from rich.console import Console
+from rich.filesize import decimal
 from rich.progress import DownloadColumn, Progress, TextColumn, TimeElapsedColumn, TransferSpeedColumn
 
+from gateway import atomic_file
 from gateway.errors import CallscopeError
-from gateway.terminal.api import ApiClient, Parameters
+from gateway.terminal.api_client import ApiClient, Parameters
 from gateway.terminal.exit_codes import reports_errors
-from gateway.terminal.export_progress import CsvCounter, JsonLinesCounter, ParquetCounter, RowCounter
-from gateway.terminal.formatting import plural, size
-from gateway.terminal.observer_connection import ObserverConnection
+from gateway.terminal.formatting import plural
 from gateway.terminal.options import ONE_WORKSPACE, connected, filtered, ranged
 
 PERIOD: Final = "7d"
-SILENCE_S: Final = 3600.0
-"""As long as the observer lets an export run: a Parquet file is sent when all of it is there."""
+TIMEOUT_S: Final = 3600.0
+"""As long as the observer lets an export run: it sends a Parquet file after its last row is written."""
 STDOUT: Final = "-"
-FORMATS: Final[Mapping[str, type[RowCounter]]] = {
-    "parquet": ParquetCounter,
-    "csv": CsvCounter,
-    "jsonl": JsonLinesCounter,
-}
-
-
-class Output(NamedTuple):
-    """What is written to; `path` is None for what is no regular file, and cannot be read again."""
-
-    file: BinaryIO
-    path: Path | None
 
 
 @click.command()
-@click.option("--format", "format_", type=click.Choice(list(FORMATS)), required=True)
-@click.option("--output", metavar="FILE", default=STDOUT, help="Where to; - is standard output, the default.")
+@click.option("--format", "format_", type=click.Choice(["parquet", "csv", "jsonl"]), required=True)
+@click.option("--output", metavar="FILE", default=STDOUT, help="Standard output by default, or as -.")
 @ONE_WORKSPACE
 @reports_errors
 @connected
 @ranged(PERIOD)
 @filtered
 def export(
-    connection: ObserverConnection,
-    workspace: str | None,
-    span: Parameters,
-    filters: Parameters,
-    format_: str,
-    output: str,
+    api: ApiClient, workspace: str | None, span: Parameters, filters: Parameters, format_: str, output: str
 ) -> None:
     """Every call of a range, as Parquet, CSV or JSON Lines.
 
-    A file has its name when it is complete; an export that breaks off leaves none, and what was there before stays.
+    The file appears when it is complete. An export that breaks off leaves an older file as it was.
     """
     if output == STDOUT and format_ == "parquet" and sys.stdout.isatty():
-        raise CallscopeError("--output: is missing: Parquet is no text for a terminal")
-    slug = connection.one(workspace)
-    asked = [("format", format_), *span, *filters]
-    with ApiClient(connection) as api, _target(output) as target:
-        with api.stream(slug, "/analytics/export", asked, silence_s=SILENCE_S) as response:
-            rows, written = _copy(response, target.file, FORMATS[format_]())
-        target.file.flush()
-        calls = rows.total(target.path)
-    known = [] if calls is None else [plural(calls, "call")]
-    click.echo(f"{', '.join([*known, size(written)])}{'' if output == STDOUT else f' in {output}'}", err=True)
+        raise CallscopeError("--output: is missing: a terminal cannot show Parquet, so name a file")
+    slug = api.one(workspace)
+    parameters = [("format", format_), *span, *filters]
+    counter = RowCounter(format_)
+    with _opened(output) as (file, path):
+        with api.stream(slug, "/analytics/export", parameters, timeout_s=TIMEOUT_S) as response:
+            written = _copy(response, file, counter)
+        file.flush()
+        rows = counter.total(path)
+    summary = [] if rows is None else [plural(rows, "call")]
+    summary.append(decimal(written))
+    click.echo(", ".join(summary) + ("" if output == STDOUT else f" in {output}"), err=True)
 
 
-def _copy(response: httpx.Response, file: BinaryIO, rows: RowCounter) -> tuple[RowCounter, int]:
-    """Every byte from the one to the other; how many there were, and the counter that saw them."""
-    shown = sys.stderr.isatty() and not file.isatty()
+def _copy(response: httpx.Response, file: BinaryIO, counter: "RowCounter") -> int:
+    """Copy the response, with a progress bar on a terminal: the number of bytes."""
+    visible = sys.stderr.isatty() and not file.isatty()
     columns = (TextColumn("exporting"), DownloadColumn(), TransferSpeedColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not shown) as progress:
+    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not visible) as progress:
         task = progress.add_task("", total=None)
         for chunk in response.iter_bytes():
             file.write(chunk)
-            rows.see(chunk)
+            counter.feed(chunk)
             progress.advance(task, len(chunk))
-        return rows, int(progress.tasks[task].completed)
+        return int(progress.tasks[task].completed)
 
 
 @contextlib.contextmanager
-def _target(output: str) -> Iterator[Output]:
-    """Standard output, or a file that takes its name when the block ends well, and is gone when it does not.
+def _opened(output: str) -> Iterator[tuple[BinaryIO, Path | None]]:
+    """The file to write, and its path if it is a regular file, which can be read again.
 
     Raises:
         CallscopeError: it cannot be written.
     """
+    path = Path(os.path.realpath(output))  # a link stays a link: the file that it leads to is replaced
     try:
-        path = Path(os.path.realpath(output))  # of a link, where it leads: the link stays
         if output == STDOUT:
-            yield Output(sys.stdout.buffer, None)
-        elif path.exists() and not path.is_file():  # a pipe, a device: there is no name to be taken
+            yield sys.stdout.buffer, None
+        elif path.exists() and not path.is_file():  # a pipe or a device, which cannot be replaced by a file
             with path.open("wb") as file:
-                yield Output(file, None)
+                yield file, None
         else:
-            with _draft(path) as file:
-                yield Output(file, Path(file.name))
+            path.parent.stat()  # a folder with a mistyped name is an error, and not created
+            with atomic_file.replacing(path, mode=0o666) as file:
+                yield file, Path(file.name)
     except BrokenPipeError:
-        raise  # nobody reads it any more, which is no mistake
+        raise
     except OSError as error:
         raise CallscopeError(f"--output: {output} cannot be written: {error.strerror}") from error
 
 
-@contextlib.contextmanager
-def _draft(path: Path) -> Iterator[BinaryIO]:
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
-    try:
-        with draft.open("xb") as file:
-            yield file
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
+class RowCounter:
+    """Counts the calls of an export while its bytes pass."""
+
+    def __init__(self, format_: str) -> None:
+        self._format = format_
+        self._lines = 0
+        self._quoted = False
+
+    def feed(self, chunk: bytes) -> None:
+        """Count the line breaks of a chunk; in CSV (RFC 4180) not those between quotes."""
+        for i, part in enumerate(chunk.split(b'"') if self._format == "csv" else [chunk]):
+            self._quoted ^= i > 0  # a doubled quote, which stands for one, closes and opens again
+            self._lines += 0 if self._quoted else part.count(b"\n")
+
+    def total(self, file: Path | None) -> int | None:
+        """The number of calls; None for Parquet that was not written to a file, whose footer says it.
+
+        Raises:
+            CallscopeError: the file is not complete Parquet.
+        """
+        if self._format != "parquet":
+            return max(self._lines - (self._format == "csv"), 0)  # CSV begins with the names of the columns
+        if file is None:
+            return None
+        import duckdb  # noqa: PLC0415 - no other command needs it, and its import takes long
+
+        try:
+            with duckdb.connect(":memory:") as database:
+                [(rows,)] = database.execute("select num_rows from parquet_file_metadata($1)", [str(file)]).fetchall()
+        except duckdb.Error as error:
+            raise CallscopeError(f"the observer did not send a complete Parquet file: {error}") from error
+        return int(rows)

@@ -1,37 +1,42 @@
-"""`callscope tail`: the live stream, a call a line."""
+"""`callscope tail`: the live stream, one call per line, continued after an interruption."""
 
 import shutil
-import sys
-from datetime import tzinfo
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, tzinfo
 from typing import Final
 
 import click
 from rich.text import Text
 
 from gateway.analytics.models import CallSummary, StreamLag
-from gateway.terminal.api import ApiClient, Parameters, read
+from gateway.backoff import Backoff
+from gateway.mcp.sse import Parser, ServerSentEvent
+from gateway.terminal.api_client import ApiClient, Parameters, UnansweredError, decode
 from gateway.terminal.exit_codes import reports_errors
-from gateway.terminal.formatting import clock_time, duration, full_time, one_line, plural, tool_label, zone_of
-from gateway.terminal.observer_connection import ObserverConnection
+from gateway.terminal.formatting import clock_time, duration, full_time, one_line, plural, terminal, tool_label, zone_of
 from gateway.terminal.options import ONE_WORKSPACE, TZ, connected, filtered
-from gateway.terminal.reconnecting_stream import follow
-from gateway.terminal.screen import terminal
 
 NAMES: Final = (0.13, 0.28)
-"""The parts of a terminal's width that a member's and a tool's name have."""
+"""The parts of a terminal's width for the names of member and tool."""
+SILENCE_S: Final = 45.0
+"""Three times the interval of the comments that keep a stream alive: after this time it is broken."""
+TTL_S: Final = 3600.0
+"""A stream ends when its JWT expires; the observer ends every stream after this time."""
+RETRY_MS: Final = 1000
 
 
 @click.command()
-@click.option("--last", type=click.IntRange(min=0), metavar="N", help="Begin with the newest N calls, 1000 at most.")
+@click.option("--last", type=click.IntRange(min=0), metavar="N", help="Begin with the newest N calls, at most 1000.")
 @click.option("--errors", is_flag=True, help="The same as --status error.")
-@click.option("--json", "as_json", is_flag=True, help="Each call as a line of JSON, as the API has it.")
+@click.option("--json", "as_json", is_flag=True, help="Print each call as a line of JSON, as the API sends it.")
 @ONE_WORKSPACE
 @TZ
 @reports_errors
 @connected
 @filtered
 def tail(
-    connection: ObserverConnection,
+    api: ApiClient,
     workspace: str | None,
     filters: Parameters,
     tz: str,
@@ -42,46 +47,82 @@ def tail(
 ) -> None:
     """Calls as they happen, until Ctrl-C.
 
-    Time, member, server__tool, status or error type, duration, error message. After an interruption it goes on where it
-    was: nothing is repeated, nothing is lost. What it has to say itself is on stderr.
+    Each line has the time, member, server__tool, status or error type, duration and error message. After an
+    interruption no call is repeated or lost. Notes about the stream itself go to stderr.
     """
     if errors:
         filters = [*filters, ("status", "error")]
     zone, out = zone_of(tz), terminal()
-    with ApiClient(connection) as api:
-        for event in follow(api, connection.one(workspace), filters, last=last, say=_say):
-            if event.event == "lag":
-                _say(_missing(read(event.data, StreamLag).skipped))
-            elif event.event != "call":
-                continue
-            elif as_json:
-                click.echo(event.data)
-            elif out.is_terminal:
-                width = shutil.get_terminal_size().columns
-                out.print(fitting_line(read(event.data, CallSummary), zone, width), no_wrap=True, overflow="ellipsis")
-            else:
-                click.echo(whole_line(read(event.data, CallSummary), zone))
+    for event in follow(api, api.one(workspace), filters, last=last):
+        if event.event == "lag":
+            click.echo(_lag(decode(event.data, StreamLag).skipped), err=True)
+        elif event.event != "call":
+            continue
+        elif as_json:
+            click.echo(event.data)
+        elif out.is_terminal:
+            width = shutil.get_terminal_size().columns
+            out.print(terminal_line(decode(event.data, CallSummary), zone, width), no_wrap=True, overflow="ellipsis")
+        else:
+            click.echo(file_line(decode(event.data, CallSummary), zone))
 
 
-def _say(text: str) -> None:
-    click.echo(text, file=sys.stderr)
+def follow(
+    api: ApiClient, workspace: str, filters: Parameters, *, last: int | None = None
+) -> Iterator[ServerSentEvent]:
+    """The stream's events, each once and without end. A reconnect continues after the last event that was received.
+
+    Raises:
+        UnansweredError: there is no stream at the beginning.
+        CallscopeError: the request is rejected, at the beginning or at a reconnect.
+    """
+    parser = Parser(retry_ms=RETRY_MS)
+    backoff = Backoff(1.0, 10.0)
+    replay = [] if last is None else [("last", str(last))]  # the observer ignores it if there is a Last-Event-ID
+    connected_once = interrupted = False
+    while True:
+        position = {} if parser.last_id is None else {"Last-Event-ID": parser.last_id}
+        pause = 0.0  # without an error the observer stopped, or the JWT expired
+        try:
+            with api.stream(
+                workspace, "/logs/stream", [*filters, *replay], position, timeout_s=SILENCE_S, ttl_s=TTL_S
+            ) as response:
+                if interrupted:
+                    click.echo(f"{_now()} the stream is connected again", err=True)
+                connected_once, interrupted = True, False
+                backoff.reset()
+                for chunk in response.iter_bytes():
+                    yield from parser.feed(chunk)
+        except UnansweredError as error:
+            if not connected_once:
+                raise
+            if not interrupted:
+                click.echo(f"{_now()} the stream broke off: {error.reason}: reconnecting …", err=True)
+            interrupted = True
+            pause = max(backoff.failed(), error.retry_after_s)
+        parser = Parser(parser.last_id, parser.retry_ms)  # half an event is sent again as a whole
+        time.sleep(max(pause, (parser.retry_ms or 0) / 1000))
 
 
-def _missing(skipped: int | None) -> str:
+def _now() -> str:
+    return f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
+
+
+def _lag(skipped: int | None) -> str:
     if skipped is None:
-        return "calls are missing here: that part of the journal is gone, or another replica answers now"
-    return f"{plural(skipped, 'call')} left out: they came faster than they were read here"
+        return "calls are missing here: that part of the journal is deleted, or another replica answers now"
+    return f"{plural(skipped, 'call')} left out: they came faster than they could be read"
 
 
-def whole_line(call: CallSummary, zone: tzinfo) -> str:
-    """Everything, for files and programs; the columns of usual names are aligned."""
+def file_line(call: CallSummary, zone: tzinfo) -> str:
+    """A whole line for files and programs; the columns of short names are aligned."""
     tool = tool_label(call.server_slug, call.tool_name)
     line = f"{full_time(call.timestamp, zone)} {one_line(call.token_id):<16} {tool:<32} {_outcome(call):<13} "
     return f"{line}{duration(call.duration_ms):>9}  {one_line(call.error_message or '')}".rstrip()
 
 
-def fitting_line(call: CallSummary, zone: tzinfo, width: int) -> Text:
-    """The same for a terminal: names that are too long are cut, and what does not fit at the end."""
+def terminal_line(call: CallSummary, zone: tzinfo, width: int) -> Text:
+    """A line that fits into a terminal: long names and the end of the message are cut."""
     line = Text().append(clock_time(call.timestamp, zone), style="dim")
     names = (one_line(call.token_id), tool_label(call.server_slug, call.tool_name))
     for name, share in zip(names, NAMES, strict=True):

@@ -1,4 +1,4 @@
-"""`callscope top`: a workspace as it is now, again and again."""
+"""`callscope top`: a live view of a workspace."""
 
 import time
 from collections.abc import Callable
@@ -10,105 +10,95 @@ from rich.console import Group
 from rich.live import Live
 
 from gateway.analytics.models import CallGroups, CallPage, Overview, Timeline
-from gateway.terminal.api import ApiClient, Parameters, UnansweredError
+from gateway.terminal.api_client import Answer, ApiClient, Parameters, UnansweredError
 from gateway.terminal.exit_codes import reports_errors
-from gateway.terminal.formatting import zone_of
-from gateway.terminal.observer_connection import ObserverConnection
+from gateway.terminal.formatting import Terminal, terminal, zone_of
 from gateway.terminal.options import ONE_WORKSPACE, connected, filtered, ranged
-from gateway.terminal.screen import Terminal, terminal
 from gateway.terminal.top_view import NOW_S, Caption, Outage, TopData, render
 
-SILENT_S: Final = 5.0
-"""Then an observer is away: while it is started again, its connections are taken and not answered."""
+TIMEOUT_S: Final = 5.0
+"""A restarting observer accepts connections and does not answer: after this time it counts as away."""
 PERIOD: Final = "5m"
 RECENT: Final = 500
-"""Of so many calls the slowest are shown."""
-FAILING: Final = 100
+"""The slowest of so many calls are shown."""
+FAILED: Final = 100
 ONCE: Final = (100, 40)
-"""The least columns and lines of a frame that is no terminal's."""
+"""Columns and lines of a view that is not shown in a terminal."""
 
 
 @click.command()
 @click.option("--interval", type=click.FloatRange(min=0.1), default=2.0, show_default=True, help="Seconds.")
-@click.option("--once", is_flag=True, help="One frame, and end: what it does as well where output is no terminal.")
+@click.option("--once", is_flag=True, help="Print the view once and end, as if output were not a terminal.")
 @ONE_WORKSPACE
 @reports_errors
 @connected
 @ranged(PERIOD)
 @filtered
 def top(
-    connection: ObserverConnection,
-    workspace: str | None,
-    span: Parameters,
-    filters: Parameters,
-    interval: float,
-    *,
-    once: bool,
+    api: ApiClient, workspace: str | None, span: Parameters, filters: Parameters, interval: float, *, once: bool
 ) -> None:
-    """A workspace as it is now, in a live view: Ctrl-C ends it.
+    """A live view of a workspace, until Ctrl-C.
 
-    Calls a second (of the last 10 s), errors and durations of the range, by tool; the slowest calls, and those that
-    failed last. While the observer is away, for instance because it is restarted, it says so and goes on.
+    Shows calls per second (of the last 10 s), errors and durations by tool, the slowest calls, and the calls that
+    failed last. While the observer does not answer, the view says since when and keeps its last state.
     """
-    caption = Caption(connection.one(workspace), _words(dict(span)), zone_of(dict(span)["tz"]))
+    options = dict(span)
+    if "period" in options:
+        range_ = options["period"] if options["period"] in ("today", "week", "month") else f"last {options['period']}"
+    else:
+        range_ = f"from {options.get('from', '')} to {options.get('to', 'now')}"
+    caption = Caption(api.one(workspace), range_, zone_of(options["tz"]))
     console = terminal()
-    with ApiClient(connection, answer_s=SILENT_S) as api:
-        if console.is_terminal and not once:
-            _live(lambda: look(api, caption.workspace, span, filters), caption, console, interval)
-        else:
-            size = (console.width, ONCE[1]) if console.is_terminal else ONCE
-            console.print(
-                render(look(api, caption.workspace, span, filters), caption, now=_now(), away=None, size=size)
-            )
+
+    def fetch() -> TopData:
+        return load_data(api, caption.workspace, span, filters)
+
+    if console.is_terminal and not once:
+        _run_live(fetch, caption, console, interval)
+    else:
+        size = (console.width, ONCE[1]) if console.is_terminal else ONCE
+        console.print(render(fetch(), caption, now=datetime.now(UTC), outage=None, size=size), width=size[0])
 
 
-def look(api: ApiClient, workspace: str, span: Parameters, filters: Parameters) -> TopData:
-    """Ask for everything that a frame shows.
+def load_data(api: ApiClient, workspace: str, span: Parameters, filters: Parameters) -> TopData:
+    """Ask the API for everything that a view shows.
 
     Raises:
-        UnansweredError: the observer is away.
-        CallscopeError: the question is refused.
+        UnansweredError: the observer does not answer now.
+        CallscopeError: the request is rejected.
     """
-    tz = [pair for pair in span if pair[0] == "tz"]
-    asked = [*span, *filters]
+
+    def get(path: str, answer: type[Answer], parameters: Parameters) -> Answer:
+        return api.get(workspace, f"/analytics/{path}", answer, parameters, timeout_s=TIMEOUT_S)
+
+    selected = [*span, *filters]
+    now = [("period", f"{NOW_S}s"), *(pair for pair in span if pair[0] == "tz"), *filters]
     by_tool = ("by", "server,tool")
     others = [pair for pair in filters if pair[0] != "status"]
-    may_fail = len(others) == len(filters) or ("status", "error") in filters
-    failing = [*span, *others, ("status", "error"), ("limit", str(FAILING))]
+    failed = [*span, *others, ("status", "error"), ("limit", str(FAILED))]
+    failed_selected = len(others) == len(filters) or ("status", "error") in filters
     return TopData(
-        overview=api.get(workspace, "/analytics/overview", Overview, asked),
-        tools=api.get(workspace, "/analytics/groups", CallGroups, [*asked, by_tool]).groups,
-        calls_of_now=api.get(
-            workspace, "/analytics/groups", CallGroups, [("period", f"{NOW_S}s"), *tz, *filters, by_tool]
-        ).groups,
-        timeline=api.get(workspace, "/analytics/timeline", Timeline, asked),
-        recent=api.get(workspace, "/analytics/calls", CallPage, [*asked, ("limit", str(RECENT))]).calls,
-        failing=api.get(workspace, "/analytics/calls", CallPage, failing).calls if may_fail else [],
+        overview=get("overview", Overview, selected),
+        tools=get("groups", CallGroups, [*selected, by_tool]).groups,
+        calls_of_now=get("groups", CallGroups, [*now, by_tool]).groups,
+        timeline=get("timeline", Timeline, selected),
+        recent=get("calls", CallPage, [*selected, ("limit", str(RECENT))]).calls,
+        failed=get("calls", CallPage, failed).calls if failed_selected else [],
     )
 
 
-def _live(ask: Callable[[], TopData], caption: Caption, console: Terminal, interval: float) -> None:
-    view, away = ask(), None  # what is wrong from the beginning is no interruption
+def _run_live(fetch: Callable[[], TopData], caption: Caption, console: Terminal, interval: float) -> None:
+    data, outage = fetch(), None  # an error at the start ends the command
 
-    def shown() -> Group:
-        return render(view, caption, now=_now(), away=away, size=console.size)
+    def view() -> Group:
+        return render(data, caption, now=datetime.now(UTC), outage=outage, size=console.size)
 
-    with Live(shown(), console=console, screen=True, auto_refresh=False) as live:
+    with Live(view(), console=console, screen=True, auto_refresh=False) as live:
         while True:
-            live.update(shown(), refresh=True)
+            live.update(view(), refresh=True)
             time.sleep(interval)
-            asked = _now()
+            asked_at = datetime.now(UTC)
             try:
-                view, away = ask(), None
+                data, outage = fetch(), None
             except UnansweredError as error:
-                away = Outage(asked if away is None else away.since, error.reason)
-
-
-def _words(span: dict[str, str]) -> str:
-    if "period" in span:
-        return span["period"] if span["period"] in ("today", "week", "month") else f"last {span['period']}"
-    return f"from {span.get('from', '')} to {span.get('to', 'now')}"
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)
+                outage = Outage(asked_at if outage is None else outage.since, error.reason)

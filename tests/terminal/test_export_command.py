@@ -1,5 +1,7 @@
 """`callscope export`: every byte, or no file."""
 
+import csv
+import io
 import json
 import os
 import re
@@ -11,11 +13,14 @@ from pathlib import Path
 import duckdb
 import pytest
 from click.testing import Result
+from hypothesis import given
+from hypothesis import strategies as st
 
+from gateway.terminal.export_command import RowCounter
 from tests.terminal.conftest import MESSAGE
 from tests.terminal.observer_process import Observer, run
 from tests.terminal.scripted_server import Answer, Requested, scripted
-from tests.terminal.test_observer_connection import bearer
+from tests.terminal.test_api_client import bearer
 
 LINES = b"".join(b'{"call_id": "c%d"}\n' % i for i in range(1000))
 
@@ -74,7 +79,7 @@ def test_without_a_file_it_goes_to_standard_output() -> None:
         done = export(url, "--format", "csv")
 
     assert done.stdout == "call_id\n1\n"
-    assert done.stderr == "1 call, 10 B\n"
+    assert done.stderr == "1 call, 10 bytes\n"
 
 
 def test_parquet_is_counted_by_its_own_footer(tmp_path: Path, parquet: bytes) -> None:
@@ -108,7 +113,7 @@ def test_a_part_of_a_parquet_file_is_not_taken_for_one(tmp_path: Path, parquet: 
         broken = export(url, "--format", "parquet", "--output", str(tmp_path / "calls.parquet"))
 
     assert broken.exit_code == 2
-    assert "is no complete Parquet file" in broken.stderr
+    assert "did not send a complete Parquet file" in broken.stderr
     assert names(tmp_path) == []
 
 
@@ -120,7 +125,7 @@ def test_until_it_is_whole_the_file_has_no_name_of_its_own(tmp_path: Path) -> No
 
     assert len(seen) == 1
     assert seen[0].startswith(".calls.jsonl.")
-    assert seen[0].endswith(".part")
+    assert seen[0].endswith(".draft")
     assert stat.S_IMODE(file.stat().st_mode) == 0o666 & ~_umask()
 
 
@@ -183,3 +188,28 @@ def test_when_nobody_reads_any_more_it_ends_quietly() -> None:
 
             assert process.wait(timeout=30) == 141
             assert process.stderr.read() == b""
+
+
+# -- how many calls there were, counted as the bytes go by
+
+cells = st.text(alphabet=st.sampled_from(['"', "\n", "\r", ",", "x", "é"]), max_size=6)
+
+
+@given(st.lists(st.tuples(cells, cells), max_size=6), st.integers(1, 5))
+def test_a_csv_has_as_many_rows_as_a_reader_finds_however_it_comes(rows: list[tuple[str, str]], size: int) -> None:
+    page = io.StringIO(newline="")
+    csv.writer(page).writerows([("error_message", "tool_name"), *rows])
+    data = page.getvalue().encode()
+    counter = RowCounter("csv")
+    for start in range(0, len(data), size):
+        counter.feed(data[start : start + size])
+
+    assert counter.total(None) == len(rows)
+
+
+def test_json_lines_are_counted() -> None:
+    counter = RowCounter("jsonl")
+    counter.feed(b'{"a": 1}\n{"a"')
+    counter.feed(b": 2}\n")
+
+    assert counter.total(None) == 2

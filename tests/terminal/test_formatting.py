@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.calls import UNKNOWN
-from gateway.terminal.formatting import duration, full_time, one_line, plural, size, tool_label
+from gateway.terminal.formatting import duration, full_time, one_line, plural, tool_label
 
 
 @given(st.text())
@@ -38,13 +38,6 @@ def test_names_that_no_catalog_has_are_told_as_such() -> None:
 @pytest.mark.parametrize(("ms", "shown"), [(0.04, "0.0 ms"), (999.9, "999.9 ms"), (1000, "1.0 s"), (61_000, "61.0 s")])
 def test_a_duration_has_the_unit_that_fits(ms: float, shown: str) -> None:
     assert duration(ms) == shown
-
-
-@pytest.mark.parametrize(
-    ("number", "shown"), [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (2_345_678, "2.3 MB"), (5e15, "5000.0 TB")]
-)
-def test_a_size_has_the_unit_that_fits(number: float, shown: str) -> None:
-    assert size(number) == shown
 
 
 def test_one_is_no_plural() -> None:

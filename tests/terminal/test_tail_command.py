@@ -12,11 +12,11 @@ import msgspec
 import pytest
 
 from gateway.analytics.models import CallSummary
-from gateway.terminal.tail_command import fitting_line, whole_line
+from gateway.terminal.tail_command import file_line, terminal_line
 from tests.terminal.command_process import Piped, Terminal
 from tests.terminal.observer_process import FAILED, SECRET, WORKSPACES, Observer, call, run
 from tests.terminal.scripted_server import Answer, Requested, scripted
-from tests.terminal.test_observer_connection import bearer
+from tests.terminal.test_api_client import bearer
 
 CALL = CallSummary.of(
     call(
@@ -45,23 +45,23 @@ def mortal(tmp_path: Path) -> Iterator[Observer]:
 
 
 def test_a_line_of_a_file_has_everything() -> None:
-    assert whole_line(CALL, UTC) == (
+    assert file_line(CALL, UTC) == (
         "2026-11-23T14:10:00.123Z alice            github__create_issue             tool_error      33.5 ms  "
         "no such repository"
     )
 
 
 def test_a_line_of_a_terminal_is_cut_to_its_width() -> None:
-    assert fitting_line(CALL, UTC, 80).plain == (
+    assert terminal_line(CALL, UTC, 80).plain == (
         "14:10:00 alice      github__create_issue   tool_error    33.5 ms no such reposi…"
     )
-    assert {fitting_line(CALL, UTC, width).cell_len <= width for width in range(1, 200)} == {True}
+    assert {terminal_line(CALL, UTC, width).cell_len <= width for width in range(1, 200)} == {True}
 
 
 def test_wide_characters_take_their_room() -> None:
     wide = CallSummary.of(call(0, tool_name="日本語" * 20))
 
-    assert fitting_line(wide, UTC, 80).cell_len <= 80
+    assert terminal_line(wide, UTC, 80).cell_len <= 80
 
 
 # -- what there is
@@ -154,8 +154,8 @@ def test_after_a_kill_it_goes_on_where_it_was(mortal: Observer) -> None:
             mortal.write(call(6 + 10 * life + i) for i in range(5))
             back = tail.complaint()
             seen += [json.loads(tail.line())["call_id"] for _ in range(10)]
-            assert re.fullmatch(r"\S+Z the stream broke off: .+: trying to go on where it was …", broke)
-            assert re.fullmatch(r"\S+Z the stream is back", back)
+            assert re.fullmatch(r"\S+Z the stream broke off: .+: reconnecting …", broke)
+            assert re.fullmatch(r"\S+Z the stream is connected again", back)
         status, rest, _ = tail.interrupt()
 
     assert seen == [f"c{i}" for i in range(21)]
@@ -196,8 +196,8 @@ def test_calls_that_were_left_out_are_told_on_stderr() -> None:
 
     assert ended.stdout.count("\n") == 1
     assert ended.stderr.splitlines()[:2] == [
-        "1 call left out: they came faster than they were read here",
-        "calls are missing here: that part of the journal is gone, or another replica answers now",
+        "1 call left out: they came faster than they could be read",
+        "calls are missing here: that part of the journal is deleted, or another replica answers now",
     ]
 
 
@@ -209,7 +209,7 @@ def test_an_observer_that_is_busy_is_asked_again_and_events_that_nobody_knows_ar
         ended = run("tail", "--url", url, "--jwt", bearer("engineering"))
 
     assert [line.split()[2] for line in ended.stdout.splitlines()] == ["github__tool-1", "github__tool-3"]
-    assert "the stream broke off: 100 live streams are open, no more fit: trying" in ended.stderr
+    assert "the stream broke off: 100 live streams are open, no more fit: reconnecting" in ended.stderr
 
 
 # -- terminals and pipes

@@ -64,7 +64,7 @@ VIEW = TopData(
     calls_of_now=[group("create_issue", 25), group("search_issues", 10)],
     timeline=timeline([0, 10, 80, 40], [0, 0, 9, 0]),
     recent=[a_call(30), a_call(59), a_call(10)],
-    failing=[a_call(20, **FAILED), a_call(19, token_id="ci-bot", **FAILED)],
+    failed=[a_call(20, **FAILED), a_call(19, token_id="ci-bot", **FAILED)],
 )
 QUIET = TopData(
     overview=overview(0, 0, 0, Durations(avg=None, p50=None, p95=None, p99=None)),
@@ -72,7 +72,7 @@ QUIET = TopData(
     calls_of_now=[],
     timeline=timeline([0, 0], [0, 0]),
     recent=[],
-    failing=[],
+    failed=[],
 )
 
 
@@ -81,14 +81,14 @@ def busy() -> TopData:
     tools = [group(f"tool-{i}-{'x' * 60}", 9_876_543, 1_234_567) for i in range(90)]
     calls = [a_call(i % 60, token_id="t" * 64, tool_name="y" * 90, **(FAILED | {"error_message": "z" * 900}))
              for i in range(99)]  # fmt: skip
-    return VIEW._replace(tools=tools, calls_of_now=tools, recent=calls, failing=calls)
+    return VIEW._replace(tools=tools, calls_of_now=tools, recent=calls, failed=calls)
 
 
 def shown(view: TopData = VIEW, size: tuple[int, int] = (100, 40), away: Outage | None = None) -> list[str]:
     """The lines as a terminal of this size has them."""
     console = Console(file=io.StringIO(), width=size[0], height=size[1])
     with console.capture() as capture:
-        console.print(render(view, CAPTION, now=NOW, away=away, size=size))
+        console.print(render(view, CAPTION, now=NOW, outage=away, size=size))
     return [line.rstrip() for line in capture.get().splitlines()]
 
 
@@ -134,7 +134,7 @@ def test_calls_that_failed_have_their_message() -> None:
 def test_while_the_observer_is_away_it_says_since_when_and_why_above_what_it_knew() -> None:
     lines = shown(away=Outage(datetime(2026, 11, 23, 14, 8, 5, tzinfo=UTC), "Connection refused"))
 
-    assert lines[1] == "the observer is away since 14:08:05 (Connection refused), and was like this:"
+    assert lines[1] == "the observer is away since 14:08:05 (Connection refused); this is its last state:"
     assert any(line.startswith("github__create_issue") for line in lines)
 
 

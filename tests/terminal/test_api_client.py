@@ -10,7 +10,7 @@ import pytest
 
 from gateway.analytics.bearer import issue
 from gateway.config import Jwt
-from gateway.terminal.observer_connection import connect
+from gateway.terminal.api_client import connect
 from tests.terminal.observer_process import SECRET, WORKSPACES, Observer, run
 from tests.terminal.scripted_server import Answer, scripted
 
@@ -73,7 +73,8 @@ def test_an_address_that_is_named_goes_before_the_configuration(observer: Observ
 def test_an_observer_that_listens_everywhere_is_asked_here(tmp_path: Path, listen: str, url: str) -> None:
     config = written(tmp_path, observer={"listen": listen})
 
-    assert connect(Path(config), None, None).url == url
+    with connect(Path(config), None, None) as api:
+        assert api.url == url
 
 
 # -- what is missing
@@ -81,7 +82,7 @@ def test_an_observer_that_listens_everywhere_is_asked_here(tmp_path: Path, liste
 
 def test_without_an_address_it_says_what_gives_one() -> None:
     assert refused("usage") == (
-        "--config: is missing: name the configuration that `callscope serve` has, or give --url and --jwt "
+        "--config: is missing: name the configuration of `callscope serve`, or give --url and --jwt "
         "(or set CALLSCOPE_URL and CALLSCOPE_JWT)"
     )
 
@@ -89,29 +90,29 @@ def test_without_an_address_it_says_what_gives_one() -> None:
 def test_without_a_key_it_says_what_prints_one(tmp_path: Path) -> None:
     config = written(tmp_path, api={"jwt": {"jwks_url": "http://127.0.0.1:1/keys"}})
 
-    assert refused("usage", "--url", "http://x").startswith("--jwt: is missing: `callscope jwt` prints one")
+    assert refused("usage", "--url", "http://x").startswith("--jwt: is missing: give one that `callscope jwt` prints")
     assert refused("usage", "--config", config).startswith(f"{config}: api.jwt.secret: is missing: ")
 
 
 def test_what_is_no_url_and_what_is_no_jwt_is_said(observer: Observer) -> None:
-    assert refused("usage", "--url", "nowhere", "--jwt", bearer("a")).startswith("--url: 'nowhere' is no URL")
-    assert refused("usage", "--url", observer.url, "--jwt", "mwt_ö").startswith("--jwt: is no JSON Web Token")
+    assert refused("usage", "--url", "nowhere", "--jwt", bearer("a")).startswith("--url: 'nowhere' is not a URL")
+    assert refused("usage", "--url", observer.url, "--jwt", "mwt_ö").startswith("--jwt: is not a JSON Web Token")
 
 
 def test_any_free_port_is_no_address(tmp_path: Path) -> None:
     config = written(tmp_path, observer={"listen": "127.0.0.1:0"})
 
-    assert refused("usage", "--config", config).startswith(f"{config}: observer.listen: is any free port: give the one")
+    assert refused("usage", "--config", config).startswith(f"{config}: observer.listen: has port 0: give --url")
 
 
 def test_of_several_workspaces_one_must_be_named(tmp_path: Path) -> None:
     config = written(tmp_path, workspaces={"sales": {}, **WORKSPACES})
 
     assert refused("tail", "--config", config) == (
-        f"--workspace: is missing: {config} has engineering, sales, give one of them"
+        f"--workspace: is missing: {config} has engineering, sales; name one"
     )
     assert refused("top", "--config", config, "--workspace", "ops") == (
-        f"--workspace: {config} has no 'ops', but engineering, sales"
+        f"--workspace: {config} has no workspace 'ops'; it has engineering, sales"
     )
 
 
@@ -119,7 +120,7 @@ def test_a_jwt_for_all_workspaces_does_not_say_which_there_are(observer: Observe
     everything = bearer("*")
 
     assert refused("usage", "--url", observer.url, "--jwt", everything) == (
-        "--workspace: is missing, and the JWT names none: give its slug"
+        "--workspace: is missing: the JWT names no workspace, so give its slug"
     )
     assert run("usage", "--url", observer.url, "--jwt", everything, "--workspace", "engineering").exit_code == 0
 
@@ -135,8 +136,8 @@ def test_a_connection_refused_is_one_line(tmp_path: Path, command: list[str]) ->
         config = written(tmp_path, observer={"listen": address})
 
         assert refused(*command, "--config", config) == (
-            f"http://{address}: the observer cannot be reached: Connection refused: does `callscope serve` run, and is "
-            f"this its observer's address (observer.listen of {config})?"
+            f"http://{address}: cannot connect to the observer: Connection refused: check that `callscope serve` is "
+            f"running and that this is its observer's address (observer.listen of {config})"
         )
 
 
@@ -146,7 +147,7 @@ def test_another_secret_than_the_observers_is_said(observer: Observer, tmp_path:
 
     assert refused("usage", "--config", config) == (
         f"{observer.url}: the token is not valid: Signature verification failed: "
-        f"is api.jwt of {config} what the observer was started with?"
+        f"check that the observer runs with api.jwt of {config}"
     )
 
 
@@ -154,8 +155,7 @@ def test_a_jwt_that_is_refused_is_said(observer: Observer) -> None:
     expired = issue(Jwt(secret=SECRET), ["engineering"], -3600, time.time())
 
     assert refused("usage", "--url", observer.url, "--jwt", expired) == (
-        f"{observer.url}: the token is not valid: Signature has expired: "
-        "give another --jwt: `callscope jwt` prints one, where the configuration is"
+        f"{observer.url}: the token is not valid: Signature has expired: give another --jwt, printed by `callscope jwt`"
     )
     assert refused("usage", "--url", observer.url, "--jwt", bearer("a")) == (
         f"{observer.url}: this token does not name the workspace 'a'"
@@ -173,7 +173,7 @@ def test_a_jwt_that_is_refused_is_said(observer: Observer) -> None:
         (["--to", "0"], "--from: is missing: to alone names no range (there is 2026-"),
         (["--server", "gitlab"], "--server: 'gitlab' is not known here (there is github, jira)"),
         (["--token", "mallory"], "--token: 'mallory' is not known here (there is alice)"),
-        (["--tz", "Mars"], "--tz: 'Mars' is no IANA time zone"),
+        (["--tz", "Mars"], "--tz: 'Mars' is not an IANA time zone"),
     ],
 )
 def test_a_mistake_in_a_filter_is_told_of_the_option(observer: Observer, options: list[str], told: str) -> None:
@@ -192,11 +192,11 @@ def test_more_names_than_help_are_counted() -> None:
 def test_who_is_no_observer_is_told_from_one() -> None:
     with scripted(Answer(b"<html>Not found</html>", status=404)) as url:
         assert refused("usage", "--url", url, "--jwt", bearer("a")) == (
-            f"{url}: answers 404, and not as an observer does: is it the observer's address, and not the relay's?"
+            f"{url}: answered 404, not as an observer does: use the observer's address, not the relay's"
         )
     with scripted(Answer(b'{"tier": 7}')) as url:
         assert refused("usage", "--url", url, "--jwt", bearer("a")).startswith(
-            "this is none of the answers of an observer: "
+            "the answer is not one of an observer of this version: "
         )
 
 
