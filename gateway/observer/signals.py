@@ -5,12 +5,13 @@ attributes are the OTel semantic conventions' for MCP and GenAI (status Developm
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, Literal
 
 Kind = Literal["counter", "gauge", "histogram"]
 
 OTHER: Final = "__other__"
-"""The label value of the series that take what is over a metric's budget."""
+"""The label value of the series that count what is over a metric's budget."""
 
 DURATION_BUCKETS: Final = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 """Upper bounds in seconds, without +Inf: the semantic conventions'."""
@@ -18,18 +19,16 @@ FINE_BUCKETS: Final = (0.001, 0.002, 0.005, *DURATION_BUCKETS)
 """For what is mostly quicker than 10 ms: phases, and the gateway's own time."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Metric:
     """One metric family as it is exposed; a counter's name ends in `_total`."""
 
-    name: str
     kind: Kind
+    name: str
     help: str
     labels: tuple[str, ...] = ()
-    unit: str = ""
-    """What the name ends in, if it has a unit."""
     buckets: tuple[float, ...] = ()
-    """A histogram's upper bounds in `unit`, without +Inf."""
+    """A histogram's upper bounds in seconds, without +Inf."""
     collapse: tuple[str, ...] = ()
     """The labels that become `__other__`, one after the other, over the metric's budget; none: it has no budget."""
 
@@ -39,229 +38,186 @@ class Metric:
         return self.name.removesuffix("_total") if self.kind == "counter" else self.name
 
     @property
+    def unit(self) -> str:
+        """What the name ends in, if it has a unit."""
+        last = self.name.rpartition("_")[2]
+        return last if last in {"seconds", "bytes"} else ""
+
+    @property
     def series_per_label_set(self) -> int:
         """1, or a histogram's buckets with +Inf, its sum and its count."""
         return len(self.buckets) + 3 if self.kind == "histogram" else 1
 
 
+_counter = partial(Metric, "counter")
+_gauge = partial(Metric, "gauge")
+_histogram = partial(Metric, "histogram")
+
 # -- metrics: calls
 
-TOOL_CALLS: Final = Metric(
-    name="mcp_gateway_tool_calls_total",
-    kind="counter",
-    labels=("workspace", "token", "server", "tool", "status", "error_type"),
+TOOL_CALLS: Final = _counter(
+    "mcp_gateway_tool_calls_total",
+    "Tool calls that ended, including those that the gateway refused.",
+    ("workspace", "token", "server", "tool", "status", "error_type"),
     collapse=("token", "tool"),
-    help="Tool calls that ended, those that the gateway refused included.",
 )
-TOOL_CALL_DURATION: Final = Metric(
-    name="mcp_gateway_tool_call_duration_seconds",
-    kind="histogram",
-    unit="seconds",
+TOOL_CALL_DURATION: Final = _histogram(
+    "mcp_gateway_tool_call_duration_seconds",
+    "Time that the upstream took for a tool call; 0 for a call that did not go upstream.",
+    ("workspace", "token", "server", "tool"),
     buckets=DURATION_BUCKETS,
-    labels=("workspace", "token", "server", "tool"),
     collapse=("token", "tool"),
-    help="Time that the upstream took for a tool call; 0 for a call that did not go upstream.",
 )
-PHASE_DURATION: Final = Metric(
-    name="mcp_gateway_phase_duration_seconds",
-    kind="histogram",
-    unit="seconds",
+PHASE_DURATION: Final = _histogram(
+    "mcp_gateway_phase_duration_seconds",
+    "Time of one phase of a tool call; calls without the phase are not counted.",
+    ("phase", "server"),
     buckets=FINE_BUCKETS,
-    labels=("phase", "server"),
     collapse=("server",),
-    help="Time of one phase of a tool call, of the calls that had the phase.",
 )
-OVERHEAD: Final = Metric(
-    name="mcp_gateway_overhead_seconds",
-    kind="histogram",
-    unit="seconds",
+OVERHEAD: Final = _histogram(
+    "mcp_gateway_overhead_seconds",
+    "Time that the gateway itself took for a tool call: total minus upstream.",
+    ("workspace",),
     buckets=FINE_BUCKETS,
-    labels=("workspace",),
     collapse=("workspace",),
-    help="Time that the gateway itself took for a tool call: total minus upstream.",
 )
 _OPERATION: Final = ("mcp_method_name", "gen_ai_tool_name", "error_type", "network_transport")
-SERVER_OPERATION_DURATION: Final = Metric(
-    name="mcp_server_operation_duration_seconds",
-    kind="histogram",
-    unit="seconds",
+SERVER_OPERATION_DURATION: Final = _histogram(
+    "mcp_server_operation_duration_seconds",
+    "Duration of an MCP request from a client, as the gateway, its receiver, observed it.",
+    _OPERATION,
     buckets=DURATION_BUCKETS,
-    labels=_OPERATION,
     collapse=("gen_ai_tool_name",),
-    help="Duration of an MCP request as the gateway, its receiver, observed it.",
 )
-CLIENT_OPERATION_DURATION: Final = Metric(
-    name="mcp_client_operation_duration_seconds",
-    kind="histogram",
-    unit="seconds",
+CLIENT_OPERATION_DURATION: Final = _histogram(
+    "mcp_client_operation_duration_seconds",
+    "Duration of an MCP request to an upstream, as the gateway, its sender, observed it.",
+    _OPERATION,
     buckets=DURATION_BUCKETS,
-    labels=_OPERATION,
     collapse=("gen_ai_tool_name",),
-    help="Duration of an MCP request to an upstream as the gateway, its sender, observed it.",
 )
-REQUESTS_REJECTED: Final = Metric(
-    name="mcp_gateway_requests_rejected_total",
-    kind="counter",
-    labels=("reason",),
-    help="Requests that were turned away before they became a call or an operation.",
+REQUESTS_REJECTED: Final = _counter(
+    "mcp_gateway_requests_rejected_total",
+    "Requests rejected before they became a call or an operation.",
+    ("reason",),
 )
 
 # -- metrics: the relays' state
 
 _UPSTREAM: Final = ("workspace", "server")
-IN_FLIGHT_CALLS: Final = Metric(
-    name="mcp_gateway_in_flight_calls",
-    kind="gauge",
-    labels=_UPSTREAM,
-    help="Tool calls that have started and not ended.",
+IN_FLIGHT_CALLS: Final = _gauge("mcp_gateway_in_flight_calls", "Tool calls that have started and not ended.", _UPSTREAM)
+UPSTREAM_UP: Final = _gauge(
+    "mcp_gateway_upstream_up",
+    "Whether the upstream responded to the last request: 1 or 0; no series before the first request.",
+    _UPSTREAM,
 )
-UPSTREAM_UP: Final = Metric(
-    name="mcp_gateway_upstream_up",
-    kind="gauge",
-    labels=_UPSTREAM,
-    help="Whether the upstream answered when it was last asked: 1 or 0; no series before it was asked.",
+UPSTREAM_LAST_SUCCESS: Final = _gauge(
+    "mcp_gateway_upstream_last_success_timestamp_seconds",
+    "Unix time of the upstream's last response; no series before the first.",
+    _UPSTREAM,
 )
-UPSTREAM_LAST_SUCCESS: Final = Metric(
-    name="mcp_gateway_upstream_last_success_timestamp_seconds",
-    kind="gauge",
-    unit="seconds",
-    labels=_UPSTREAM,
-    help="When the upstream last answered, since the Unix epoch; no series before it did.",
+TOOLS: Final = _gauge("mcp_gateway_tools", "Tools in the upstream's catalog.", _UPSTREAM)
+TOOLS_LIST_BYTES: Final = _gauge(
+    "mcp_gateway_tools_list_bytes",
+    "Size of the upstream's catalog in tools/list, which is the context that it costs a model.",
+    _UPSTREAM,
 )
-TOOLS: Final = Metric(
-    name="mcp_gateway_tools",
-    kind="gauge",
-    labels=_UPSTREAM,
-    help="Tools in the upstream's catalogue.",
-)
-TOOLS_LIST_BYTES: Final = Metric(
-    name="mcp_gateway_tools_list_bytes",
-    kind="gauge",
-    unit="bytes",
-    labels=_UPSTREAM,
-    help="Size of the upstream's catalogue in tools/list: the context that it costs a model.",
-)
-EVENT_LOOP_LAG: Final = Metric(
-    name="mcp_gateway_event_loop_lag_seconds",
-    kind="gauge",
-    unit="seconds",
-    labels=("process",),
-    help="Worst lag of an event loop in the last 15 seconds, of all processes of the kind.",
+EVENT_LOOP_LAG: Final = _gauge(
+    "mcp_gateway_event_loop_lag_seconds",
+    "Worst lag of an event loop in the last 15 seconds, over all processes of the kind.",
+    ("process",),
 )
 
 # -- metrics: members, workspaces, plans
 
-TOKEN_INFO: Final = Metric(
-    name="mcp_gateway_token_info",
-    kind="gauge",
-    labels=("workspace", "token", "name", "kind"),
-    help="1 for each configured token: joins its name to its id.",
+TOKEN_INFO: Final = _gauge(
+    "mcp_gateway_token_info",
+    "1 for each configured token; join it to get the name for an id.",
+    ("workspace", "token", "name", "kind"),
 )
-TOKEN_LAST_USED: Final = Metric(
-    name="mcp_gateway_token_last_used_timestamp_seconds",
-    kind="gauge",
-    unit="seconds",
-    labels=("workspace", "token"),
+TOKEN_LAST_USED: Final = _gauge(
+    "mcp_gateway_token_last_used_timestamp_seconds",
+    "Unix time at which the token's last request began.",
+    ("workspace", "token"),
     collapse=("token",),
-    help="When the token's last request began, since the Unix epoch.",
 )
-WORKSPACE_INFO: Final = Metric(
-    name="mcp_gateway_workspace_info",
-    kind="gauge",
-    labels=("workspace", "name", "plan"),
-    help="1 for each configured workspace: joins its name and its plan to its id.",
+WORKSPACE_INFO: Final = _gauge(
+    "mcp_gateway_workspace_info",
+    "1 for each configured workspace; join it to get the name and the plan for an id.",
+    ("workspace", "name", "plan"),
 )
-LEDGER_CALLS: Final = Metric(
-    name="mcp_gateway_ledger_calls",
-    kind="gauge",
-    labels=("workspace", "period"),
-    help="Calls of the period (today, week, month; in UTC), those that the gateway refused included, from the ledger.",
+LEDGER_CALLS: Final = _gauge(
+    "mcp_gateway_ledger_calls",
+    "Calls of the period (today, week, month; in UTC) in the ledger, including those that the gateway refused.",
+    ("workspace", "period"),
 )
-USAGE_CALLS: Final = Metric(
-    name="mcp_gateway_usage_calls",
-    kind="gauge",
-    labels=("workspace",),
-    help="Calls of this period that count against the plan's limit, from the ledger.",
+USAGE_CALLS: Final = _gauge(
+    "mcp_gateway_usage_calls",
+    "Calls of this month in the ledger that count against the plan's limit.",
+    ("workspace",),
 )
-PLAN_LIMIT_CALLS: Final = Metric(
-    name="mcp_gateway_plan_limit_calls",
-    kind="gauge",
-    labels=("workspace", "plan"),
-    help="Calls that the plan allows in a period; no series if it is unlimited.",
+PLAN_LIMIT_CALLS: Final = _gauge(
+    "mcp_gateway_plan_limit_calls",
+    "Calls that the plan allows in a month; no series if it is unlimited.",
+    ("workspace", "plan"),
 )
-USAGE_PERIOD_END: Final = Metric(
-    name="mcp_gateway_usage_period_end_timestamp_seconds",
-    kind="gauge",
-    unit="seconds",
-    labels=("workspace",),
-    help="When the plan's period ends, since the Unix epoch.",
+USAGE_PERIOD_END: Final = _gauge(
+    "mcp_gateway_usage_period_end_timestamp_seconds",
+    "Unix time at which the plan's month ends.",
+    ("workspace",),
 )
 
-USAGE_UNKNOWN: Final = Metric(
-    name="mcp_gateway_usage_unknown_total",
-    kind="counter",
-    labels=("workspace", "decision"),
-    help=(
-        "Tool calls under an enforced limit while it was not known what the workspace has used: allowed (usage.fail is "
-        "open) or refused (closed)."
+USAGE_UNKNOWN: Final = _counter(
+    "mcp_gateway_usage_unknown_total",
+    (
+        "Tool calls under an enforced limit while the workspace's usage was unknown: allowed (usage.fail: open) or "
+        "refused (usage.fail: closed)."
     ),
+    ("workspace", "decision"),
 )
 
 # -- metrics: the gateway itself
 
-SINK_LAG_SECONDS: Final = Metric(
-    name="mcp_gateway_sink_lag_seconds",
-    kind="gauge",
-    unit="seconds",
-    labels=("sink",),
-    help="How long ago the sink had taken everything that stood in the journal; 0 if it has it now.",
+SINK_LAG_SECONDS: Final = _gauge(
+    "mcp_gateway_sink_lag_seconds",
+    "Seconds since the sink had processed the whole journal; 0 if it has now.",
+    ("sink",),
 )
-SINK_LAG_BYTES: Final = Metric(
-    name="mcp_gateway_sink_lag_bytes",
-    kind="gauge",
-    unit="bytes",
-    labels=("sink",),
-    help="What stands in the journal and the sink has not read.",
+SINK_LAG_BYTES: Final = _gauge(
+    "mcp_gateway_sink_lag_bytes", "Bytes of the journal that the sink has not processed.", ("sink",)
 )
-RECORDS_DROPPED: Final = Metric(
-    name="mcp_gateway_records_dropped_total",
-    kind="counter",
-    labels=("sink", "reason"),
-    help=(
-        "Records that are lost to a sink. Reasons: disk (it refused journal lines), max_bytes (of the journal), "
-        "corrupt (lines that are no event), corrupt_state (1 for a whole state file); of spans and log records: "
-        "rejected (the collector took the export but for them), refused (it did not take the export), too_large (it "
-        "takes no export that is as large as one call)."
+RECORDS_DROPPED: Final = _counter(
+    "mcp_gateway_records_dropped_total",
+    (
+        "Records that a sink has lost. Reasons: disk (it refused journal lines), max_bytes (the journal was over its "
+        "limit), corrupt (lines that are not events), corrupt_state (1 for a whole state file); of spans and log "
+        "records: rejected (the collector took the rest of the export), refused (it refused the export), too_large (a "
+        "single call is more than it takes)."
     ),
+    ("sink", "reason"),
 )
-SERIES_OVERFLOW: Final = Metric(
-    name="mcp_gateway_series_overflow_total",
-    kind="counter",
-    labels=("metric",),
-    help=f"Records that were counted under {OTHER}, because the metric's series budget is used up.",
+SERIES_OVERFLOW: Final = _counter(
+    "mcp_gateway_series_overflow_total",
+    f"Records counted under {OTHER} because the metric's series budget is used up.",
+    ("metric",),
 )
-LEDGER_ROWS_DELETED: Final = Metric(
-    name="mcp_gateway_ledger_rows_deleted_total",
-    kind="counter",
-    labels=("workspace",),
-    help="Calls that the ledger has deleted because they were older than the plan's retention.",
+LEDGER_ROWS_DELETED: Final = _counter(
+    "mcp_gateway_ledger_rows_deleted_total",
+    "Calls deleted from the ledger because they were older than the plan's retention.",
+    ("workspace",),
 )
-CONFIG_RELOADS: Final = Metric(
-    name="mcp_gateway_config_reloads_total",
-    kind="counter",
-    labels=("status",),
-    help="Changes of the configuration file that were taken over (success) or refused (error) since the start.",
+CONFIG_RELOADS: Final = _counter(
+    "mcp_gateway_config_reloads_total",
+    "Changes of the configuration file that were applied (success) or rejected (error) since the start.",
+    ("status",),
 )
-CONFIG_VALID: Final = Metric(
-    name="mcp_gateway_config_last_reload_successful",
-    kind="gauge",
-    help="Whether the configuration file is the one that holds: 0 while it is refused, as when it was last read.",
+CONFIG_VALID: Final = _gauge(
+    "mcp_gateway_config_last_reload_successful",
+    "Whether the configuration file was valid when it was last read: 1, or 0 while the last valid one stays in use.",
 )
-BUILD_INFO: Final = Metric(
-    name="mcp_gateway_build_info",
-    kind="gauge",
-    labels=("process", "version"),
-    help="1: which version runs.",
+BUILD_INFO: Final = _gauge(
+    "mcp_gateway_build_info", "1 for each kind of process, with the version that runs.", ("process", "version")
 )
 
 METRICS: Final[tuple[Metric, ...]] = tuple(value for value in list(globals().values()) if isinstance(value, Metric))
