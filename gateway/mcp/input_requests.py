@@ -7,7 +7,7 @@ Source: specification 2026-07-28, basic/patterns/mrtr; 2025-11-25, client/elicit
 """
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import msgspec
 import pydantic
@@ -58,29 +58,7 @@ class InputRequired(Struct, frozen=True, rename="camel"):
         return self.input_requests or {}
 
 
-class Asked(Struct, frozen=True, array_like=True):
-    """A legacy server's request that waits for its answer."""
-
-    id: Id
-    method: str
-
-
-class Parked(Struct, frozen=True):
-    """What a `requestState` of the gateway says: which call waits, and what its server waits for, by key."""
-
-    call: str
-    asked: dict[str, Asked]
-
-
-class Answered(NamedTuple):
-    """The JSON-RPC responses for a legacy server, and the keys that the client left out."""
-
-    responses: list[bytes]
-    missing: list[str]
-
-
 _decode_required: Final = msgspec.json.Decoder(InputRequired).decode
-_decode_parked: Final = msgspec.json.Decoder(Parked).decode
 _decode_any: Final = msgspec.json.Decoder().decode
 
 
@@ -171,13 +149,8 @@ def read_question(method: str, params: Params) -> InputRequest:
     return InputRequest(method, kept if kept or method != "roots/list" else UNSET)
 
 
-def park(call: str, asked: Mapping[Id, InputRequest]) -> Parked:
-    """What to remember of a call whose server waits for answers to these requests, by their ids."""
-    return Parked(call, {_key(one, question): Asked(one, question.method) for one, question in asked.items()})
-
-
 def input_required(asked: Mapping[Id, InputRequest], state: str, server_info: Raw | None = None) -> Raw:
-    """The result that asks a modern client; `state` is the sealed `Parked` of the same requests."""
+    """The result that asks a modern client for input; `state` comes back with its answers."""
     members: dict[str, Any] = {
         "resultType": "input_required",
         "inputRequests": {_key(one, question): question for one, question in asked.items()},
@@ -188,39 +161,23 @@ def input_required(asked: Mapping[Id, InputRequest], state: str, server_info: Ra
     return jsonrpc.raw(members)
 
 
-def read_parked(content: Raw) -> Parked:
-    """The content of an unsealed `requestState`."""
-    return _decode_parked(content)
-
-
-def answered(parked: Parked, params: Params) -> Answered:
-    """What a retry answers to the requests that its server waits for; other keys count for nothing.
+def answers(asked: Mapping[Id, InputRequest], params: Params) -> dict[Id, Raw]:
+    """What a retry answers to a legacy server's requests, by their ids. Keys that nobody asked for are ignored.
 
     Raises:
-        InvalidAnswerError: `inputResponses` is no object, or one of the answers is none to its question.
+        InvalidAnswerError: `inputResponses` is no object, or an answer does not fit its request.
     """
     try:
         given = jsonrpc.decode_params(params["inputResponses"]) if "inputResponses" in params else {}
     except NO_JSON as error:
         raise InvalidAnswerError(f"'params.inputResponses' must be an object: {error}") from error
-    responses = []
-    for key, asked in parked.asked.items():
-        if key in given:
-            _validate(asked.method, given[key])
-            responses.append(jsonrpc.result(asked.id, given[key]))
-    return Answered(responses, [key for key in parked.asked if key not in given])
-
-
-def refusal(request_id: Id, message: str) -> bytes:
-    """The response to a legacy server that asks for what this client has not declared, or nobody can be asked."""
-    return jsonrpc.error(request_id, jsonrpc.error_object(jsonrpc.METHOD_NOT_FOUND, message))
-
-
-def abandoned(asked: Asked) -> bytes:
-    """The response to a legacy server whose client never came back with the answer."""
-    if asked.method == ELICITATION:
-        return jsonrpc.result(asked.id, _CANCELLED)
-    return jsonrpc.error(asked.id, jsonrpc.error_object(jsonrpc.INTERNAL_ERROR, "the client did not answer in time"))
+    found: dict[Id, Raw] = {}
+    for request_id, question in asked.items():
+        answer = given.get(_key(request_id, question))
+        if answer is not None:
+            _validate(question.method, answer)
+            found[request_id] = answer
+    return found
 
 
 def _key(request_id: Id, question: InputRequest) -> str:

@@ -16,11 +16,13 @@ from mcp.shared.inbound import (
     validate_mcp_param_headers,
     x_mcp_header_map,
 )
+from mcp_types.jsonrpc import HEADER_MISMATCH
 from msgspec import Raw
 
 from gateway.errors import CallscopeError
-from gateway.mcp.inbound import Lines
-from gateway.mcp.jsonrpc import NO_JSON
+from gateway.mcp.inbound import Headers, Lines
+from gateway.mcp.jsonrpc import INVALID_PARAMS, NO_JSON
+from gateway.mcp.revisions import Era
 
 _KEY: Final = X_MCP_HEADER_KEY.encode()
 _PREFIX: Final = MCP_PARAM_HEADER_PREFIX.lower().encode()
@@ -31,8 +33,12 @@ class InvalidParamHeaderError(CallscopeError):
     """A tool's `x-mcp-header` breaks the rules: over HTTP such a tool must not be offered; the operator is told why."""
 
 
-class UnreadableArgumentsError(CallscopeError):
-    """The arguments of a call are no JSON that can be decoded: -32602."""
+class ParamHeaderError(CallscopeError):
+    """A call whose headers contradict its arguments (-32020), or whose arguments cannot be decoded (-32602)."""
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 class ParamHeaders:
@@ -49,7 +55,7 @@ class ParamHeaders:
         """The header lines of a call to a modern upstream; `null` and an absent argument have none.
 
         Raises:
-            UnreadableArgumentsError: the arguments cannot be decoded.
+            ParamHeaderError: the arguments cannot be decoded.
         """
         headers = mcp_param_headers(self._map, _arguments(arguments))
         return b"".join(f"{name.lower()}: {value}\r\n".encode() for name, value in headers.items())
@@ -60,7 +66,7 @@ class ParamHeaders:
         `lines` are the headers as they came, names in lower case. Others than this tool's count for nothing.
 
         Raises:
-            UnreadableArgumentsError: the arguments cannot be decoded.
+            ParamHeaderError: the arguments cannot be decoded.
         """
         mine: dict[str, str] = {}
         for name, value in lines:
@@ -91,6 +97,25 @@ def compile_schema(input_schema: Raw) -> ParamHeaders | None:
     return ParamHeaders(schema) if x_mcp_header_map(schema) else None
 
 
+def upstream_lines(mirrored: ParamHeaders | None, headers: Headers, arguments: Raw | None, client_era: Era) -> bytes:
+    """The `Mcp-Param-*` lines of a call: those of the tool's arguments, and all others that the client sent.
+
+    A modern client has to send the former itself; an intermediary passes on the latter (`Mcp-Param-*` in SEP-2243).
+
+    Raises:
+        ParamHeaderError: a modern client's headers contradict its arguments, or the arguments cannot be decoded.
+    """
+    if mirrored is None and _PREFIX not in b"\n".join(headers):  # one search instead of one for each header
+        return b""
+    received = list(headers.items())
+    if mirrored is None:
+        return forwarded(received, None)
+    mismatch = mirrored.mismatch(arguments, received) if client_era is Era.MODERN else None
+    if mismatch is not None:
+        raise ParamHeaderError(mismatch, HEADER_MISMATCH)
+    return mirrored.lines(arguments) + forwarded(received, mirrored)
+
+
 def forwarded(lines: Lines, known: ParamHeaders | None) -> bytes:
     """A client's `Mcp-Param-*` lines that its tool does not name: ignored here, yet an intermediary sends them on."""
     names = known._names if known is not None else frozenset()  # noqa: SLF001 - the class of this module
@@ -104,5 +129,5 @@ def _arguments(arguments: Raw | None) -> dict[str, Any]:
     try:
         decoded = _decode(arguments)
     except NO_JSON as error:
-        raise UnreadableArgumentsError(f"the arguments cannot be decoded: {error}") from error
+        raise ParamHeaderError(f"the arguments cannot be decoded: {error}", INVALID_PARAMS) from error
     return decoded if isinstance(decoded, dict) else {}

@@ -2,20 +2,23 @@
 
 import random
 import time
-from collections.abc import Mapping
 from functools import lru_cache
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
+from starlette.types import Receive, Send
 
 from gateway.calls import UNKNOWN
 from gateway.journal import lines
 from gateway.mcp import trace_context
-from gateway.mcp.inbound import ClientInfo, Request
+from gateway.mcp.inbound import ClientInfo, Headers, Request
+from gateway.mcp.revisions import Era
+from gateway.relay.deadlines import CancelScope, RequestKey
 from gateway.relay.quota import UsageCounter
 from gateway.relay.redaction import without_nul
 from gateway.relay.registry import Principal, Route, Server, WorkspaceView, route_members
 from gateway.relay.relay_state import RelayState
+from gateway.relay.responses import EventStream
 from gateway.relay.sessions import LegacySession
 from gateway.upstream.base import UpstreamRequest
 
@@ -24,22 +27,37 @@ _SHOWN_ID: Final = 128
 _VARIANT: Final = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
 
 
+class HttpRequest(NamedTuple):
+    """An authenticated HTTP request, or one message of its batch."""
+
+    state: RelayState
+    view: WorkspaceView
+    principal: Principal
+    headers: Headers
+    receive: Receive
+    send: Send
+
+
 class Call:
-    """Times are `perf_counter_ns`; 0 is a phase that was not reached."""
+    """A client's request in progress. Times are `perf_counter_ns`; 0 is a phase that was not reached."""
 
     __slots__ = (
         "authenticated_ns",
         "began_ns",
         "call_id",
+        "cancel_scope",
         "headers",
         "identity",
         "principal",
+        "receive",
         "request",
         "request_bytes",
         "routed_ns",
+        "send",
         "server",
         "session",
         "state",
+        "stream",
         "timestamp_ns",
         "tool",
         "trace",
@@ -48,27 +66,17 @@ class Call:
         "view",
     )
 
-    def __init__(
-        self,
-        state: RelayState,
-        view: WorkspaceView,
-        principal: Principal,
-        request: Request,
-        headers: Mapping[bytes, bytes],
-        began_ns: int,
-        timestamp_ns: int,
-        request_bytes: int,
-    ) -> None:
-        self.state = state
-        self.view = view
-        self.principal = principal
+    def __init__(self, http: HttpRequest, request: Request, began_ns: int, timestamp_ns: int, size: int) -> None:
+        self.state, self.view, self.principal, self.headers, self.receive, self.send = http
         self.request = request
-        self.headers = headers
-        self.request_bytes = request_bytes
+        self.request_bytes = size
+        self.stream = EventStream(http.send, http.headers)
+        self.cancel_scope: CancelScope
+        """Set while the request is served."""
         self.session: LegacySession | None = None
         """A legacy client's, if it has one."""
         self.usage_counter: UsageCounter | None = None
-        """What has counted it, and must learn how it ends. None while plans are not enforced."""
+        """What has counted the call, and must learn how it ends. None while plans are not enforced."""
         self.server: Server | None = None
         self.tool = UNKNOWN
         self.upstream_request: UpstreamRequest | None = None
@@ -77,6 +85,13 @@ class Call:
         self.began_ns = began_ns
         self.authenticated_ns = time.perf_counter_ns()
         self.routed_ns = 0
+
+    @property
+    def key(self) -> RequestKey | None:
+        """By which its client can cancel it; a modern client disconnects instead."""
+        if self.request.era is Era.MODERN or self.request.method == "initialize":
+            return None
+        return RequestKey(self.principal.workspace_id, self.principal.token_id, self.session, self.request.id)
 
     def identify(self, replica: str, route: Route | None) -> str:
         """Give it its ids: the members that both of its lines have, of `CallIdentity`."""

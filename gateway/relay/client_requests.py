@@ -1,12 +1,13 @@
-"""What a server asks for while a legacy client's request runs: requests on the stream that answers that client.
+"""Requests from a server to a legacy client, sent on the stream of the client's own request.
 
-A legacy server's own requests come by `Client.ask`. A modern server ends the request with `input_required`: the client
-is asked for all of it, and the request is made again with the answers, until it is complete.
+A legacy server sends them itself. A modern server ends the request with `input_required`: the relay asks the client for
+each input and sends the request again with the answers, until the result is complete.
 
 Source: specification 2025-11-25, client/*, basic/transports; 2026-07-28, basic/patterns/mrtr.
 """
 
 import asyncio
+import copy
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
@@ -18,52 +19,41 @@ from gateway.mcp import capabilities, era_bridge, input_requests, jsonrpc
 from gateway.mcp.era_bridge import InvalidResultError, ResultType
 from gateway.mcp.input_requests import InputRequest, InputRequired
 from gateway.mcp.jsonrpc import Response
+from gateway.mcp.revisions import Era
 from gateway.relay.deadlines import CancelScope
 from gateway.relay.responses import EventStream
 from gateway.relay.sessions import LegacySession
 from gateway.upstream.base import Client, UpstreamError, UpstreamRequest, UpstreamResponse
 
 ANSWER_S: Final = 600.0
-"""How long a client may take for an answer: behind it is a person."""
+"""How long a client may take for an answer: a person may have to type it."""
 MAX_ROUNDS: Final = 32
-_AGAIN_S: Final = 1.0
-"""Between a round that asks for nothing and the next one."""
-_KIND: Final = b'"input_required"'
+_STATE_ONLY_PAUSE_S: Final = 1.0
+"""Before a request is sent again whose server asked for no input, only for another round."""
 
-Send = Callable[[UpstreamRequest], Awaitable[UpstreamResponse]]
+SendRequest = Callable[[UpstreamRequest], Awaitable[UpstreamResponse]]
 
 
 class MissingCapabilityError(CallscopeError):
-    """A server asks for what this client has not declared."""
+    """A server asks for input of a kind that this client has not declared."""
 
     def __init__(self, needed: dict[str, Any]) -> None:
         super().__init__(f"the server needs a client that has declared {', '.join(sorted(needed))}")
         self.needed = needed
 
 
-class ClientRequestSender:
-    """Asks one legacy client, on the stream of one request. The request's own time stands still meanwhile."""
+def client_on_stream(session: LegacySession, stream: EventStream, cancel_scope: CancelScope) -> Client:
+    """A session's client as an upstream sees it; one that accepts no event stream declares nothing.
 
-    __slots__ = ("_cancel_scope", "_session", "_stream")
+    The time limit of the client's request pauses while the client is asked.
+    """
 
-    def __init__(self, session: LegacySession, stream: EventStream, cancel_scope: CancelScope) -> None:
-        self._session = session
-        self._stream = stream
-        self._cancel_scope = cancel_scope
-
-    @property
-    def client(self) -> Client:
-        """The client as an upstream sees it; one that takes no events cannot be asked."""
-        can = self._session.capabilities if self._stream.possible else jsonrpc.EMPTY_OBJECT
-        return Client(can, self.ask, self._session.log_level)
-
-    async def ask(self, method: str, params: Raw) -> UpstreamResponse:
-        """Send a server's request, and wait for the answer; in the place of one that does not come is an error."""
-        question = InputRequest(method, jsonrpc.decode_params(params))
-        request_id, answer = self._session.ask()
+    async def ask(method: str, params: Raw) -> UpstreamResponse:
+        request_id, answer = session.ask()
         try:
-            await self._stream.event(input_requests.client_request(request_id, question))
-            with self._cancel_scope.paused():
+            question = InputRequest(method, jsonrpc.decode_params(params))
+            await stream.event(input_requests.client_request(request_id, question))
+            with cancel_scope.paused():
                 async with asyncio.timeout(ANSWER_S):
                     response = await answer
             return UpstreamResponse(response.result, response.error)
@@ -71,40 +61,42 @@ class ClientRequestSender:
             message = f"the client did not answer {method} within {ANSWER_S:g} s"
             return UpstreamResponse(error=jsonrpc.error_object(jsonrpc.INTERNAL_ERROR, message))
         finally:
-            self._session.asked(request_id)
+            session.asked(request_id)
+
+    declared = session.capabilities if stream.possible else jsonrpc.EMPTY_OBJECT
+    return Client(declared, ask, session.log_level)
 
 
-async def run_input_rounds(send: Send, upstream_request: UpstreamRequest, client: Client) -> UpstreamResponse:
-    """A modern server's answer to a legacy client's request: what it asks for on the way, the client is asked for.
+async def send_until_complete(send: SendRequest, upstream_request: UpstreamRequest) -> UpstreamResponse:
+    """Send a legacy client's request; the client answers what a modern server asks for, round after round.
 
-    The upstream_request's phases are those of the first round up to its first byte, and of the last one from there on.
+    The phases of `upstream_request` are those of the first round up to its first byte, and of the last one after it.
 
     Raises:
-        UpstreamError: see `Upstream.request`; or it asks for what no server may, or without end.
-        MissingCapabilityError: it asks for what the client did not declare.
-        AnswerRefusedError, InvalidAnswerError: the client did not answer as it was asked.
+        UpstreamError: see `Upstream.request`; or the server asks for what no server may, or without end.
+        MissingCapabilityError: the server asks for what the client did not declare.
+        AnswerRefusedError, InvalidAnswerError: the client gave no valid answer.
     """
-    reply = await send(upstream_request)
-    again = upstream_request
+    current, client = upstream_request, upstream_request.client
+    reply = await send(current)
     for _ in range(MAX_ROUNDS):
-        required = _required(upstream_request.method, reply)
-        if required is None:
-            upstream_request.done_ns = again.done_ns
-            upstream_request.http_status = again.http_status
+        required = _input_required(upstream_request.method, reply) if client is not None else None
+        if client is None or required is None:
+            upstream_request.done_ns = current.done_ns
+            upstream_request.http_status = current.http_status
             return reply
-        upstream_request.done_ns = 0  # until it is complete, it is the server that is waited for
-        answers = await _answers(required, client)
-        again = _again(
-            upstream_request, input_requests.retried(upstream_request.params, answers, required.request_state)
-        )
-        reply = await send(again)
+        upstream_request.done_ns = 0  # the server has not done its work before the result is complete
+        answers = await _ask_all(required, client)
+        current = copy.copy(upstream_request)
+        current.params = input_requests.retried(upstream_request.params, answers, required.request_state)
+        reply = await send(current)
     raise UpstreamError(ErrorType.UPSTREAM_PROTOCOL_ERROR, f"asked for input in more than {MAX_ROUNDS} rounds")
 
 
-async def _answers(required: InputRequired, client: Client) -> dict[str, Raw]:
+async def _ask_all(required: InputRequired, client: Client) -> dict[str, Raw]:
     questions = required.questions
     if not questions:
-        await asyncio.sleep(_AGAIN_S)
+        await asyncio.sleep(_STATE_ONLY_PAUSE_S)
         return {}
     needed = input_requests.needed(questions.values(), capabilities.read_client(client.capabilities))
     if needed:
@@ -120,9 +112,9 @@ def _params(question: InputRequest) -> Raw:
     return jsonrpc.raw(question.params) if question.params is not UNSET else jsonrpc.EMPTY_OBJECT
 
 
-def _required(method: str, reply: UpstreamResponse) -> InputRequired | None:
-    """What a reply asks for; None if it is complete, or an error."""
-    if reply.error is not UNSET or reply.result is UNSET or _KIND not in bytes(reply.result):
+def _input_required(method: str, reply: UpstreamResponse) -> InputRequired | None:
+    """What a reply asks for; None if it is complete or an error."""
+    if reply.era is not Era.MODERN or reply.result is UNSET:
         return None
     try:
         if era_bridge.result_type(method, reply.result) is not ResultType.INPUT_REQUIRED:
@@ -130,20 +122,4 @@ def _required(method: str, reply: UpstreamResponse) -> InputRequired | None:
         return input_requests.read_required(reply.result)
     except InvalidResultError as error:
         kind = ErrorType.UPSTREAM_PROTOCOL_ERROR
-        raise UpstreamError(kind, f"answered what is no result: {error}", response=bytes(reply.result)) from error
-
-
-def _again(upstream_request: UpstreamRequest, params: dict[str, Any]) -> UpstreamRequest:
-    return UpstreamRequest(
-        upstream_request.method,
-        params,
-        meta=upstream_request.meta,
-        name=upstream_request.name,
-        traceparent=upstream_request.traceparent,
-        tracestate=upstream_request.tracestate,
-        notify=upstream_request.notify,
-        repeatable=upstream_request.repeatable,
-        token_id=upstream_request.token_id,
-        client=upstream_request.client,
-        param_lines=upstream_request.param_lines,
-    )
+        raise UpstreamError(kind, f"answered with an invalid result: {error}", response=bytes(reply.result)) from error

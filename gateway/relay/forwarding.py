@@ -1,101 +1,181 @@
-"""One request that is no tool call, to the one server that it is for, and its answer back."""
+"""One client's request to one server, whatever era each of them speaks.
+
+The gateway carries the response over (`gateway.mcp.era_bridge`), and what the server needs from the client meanwhile:
+
+| client | server | a server's requests for input |
+|---|---|---|
+| legacy, in a session | legacy | go to the stream of the client's request |
+| legacy, in a session | modern | `input_required` becomes requests on the stream of the client's request |
+| modern | legacy | become `input_required`; the call waits for the client's retry |
+| modern | modern | pass unchanged, as `input_required` |
+"""
 
 import functools
+import time
 from collections.abc import Mapping
-from typing import Any, Final, NamedTuple
+from functools import lru_cache
+from typing import Any, NamedTuple
 
-from mcp_types.jsonrpc import MISSING_REQUIRED_CLIENT_CAPABILITY
+from mcp_types import CLIENT_INFO_META_KEY
 from msgspec import UNSET, Raw
 
+from gateway import __version__
 from gateway.calls import ErrorType
-from gateway.mcp import era_bridge, era_bridge_errors, jsonrpc
-from gateway.mcp.inbound import Request
+from gateway.mcp import era_bridge, era_bridge_errors, input_requests, jsonrpc
 from gateway.mcp.input_requests import AnswerRefusedError, InvalidAnswerError
+from gateway.mcp.log_levels import InvalidLevelError
+from gateway.mcp.request_state import InvalidStateError
 from gateway.mcp.revisions import Era
-from gateway.relay.client_requests import MissingCapabilityError, run_input_rounds
-from gateway.relay.input_deadline import upstream_deadline
-from gateway.relay.registry import Server
+from gateway.relay import input_required
+from gateway.relay.active_call import Call
+from gateway.relay.client_requests import MissingCapabilityError, client_on_stream, send_until_complete
+from gateway.relay.deadlines import upstream_timeout
+from gateway.relay.input_required import PendingCalls
+from gateway.relay.notifications import NotificationFilter
+from gateway.relay.registry import Server, WorkspaceView
+from gateway.relay.responses import JsonRpcError
 from gateway.upstream.base import Client, Notify, UpstreamError, UpstreamRequest, UpstreamResponse
 
-_CODES: Final = frozenset(
-    {
-        jsonrpc.PARSE_ERROR,
-        jsonrpc.INVALID_REQUEST,
-        jsonrpc.METHOD_NOT_FOUND,
-        jsonrpc.INVALID_PARAMS,
-        jsonrpc.INTERNAL_ERROR,
-        era_bridge_errors.RESOURCE_NOT_FOUND,
-        MISSING_REQUIRED_CLIENT_CAPABILITY,
-    }
-)
-"""The codes that the protocol has for clients; any other is a server's own, and no label."""
-
-
-class Refusal(NamedTuple):
-    """A JSON-RPC error for the client."""
-
-    code: int
-    message: str
-    data: Any = None
-
-    @property
-    def error_type(self) -> str:
-        """As a label, of which there are few: the code, if it is one of the protocol's."""
-        return str(self.code) if self.code in _CODES else ErrorType.JSONRPC_ERROR.value
+BAD_REQUEST_ERRORS = (InvalidStateError, InvalidAnswerError, InvalidLevelError)
+"""What is wrong with a request beyond its form: -32602."""
 
 
 class Caller(NamedTuple):
-    """Who asks, and what can be said to them before the answer."""
+    """A request that is not `tools/call`, and how a server reaches its client before the response."""
 
-    token_id: str
-    client: Client | None = None
-    notify: Notify | None = None
+    call: Call
+    client: Client | None
+    notify: Notify | None
 
 
-async def forward(
-    server: Server, request: Request, caller: Caller, params: Mapping[str, Any], name: str | None, server_info: Raw
-) -> Raw | Refusal:
-    """Ask the server; `params` have its own names, `name` is what `Mcp-Name` says."""
+async def forward(caller: Caller, server: Server, params: Mapping[str, Any], name: str | None) -> Raw:
+    """The server's result for the client. `params` have the server's own names, `name` is what `Mcp-Name` says.
+
+    Raises:
+        JsonRpcError: the server's error, or why it gave no response.
+    """
+    call, slug = caller.call, server.slug
     try:
-        async with upstream_deadline(server.timeout, caller.client) as (client, limit):
+        async with upstream_timeout(server.timeout, caller.client) as (client, limit):
             upstream_request = UpstreamRequest(
-                request.method,
+                call.request.method,
                 params,
-                meta=request.meta,
+                meta=call.request.meta,
                 name=name,
                 notify=caller.notify,
                 repeatable=True,
-                token_id=caller.token_id,
+                token_id=call.principal.token_id,
                 client=client,
             )
-            ask = functools.partial(server.ask, limit=limit)
-            if client is not None and request.era is Era.LEGACY and server.upstream.era is Era.MODERN:
-                reply = await run_input_rounds(ask, upstream_request, client)
+            send = functools.partial(server.ask, limit=limit)
+            if call.request.era is Era.LEGACY:
+                reply = await send_until_complete(send, upstream_request)
             else:
-                reply = await ask(upstream_request)
-        return _translated(server, request, reply, server_info)
+                reply = await send(upstream_request)
+        response = for_client(call, reply)
     except (MissingCapabilityError, AnswerRefusedError, InvalidAnswerError) as error:
-        return Refusal(jsonrpc.INTERNAL_ERROR, f"server {server.slug!r}: {error}", {"server": server.slug})
+        raise JsonRpcError(jsonrpc.INTERNAL_ERROR, f"server {slug!r}: {error}", {"server": slug}) from error
     except TimeoutError:
         why = f"did not answer within {server.timeout:g} s"
-        data = {"error_type": "upstream_timeout", "server": server.slug}
-        return Refusal(jsonrpc.INTERNAL_ERROR, f"server {server.slug!r} {why}", data)
+        raise _failed(ErrorType.UPSTREAM_TIMEOUT, server, f"server {slug!r} {why}") from None
     except UpstreamError as error:
-        data = {"error_type": error.error_type.value, "server": server.slug}
-        return Refusal(jsonrpc.INTERNAL_ERROR, f"server {server.slug!r}: {error}", data)
+        raise _failed(error.error_type, server, f"server {slug!r}: {error}") from error
     except era_bridge.InvalidResultError as error:
-        data = {"error_type": "upstream_protocol_error", "server": server.slug}
-        return Refusal(jsonrpc.INTERNAL_ERROR, f"server {server.slug!r}: {error}", data)
+        raise _failed(ErrorType.UPSTREAM_PROTOCOL_ERROR, server, f"server {slug!r}: {error}") from error
+    if response.error is not UNSET:
+        raise JsonRpcError.of(response.error, reply.era)
+    return response.result if response.result is not UNSET else jsonrpc.EMPTY_OBJECT
 
 
-def _translated(server: Server, request: Request, reply: UpstreamResponse, server_info: Raw) -> Raw | Refusal:
-    era = server.upstream.era or request.era
-    if reply.error is UNSET:
-        value = reply.result if reply.result is not UNSET else jsonrpc.EMPTY_OBJECT
-        return era_bridge.result(request.method, request.era, era, value, server_info)
-    answer = era_bridge_errors.error(request.method, request.era, era, reply.error)
-    if answer.error is UNSET:
-        return answer.result if answer.result is not UNSET else jsonrpc.EMPTY_OBJECT
-    error = jsonrpc.decode_error(answer.error)
-    data = jsonrpc.decode_params(answer.error).get("data")
-    return Refusal(error.code, error.message, data)
+def _failed(error_type: ErrorType, server: Server, message: str) -> JsonRpcError:
+    return JsonRpcError(jsonrpc.INTERNAL_ERROR, message, {"error_type": error_type.value, "server": server.slug})
+
+
+async def forward_tool_call(
+    call: Call, upstream_request: UpstreamRequest, server: Server, pending_calls: PendingCalls
+) -> UpstreamResponse:
+    """Send a `tools/call` whose client and server are of two eras, or whose client can be asked for input.
+
+    Raises:
+        UpstreamError: see `Upstream.request`.
+        JsonRpcError: the client's state, answers or log level are invalid.
+    """
+    if call.request.era is Era.LEGACY:
+        return await _of_legacy_client(call, upstream_request, server)
+    try:
+        return await _of_modern_client(call, upstream_request, server, pending_calls)
+    except BAD_REQUEST_ERRORS as error:
+        raise JsonRpcError(jsonrpc.INVALID_PARAMS, str(error)) from error
+
+
+async def _of_legacy_client(call: Call, upstream_request: UpstreamRequest, server: Server) -> UpstreamResponse:
+    session, upstream = call.session, server.upstream
+    if upstream.era is Era.MODERN:  # a legacy server knows the session's log level and filters by it
+        level = session.log_level if session is not None else None
+        upstream_request.notify = NotificationFilter(call.stream, call.request, level).notify
+        if session is not None:
+            upstream_request.meta = {**upstream_request.meta, CLIENT_INFO_META_KEY: session.client_info}
+    if session is None:
+        return await upstream.request(upstream_request)
+    upstream_request.client = client_on_stream(session, call.stream, call.cancel_scope)
+    try:
+        return await send_until_complete(upstream.request, upstream_request)
+    except MissingCapabilityError as error:
+        needed = jsonrpc.encode(error.needed).decode()
+        return _failed_result(f"{error}: it cannot serve this client (needed client capabilities: {needed})")
+    except (AnswerRefusedError, InvalidAnswerError) as error:
+        return _failed_result(str(error))
+
+
+def _failed_result(text: str) -> UpstreamResponse:
+    """A tool's failure that a model can read; a JSON-RPC error would only end its turn."""
+    return UpstreamResponse(jsonrpc.raw({"content": [{"type": "text", "text": text}], "isError": True}))
+
+
+async def _of_modern_client(
+    call: Call, upstream_request: UpstreamRequest, server: Server, pending_calls: PendingCalls
+) -> UpstreamResponse:
+    request = call.request
+    upstream_request.params = input_requests.retried(upstream_request.params, {}, UNSET)
+
+    async def begin(client: Client, notify: Notify) -> UpstreamResponse:
+        upstream_request.client, upstream_request.notify = client, notify
+        return await server.upstream.request(upstream_request)
+
+    if input_required.is_retry(request):  # the request itself was sent in an earlier round
+        upstream_request.acquired_ns = upstream_request.sent_ns = time.perf_counter_ns()
+    notifications = NotificationFilter(call.stream, request)
+    if input_required.can_be_asked(request) or "requestState" in request.params:
+        info = server_info(call.view)
+        return await pending_calls.serve(call.principal, request, notifications, begin, info)
+    upstream_request.notify = notifications.notify
+    return await server.upstream.request(upstream_request)
+
+
+def for_client(call: Call, reply: UpstreamResponse) -> UpstreamResponse:
+    """A server's reply in the era of the client; one without an era is the gateway's own and stays as it is.
+
+    The server's era is that of the reply: by now the server may speak another one.
+
+    Raises:
+        InvalidResultError: the reply is not valid in its era.
+    """
+    era, method = call.request.era, call.request.method
+    if reply.era is None:
+        return reply
+    if reply.error is not UNSET:
+        response = era_bridge_errors.error(method, era, reply.era, reply.error)
+        return UpstreamResponse(response.result, response.error)
+    if reply.era is era or reply.result is UNSET:
+        return reply
+    return UpstreamResponse(era_bridge.result(method, era, reply.era, reply.result, server_info(call.view)))
+
+
+def server_info(view: WorkspaceView) -> Raw:
+    """The gateway's `serverInfo` for the clients of a workspace."""
+    return _server_info(view.settings.name or view.slug)
+
+
+@lru_cache(maxsize=1024)
+def _server_info(title: str) -> Raw:
+    return jsonrpc.raw({"name": "callscope", "title": title, "version": __version__})

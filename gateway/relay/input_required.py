@@ -1,8 +1,8 @@
-"""What a legacy server asks for while a modern client's request runs.
+"""Calls that wait for input: what a legacy server requests of a modern client while the client's request runs.
 
-The server's request parks its call: the client gets `input_required` with a sealed `requestState`, and its retry takes
-the call up again. Laws: a state is good for one retry, by the same principal, with the same request; what is pending is
-bounded, for each token and in time, and ends when its client goes away in the midst of a round.
+The client gets an `input_required` result with a sealed `requestState`; its retry continues the same call. Laws: a
+state is good for one retry, of the same request by the same principal; the number of waiting calls is bounded for each
+token, and so is their time; a client that disconnects during a round ends its call.
 
 Source: specification 2026-07-28, basic/patterns/mrtr; 2025-11-25, client/*.
 """
@@ -11,18 +11,17 @@ import asyncio
 import itertools
 import secrets
 import time
-from collections.abc import Callable, Coroutine
-from typing import Any, Final, Generic, NamedTuple, TypeVar
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, Final, NamedTuple
 
 from mcp_types import CLIENT_CAPABILITIES_META_KEY
 from msgspec import Raw
 
-from gateway.errors import CallscopeError
 from gateway.mcp import capabilities, input_requests, jsonrpc, log_levels, request_state
 from gateway.mcp.capabilities import InvalidInputRequestError
 from gateway.mcp.inbound import Request
 from gateway.mcp.input_requests import InputRequest
-from gateway.mcp.jsonrpc import NO_JSON, Params
+from gateway.mcp.jsonrpc import NO_JSON, Id, Params
 from gateway.mcp.request_state import Binding, InvalidStateError
 from gateway.mcp.revisions import Era
 from gateway.relay.notifications import NotificationFilter
@@ -30,66 +29,59 @@ from gateway.relay.registry import Principal
 from gateway.upstream.base import Client, Notify, UpstreamResponse
 
 PENDING_S: Final = 600.0
-"""How long a client may take for its retry: behind it is a person."""
+"""How long a client may take for its retry: a person may have to type the answer."""
 MAX_PENDING: Final = 32
-"""Of one token at a time; one more, and the oldest ends."""
+"""Waiting calls of one token; one more ends the oldest."""
 
-_Outcome = TypeVar("_Outcome")
-Begin = Callable[[Client, Notify], Coroutine[Any, Any, _Outcome]]
-"""Begins the work that may ask, with whom to ask, and whom to tell of progress."""
-
-
-class InputRequiredOutcome(CallscopeError):  # noqa: N818 - an outcome, raised to end the round
-    """The client has to answer first: `result` is the `input_required` for it."""
-
-    def __init__(self, result: Raw) -> None:
-        super().__init__("the client has to answer first")
-        self.result = result
+Begin = Callable[[Client, Notify], Coroutine[Any, Any, UpstreamResponse]]
+"""Starts a call; it gets the client that its server may send requests to, and the target of its notifications."""
 
 
-class _Open(NamedTuple):
-    question: InputRequest
-    answer: asyncio.Future[UpstreamResponse]
+class _OpenRequest(NamedTuple):
+    request: InputRequest
+    response: asyncio.Future[UpstreamResponse]
 
 
-class _PendingCall(Generic[_Outcome]):
-    """One call's work, which goes on between the rounds."""
+class _PendingCall:
+    """One call, which runs in a task of its own: it goes on between the client's rounds."""
 
-    def __init__(self, begin: Begin[_Outcome], client: Raw, level: str | None) -> None:
+    def __init__(self, begin: Begin, declared: Raw, log_level: str | None) -> None:
         self.id = secrets.token_urlsafe(16)
         self.round = 0
         self.notifications: NotificationFilter | None = None
-        """To the client that waits at the moment."""
+        """Leads to the client's request of the current round; None between rounds."""
         self.expiry: asyncio.TimerHandle | None = None
         self._ids = itertools.count(1)
-        self._open: dict[int, _Open] = {}
-        self._turn: asyncio.Future[None] | None = None
-        self.work = asyncio.create_task(begin(Client(client, self._ask, level), self._notify))
-        self.work.add_done_callback(lambda _: self._wake())
+        self._open: dict[Id, _OpenRequest] = {}
+        self._changed = asyncio.Event()
+        self.task = asyncio.create_task(begin(Client(declared, self._ask, log_level), self._notify))
+        self.task.add_done_callback(self._done)
 
     @property
-    def questions(self) -> dict[int | str, InputRequest]:
-        """What its server waits for, by id."""
-        return {number: one.question for number, one in self._open.items()}
+    def open_requests(self) -> Mapping[Id, InputRequest]:
+        return {number: one.request for number, one in self._open.items()}
 
-    async def until_turn(self) -> None:
-        """Wait until the work is done, or its server waits for the client."""
-        while not self.work.done() and not self._open:
-            self._turn = asyncio.get_running_loop().create_future()
-            await self._turn
+    @property
+    def state(self) -> str:
+        """What `requestState` says; the round is in it, so that a state is good once."""
+        return f"{self.id}.{self.round}"
 
-    def answer(self, number: int, reply: UpstreamResponse) -> None:
-        """What the client says to a question."""
-        one = self._open.pop(number, None)
-        if one is not None and not one.answer.done():
-            one.answer.set_result(reply)
+    async def until_input_required(self) -> None:
+        """Wait until the call is done or its server waits for the client."""
+        while not self.task.done() and not self._open:
+            self._changed.clear()
+            await self._changed.wait()
 
-    def abandon(self) -> None:
-        """Nobody comes back for it."""
+    def respond(self, answers: Mapping[Id, Raw]) -> None:
+        for number, answer in answers.items():
+            opened = self._open.pop(number, None)
+            if opened is not None and not opened.response.done():
+                opened.response.set_result(UpstreamResponse(answer))
+
+    def cancel(self) -> None:
         if self.expiry is not None:
             self.expiry.cancel()
-        if not self.work.done():
-            self.work.cancel()
+        self.task.cancel()
 
     async def _notify(self, data: bytes) -> None:
         if self.notifications is not None:
@@ -97,145 +89,120 @@ class _PendingCall(Generic[_Outcome]):
 
     async def _ask(self, method: str, params: Raw) -> UpstreamResponse:
         try:
-            question = input_requests.read_question(method, jsonrpc.decode_params(params))
+            request = input_requests.read_question(method, jsonrpc.decode_params(params))
         except InvalidInputRequestError as error:
             return UpstreamResponse(error=jsonrpc.error_object(jsonrpc.METHOD_NOT_FOUND, str(error)))
         number = next(self._ids)
-        answer: asyncio.Future[UpstreamResponse] = asyncio.get_running_loop().create_future()
-        self._open[number] = _Open(question, answer)
-        self._wake()
+        opened = self._open[number] = _OpenRequest(request, asyncio.get_running_loop().create_future())
+        self._changed.set()
         try:
-            return await answer
+            return await opened.response
         finally:
             self._open.pop(number, None)
 
-    def _wake(self) -> None:
-        if self._turn is not None and not self._turn.done():
-            self._turn.set_result(None)
-        if self.work.done() and not self.work.cancelled():
-            self.work.exception()  # perhaps nobody comes back for it
+    def _done(self, task: asyncio.Task[UpstreamResponse]) -> None:
+        self._changed.set()
+        if not task.cancelled():
+            task.exception()  # asyncio would log it as never retrieved if no client comes back
 
 
 class PendingCalls:
-    """Everything that is pending, by whose it is. `clock` is the time in seconds since the Unix epoch."""
+    """The waiting calls of all tokens. `clock` is the time in seconds since the Unix epoch."""
 
     def __init__(self, key: bytes, clock: Callable[[], float] = time.time) -> None:
         self._keys = (key,)
         self._clock = clock
-        self._of: dict[str, dict[str, _PendingCall[Any]]] = {}
-
-    @staticmethod
-    def concerns(request: Request) -> bool:
-        """Whether a modern request has to go this way: its client can be asked, or it comes back with answers."""
-        return _declares(request) or _state(request.params) is not None
-
-    @staticmethod
-    def may_ask(request: Request) -> bool:
-        """Whether a modern request's client can be asked, and comes for the first time."""
-        return _declares(request) and _state(request.params) is None
-
-    @staticmethod
-    def is_retry(request: Request) -> bool:
-        """Whether a modern request comes back with a state of the gateway's."""
-        state = _state(request.params)
-        return state is not None and request_state.is_sealed(state)
+        self._by_owner: dict[str, dict[str, _PendingCall]] = {}
 
     async def serve(
         self,
         principal: Principal,
         request: Request,
         notifications: NotificationFilter,
-        begin: Begin[_Outcome],
+        begin: Begin,
         server_info: Raw,
-    ) -> _Outcome:
-        """Begin a request's work, or go on with what is pending, until it is done.
+    ) -> UpstreamResponse:
+        """Begin a call, or continue the one that the request's state names: its response, or `input_required`.
 
         Raises:
-            InputRequiredOutcome: its server waits for the client.
-            InvalidStateError: the `requestState` is not good for this request: -32602.
-            InvalidAnswerError: an answer is none to its question: -32602.
-            InvalidLevelError: the request names a log level that is none: -32602.
+            InvalidStateError: the `requestState` is not valid for this request: -32602.
+            InvalidAnswerError: an answer does not fit what was asked: -32602.
+            InvalidLevelError: the request names an unknown log level: -32602.
         """
-        owner = f"{principal.workspace_id}/{principal.token_id}"
-        binding = request_state.bind(owner, request.method, request.params)
-        level = log_levels.requested(request.meta)
-        pending: _PendingCall[_Outcome]
-        state = _state(request.params)
-        if state is not None:
-            pending = self._taken_up(binding, state, request.params)
+        binding = request_state.bind(f"{principal.workspace_id}/{principal.token_id}", request.method, request.params)
+        if "requestState" in request.params:
+            call = self._resume(binding, request.params)
         else:
             declared = request.meta.get(CLIENT_CAPABILITIES_META_KEY)
             can = capabilities.for_upstream(declared, Era.MODERN, Era.LEGACY, bridged=True)
-            pending = _PendingCall(begin, can, level)
-        pending.notifications = notifications
+            call = _PendingCall(begin, can, log_levels.requested(request.meta))
+        call.notifications = notifications
         try:
-            await pending.until_turn()
+            await call.until_input_required()
         except BaseException:
-            pending.abandon()
+            call.cancel()
             raise
         finally:
-            pending.notifications = None
-        if pending.work.done():
-            return pending.work.result()
-        raise InputRequiredOutcome(self._park(binding, pending, server_info))
+            call.notifications = None
+        if call.task.done():
+            return call.task.result()
+        return UpstreamResponse(self._suspend(binding, call, server_info))
 
     def close(self) -> None:
-        """The relay stops: nobody comes back."""
-        for of_token in list(self._of.values()):
-            for pending in list(of_token.values()):
-                pending.abandon()
-        self._of.clear()
+        """End every call that waits: the relay stops."""
+        for calls in self._by_owner.values():
+            for call in calls.values():
+                call.cancel()
+        self._by_owner.clear()
 
-    def _park(self, binding: Binding, pending: _PendingCall[Any], server_info: Raw) -> Raw:
-        of_token = self._of.setdefault(binding.principal, {})
-        while len(of_token) >= MAX_PENDING:
-            of_token.pop(next(iter(of_token))).abandon()
-        of_token[pending.id] = pending
-        pending.round += 1
-        pending.expiry = asyncio.get_running_loop().call_later(PENDING_S, self._lapsed, binding.principal, pending)
-        questions = pending.questions
-        content = input_requests.park(f"{pending.id}.{pending.round}", questions)
-        state = request_state.seal(self._keys, binding, content, self._clock() + PENDING_S)
-        return input_requests.input_required(questions, state, server_info)
+    def _suspend(self, binding: Binding, call: _PendingCall, server_info: Raw) -> Raw:
+        calls = self._by_owner.setdefault(binding.principal, {})
+        while len(calls) >= MAX_PENDING:
+            calls.pop(next(iter(calls))).cancel()
+        calls[call.id] = call
+        call.round += 1
+        call.expiry = asyncio.get_running_loop().call_later(PENDING_S, self._expire, binding.principal, call)
+        state = request_state.seal(self._keys, binding, call.state, self._clock() + PENDING_S)
+        return input_requests.input_required(call.open_requests, state, server_info)
 
-    def _taken_up(self, binding: Binding, state: str, params: Params) -> _PendingCall[Any]:
-        """What is pending under a state, its server's questions answered as far as the client did."""
-        content = input_requests.read_parked(request_state.unseal(self._keys, binding, state, self._clock()))
-        call, _, number = content.call.rpartition(".")
-        pending = self._of.get(binding.principal, {}).get(call)
-        if pending is None or str(pending.round) != number:
+    def _resume(self, binding: Binding, params: Params) -> _PendingCall:
+        sealed = _request_state(params)
+        state = jsonrpc.decode_string(request_state.unseal(self._keys, binding, sealed, self._clock()))
+        call = self._by_owner.get(binding.principal, {}).get(state.rpartition(".")[0])
+        if call is None or call.state != state:
             raise InvalidStateError("the requestState was used, or its call has ended: send the request anew, without")
-        answers = [jsonrpc.decode_response(one) for one in input_requests.answered(content, params).responses]
-        self._remove(binding.principal, pending)
-        for answer in answers:
-            if isinstance(answer.id, int):
-                pending.answer(answer.id, UpstreamResponse(answer.result))
-        return pending
+        answers = input_requests.answers(call.open_requests, params)  # if they are invalid, the call waits on
+        self._remove(binding.principal, call)
+        call.respond(answers)
+        return call
 
-    def _lapsed(self, owner: str, pending: _PendingCall[Any]) -> None:
-        self._remove(owner, pending)
-        pending.abandon()
+    def _expire(self, owner: str, call: _PendingCall) -> None:
+        self._remove(owner, call)
+        call.cancel()
 
-    def _remove(self, owner: str, pending: _PendingCall[Any]) -> None:
-        if pending.expiry is not None:
-            pending.expiry.cancel()
-        of_token = self._of.get(owner, {})
-        of_token.pop(pending.id, None)
-        if not of_token:
-            self._of.pop(owner, None)
+    def _remove(self, owner: str, call: _PendingCall) -> None:
+        if call.expiry is not None:
+            call.expiry.cancel()
+        calls = self._by_owner.get(owner, {})
+        calls.pop(call.id, None)
+        if not calls:
+            self._by_owner.pop(owner, None)
 
 
-def _declares(request: Request) -> bool:
+def can_be_asked(request: Request) -> bool:
+    """Whether the client of a modern request declares any capability."""
     declared = request.meta.get(CLIENT_CAPABILITIES_META_KEY)
     return declared is not None and bytes(declared) != b"{}"
 
 
-def _state(params: Params) -> str | None:
-    """The request's `requestState`; one that is no text is no state of anybody's."""
-    value = params.get("requestState")
-    if value is None:
-        return None
+def is_retry(request: Request) -> bool:
+    """Whether a modern request brings back a state of the gateway's, and not one of a server's own."""
+    return "requestState" in request.params and request_state.is_sealed(_request_state(request.params))
+
+
+def _request_state(params: Params) -> str:
+    """The request's `requestState`; empty, and so invalid, if it is not a string."""
     try:
-        return jsonrpc.decode_string(value)
+        return jsonrpc.decode_string(params["requestState"])
     except NO_JSON:
         return ""

@@ -13,7 +13,7 @@ from gateway.mcp.inbound import Headers, Request
 from gateway.mcp.revisions import LATEST_HANDSHAKE_VERSION, Era
 from gateway.relay.active_call import Call
 from gateway.relay.auth import RejectedError
-from gateway.relay.deadlines import CancelScopes
+from gateway.relay.deadlines import CancelScopes, RequestKey
 from gateway.relay.get_stream import serve_stream
 from gateway.relay.registry import Principal
 from gateway.relay.relay_state import RelayState
@@ -82,7 +82,8 @@ class LegacyClients:
         if notification.method == cancellation.METHOD:
             cancelled = cancellation.read(notification.params)
             if cancelled is not None:
-                self._cancel_scopes.cancel(principal, session, cancelled.request_id)
+                key = RequestKey(principal.workspace_id, principal.token_id, session, cancelled.request_id)
+                self._cancel_scopes.cancel(key)
 
     def answered(self, state: RelayState, principal: Principal, headers: Headers, answer: inbound.Answer) -> None:
         """Take what a client answers to what it was asked.

@@ -1,142 +1,271 @@
-"""Everything that a client may ask beside `tools/call`: answered here, merged of all servers, or asked of one.
+"""Every method but `tools/call` and `subscriptions/listen`: served here, merged of all servers, or forwarded to one.
 
 Source: specification 2026-07-28, server/discover, server/tools, server/prompts, server/resources,
-server/utilities/completion and server/utilities/caching; 2025-11-25, lifecycle.
+server/utilities/completion and server/utilities/caching; 2025-11-25, basic/lifecycle.
 """
 
 import asyncio
+import logging
+import time
 from typing import Any, Final
 
 from mcp_types import SERVER_INFO_META_KEY
+from mcp_types.methods import INPUT_REQUIRED_METHODS
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from msgspec import Raw
 
-from gateway import __version__
-from gateway.mcp import capabilities, era_bridge, jsonrpc
-from gateway.mcp.capabilities import Serves
-from gateway.mcp.inbound import Request
+from gateway.calls import UNKNOWN, ErrorType, Operation
+from gateway.mcp import capabilities, completion_refs, era_bridge, jsonrpc, tool_names
+from gateway.mcp.capabilities import ServerCapabilities, Serves
+from gateway.mcp.completion_refs import PromptRef
 from gateway.mcp.revisions import LATEST_HANDSHAKE_VERSION, Era, negotiate
-from gateway.relay import completion, prompts, resources
-from gateway.relay.aggregation import Offers, Part, may_offer, merged
-from gateway.relay.forwarding import Caller, Refusal
+from gateway.relay import input_required, resources
+from gateway.relay.active_call import Call
+from gateway.relay.aggregation import Offers, Part, may_offer, merged, parts
+from gateway.relay.client_requests import client_on_stream
+from gateway.relay.deadlines import CancelScopes
+from gateway.relay.forwarding import BAD_REQUEST_ERRORS, Caller, forward, server_info
+from gateway.relay.heartbeat import HeartbeatWriter
+from gateway.relay.input_required import PendingCalls
+from gateway.relay.legacy_clients import SET_LEVEL, LegacyClients, set_level
+from gateway.relay.notifications import NotificationFilter
 from gateway.relay.registry import Server, WorkspaceView
-from gateway.relay.resources import LISTS
+from gateway.relay.responses import INTERNAL, JsonRpcError, send_json
+from gateway.relay.session_subscriptions import SUBSCRIBE, UNSUBSCRIBE, SessionSubscriptions
 from gateway.relay.subscription_registry import meet
-from gateway.upstream.base import Client, Notify, UpstreamError
+from gateway.upstream.base import Client, Notify, UpstreamError, UpstreamResponse
 
+logger = logging.getLogger(__name__)
+
+MAX_REQUEST_S: Final = 600.0
+"""The most that a request may take. What goes upstream for it has the shorter limit of its server."""
 _NULL: Final = Raw(b"null")
-_PAGED: Final = frozenset({"tools/list", "prompts/list", *LISTS})
+_SHOWN_NAME: Final = 128
+_NO_COMPLETION: Final[dict[str, Any]] = {"completion": {"values": []}}
+
+
+def _offers_prompts(declared: ServerCapabilities) -> bool:
+    return declared.prompts is not None
+
+
+def _offers_completion(declared: ServerCapabilities) -> bool:
+    return declared.completions is not None
 
 
 _OFFERED: Final[dict[str, Offers]] = {
-    **dict.fromkeys(("prompts/list", "prompts/get"), prompts.offers),
-    **dict.fromkeys((*LISTS, "resources/read"), resources.offers),
-    "completion/complete": completion.offers,
+    **dict.fromkeys(("prompts/list", "prompts/get"), _offers_prompts),
+    **dict.fromkeys((*resources.LISTS, "resources/read"), resources.offers),
+    "completion/complete": _offers_completion,
 }
-"""What at least one server must have, for the method to be one of the workspace's."""
-
-METHODS: Final = frozenset(
-    {
-        *("initialize", "ping", "server/discover", "tools/list", "logging/setLevel"),
-        *("resources/subscribe", "resources/unsubscribe", *_OFFERED),
-    }
+"""What at least one server of a workspace must offer for the workspace to have the method."""
+_PAGED: Final = frozenset({"tools/list", "prompts/list", *resources.LISTS})
+_METHODS: Final = frozenset(
+    {"initialize", "ping", "server/discover", "tools/list", SET_LEVEL, SUBSCRIBE, UNSUBSCRIBE, *_OFFERED}
 )
-"""All that is served and no tool call: what else a client may write for a method is no label."""
+"""The methods that may be the value of a label."""
 
 
-def served(era: Era, *, sessions: bool) -> Serves:
-    """What the gateway serves to a client of this era, beside tools."""
-    streams = sessions or era is Era.MODERN
-    return Serves(logging=era is Era.LEGACY and sessions, changes=streams, subscriptions=streams)
+class Methods:
+    """Serves them for every workspace, and records each request as an operation."""
+
+    def __init__(
+        self,
+        recorder: HeartbeatWriter,
+        cancel_scopes: CancelScopes,
+        pending_calls: PendingCalls,
+        legacy: LegacyClients,
+        subscriptions: SessionSubscriptions,
+    ) -> None:
+        self._recorder = recorder
+        self._cancel_scopes = cancel_scopes
+        self._pending_calls = pending_calls
+        self._legacy = legacy
+        self._subscriptions = subscriptions
+
+    async def serve(self, call: Call) -> None:
+        request, stream = call.request, call.stream
+        status, headers, body = 200, None, b""
+        error_type: str | None = None
+        try:
+            result = await self._within_time(call)
+            body = jsonrpc.result(request.id, result)
+            if request.method == "initialize":
+                headers = self._legacy.initialized(call, result)
+        except JsonRpcError as error:
+            error_type = error.error_type
+            status = jsonrpc.http_status(request.era, error.code)
+            body = error.response(request.id)
+        except _ClientGoneError:
+            error_type = ErrorType.CANCELLED
+        self._record(call, error_type)
+        if error_type == ErrorType.CANCELLED:
+            await stream.end_without()
+        elif stream.begun:
+            await stream.end(body)
+        else:
+            await send_json(call.send, status, body, headers)
+
+    def _record(self, call: Call, error_type: str | None) -> None:
+        method = call.request.method
+        known = method in _METHODS and error_type != str(jsonrpc.METHOD_NOT_FOUND)
+        self._recorder.operation(
+            Operation(
+                side="server",
+                method=method if known else UNKNOWN,  # a client must not be able to make up values of a label
+                timestamp_ns=call.timestamp_ns,
+                duration_ms=(time.perf_counter_ns() - call.began_ns) / 1e6,
+                workspace_id=call.view.slug,
+                token_id=call.principal.token_id,
+                error_type=error_type,
+            )
+        )
+
+    async def _within_time(self, call: Call) -> Raw:
+        call.cancel_scope = cancel_scope = self._cancel_scopes.open(call.receive, MAX_REQUEST_S, call.key)
+        try:
+            if call.request.era is Era.LEGACY:
+                return await self._for_legacy_client(call)
+            return await self._for_modern_client(call)
+        except JsonRpcError:
+            raise
+        except BAD_REQUEST_ERRORS as error:
+            raise JsonRpcError(jsonrpc.INVALID_PARAMS, str(error)) from error
+        except asyncio.CancelledError:
+            if not cancel_scope.uncancel():
+                raise
+            if cancel_scope.reason == "timeout":
+                message = f"there was no response within {MAX_REQUEST_S:g} s"
+                raise JsonRpcError(jsonrpc.INTERNAL_ERROR, message) from None
+            raise _ClientGoneError from None
+        except Exception as error:
+            logger.exception("%s failed in the gateway", call.request.method)
+            raise JsonRpcError(jsonrpc.INTERNAL_ERROR, INTERNAL) from error
+        finally:
+            self._cancel_scopes.close(cancel_scope)
+
+    async def _for_legacy_client(self, call: Call) -> Raw:
+        request, session = call.request, call.session
+        if session is None:
+            return await _result(Caller(call, None, NotificationFilter(call.stream, request).notify))
+        if request.method == SET_LEVEL:
+            return set_level(session, request)
+        if request.method in (SUBSCRIBE, UNSUBSCRIBE):
+            return await self._subscriptions.change(session, call.view, request)
+        notify = NotificationFilter(call.stream, request, session.log_level).notify
+        return await _result(Caller(call, client_on_stream(session, call.stream, call.cancel_scope), notify))
+
+    async def _for_modern_client(self, call: Call) -> Raw:
+        request = call.request
+        notifications = NotificationFilter(call.stream, request)
+        if request.method not in INPUT_REQUIRED_METHODS or not _may_wait_for_input(call):
+            return await _result(Caller(call, None, notifications.notify))
+
+        async def begin(client: Client, notify: Notify) -> UpstreamResponse:
+            return UpstreamResponse(await _result(Caller(call, client, notify)))
+
+        info = server_info(call.view)
+        response = await self._pending_calls.serve(call.principal, request, notifications, begin, info)
+        return response.result or jsonrpc.EMPTY_OBJECT
 
 
-async def answer(  # noqa: C901 - one arm for each method
-    view: WorkspaceView,
-    request: Request,
-    *,
-    token_id: str,
-    client: Client | None = None,
-    notify: Notify | None = None,
-    sessions: bool = False,
-) -> Raw | Refusal:
-    """The result of a request that is no tool call."""
-    caller = Caller(token_id, client, notify)
-    offered = _OFFERED.get(request.method)
-    if offered is not None and not any(may_offer(server, offered) for server in view.servers.values()):
-        return _unknown(request)
+class _ClientGoneError(Exception):
+    """The client has disconnected or cancelled its request."""
+
+
+def _may_wait_for_input(call: Call) -> bool:
+    """Whether a modern request may need the client's input for a legacy server, or brings it."""
+    request = call.request
+    if input_required.is_retry(request):
+        return True
+    first = "requestState" not in request.params and input_required.can_be_asked(request)
+    return first and any(server.upstream.era is not Era.MODERN for server in call.view.servers.values())
+
+
+async def _result(caller: Caller) -> Raw:  # noqa: C901 - one arm for each method
+    """The result for the client's era.
+
+    Raises:
+        JsonRpcError: the method does not exist for this client or in this workspace, or it failed.
+    """
+    request, view = caller.call.request, caller.call.view
+    token_id = caller.call.principal.token_id
+    offers = _OFFERED.get(request.method)
+    if offers is not None and not any(may_offer(server, offers) for server in view.servers.values()):
+        raise _unknown_method(request.method)
     if request.method in _PAGED and request.params.get("cursor", _NULL) != _NULL:
-        return Refusal(jsonrpc.INVALID_PARAMS, f"no such cursor: {request.method} answers with one page")
+        raise JsonRpcError(jsonrpc.INVALID_PARAMS, f"unknown cursor: {request.method} has one page only")
     match request.method, request.era:
         case "initialize", Era.LEGACY:
-            return await _initialize(view, request, served(request.era, sessions=sessions))
+            return await _initialize(caller.call)
         case "ping", Era.LEGACY:
             return jsonrpc.EMPTY_OBJECT
         case "server/discover", Era.MODERN:
-            return await _discover(view, request)
-        case "tools/list", _:
-            return await _list_tools(view, request)
+            return await _discover(caller.call)
+        case "tools/list", era:
+            found = await asyncio.gather(*(_tools(server, era) for server in view.servers.values()))
+            return _list_result(caller.call, merged("tools", found))
         case "prompts/list", _:
-            return _listed(view, request, await prompts.listed(view, token_id))
+            servers = view.servers.values()
+            found = await parts(servers, request.method, "prompts", _offers_prompts, token_id, _with_public_name)
+            return _list_result(caller.call, merged("prompts", found))
         case (("resources/list" | "resources/templates/list"), _):
             found = await resources.listed(view, request.method, token_id)
-            return _listed(view, request, merged(LISTS[request.method], found))
+            return _list_result(caller.call, merged(resources.LISTS[request.method], found))
         case "prompts/get", _:
-            return await prompts.get(view, request, caller, jsonrpc.raw(_server_info(view)))
+            server, prompt = _find_prompt(view, request.params.get("name", _NULL))
+            return await forward(caller, server, {**request.params, "name": jsonrpc.raw(prompt)}, prompt)
         case "resources/read", _:
-            return await resources.read(view, request, caller, jsonrpc.raw(_server_info(view)))
+            return await resources.read(caller)
         case "completion/complete", _:
-            return await completion.complete(view, request, caller, jsonrpc.raw(_server_info(view)))
-        case _:
-            return _unknown(request)
+            return await _complete(caller)
+    raise _unknown_method(request.method)
 
 
-def _unknown(request: Request) -> Refusal:
-    return Refusal(jsonrpc.METHOD_NOT_FOUND, f"the gateway does not serve {request.method!r}")
+def _unknown_method(method: str) -> JsonRpcError:
+    return JsonRpcError(jsonrpc.METHOD_NOT_FOUND, f"the gateway does not serve {method!r}")
 
 
-# -- about the gateway
+# -- what the gateway is
 
 
-def _server_info(view: WorkspaceView) -> dict[str, Any]:
-    return {"name": "callscope", "title": view.settings.name or view.slug, "version": __version__}
-
-
-async def _initialize(view: WorkspaceView, request: Request, serves: Serves) -> Raw:
+async def _initialize(call: Call) -> Raw:
     try:
-        requested = jsonrpc.decode_string(request.params.get("protocolVersion", b'""'))
+        requested = jsonrpc.decode_string(call.request.params.get("protocolVersion", b'""'))
     except jsonrpc.NO_JSON:
         requested = LATEST_HANDSHAKE_VERSION
-    declared = await _capabilities(view, serves)
     return jsonrpc.raw(
-        {"protocolVersion": negotiate(requested), "capabilities": declared, "serverInfo": _server_info(view)}
+        {
+            "protocolVersion": negotiate(requested),
+            "capabilities": await _capabilities(call),
+            "serverInfo": server_info(call.view),
+        }
     )
 
 
-async def _discover(view: WorkspaceView, request: Request) -> Raw:
-    declared = await _capabilities(view, served(request.era, sessions=False))
-    return _listed(view, request, {"supportedVersions": list(MODERN_PROTOCOL_VERSIONS), "capabilities": declared})
+async def _discover(call: Call) -> Raw:
+    declared = await _capabilities(call)
+    return _list_result(call, {"supportedVersions": list(MODERN_PROTOCOL_VERSIONS), "capabilities": declared})
 
 
-async def _capabilities(view: WorkspaceView, serves: Serves) -> dict[str, Any]:
-    """The union of what the servers declare; one that was never met, and is not known to be down, is met first."""
-    await meet(view)
-    return capabilities.union((capabilities.read_server(s.upstream.declared) for s in view.servers.values()), serves)
+async def _capabilities(call: Call) -> dict[str, Any]:
+    """What the servers declare, together. A server without contact so far is contacted first, unless it is down."""
+    await meet(call.view)
+    legacy, sessions = call.request.era is Era.LEGACY, call.state.sessions
+    has_stream = sessions or not legacy
+    serves = Serves(logging=legacy and sessions, changes=has_stream, subscriptions=has_stream)
+    servers = call.view.servers.values()
+    return capabilities.union((capabilities.read_server(server.upstream.declared) for server in servers), serves)
 
 
 # -- lists
 
 
-def _listed(view: WorkspaceView, request: Request, members: dict[str, Any]) -> Raw:
-    """A list as a result; it depends on the token, and is never fresh, so that a change is seen at once."""
-    if request.era is Era.LEGACY:
+def _list_result(call: Call, members: dict[str, Any]) -> Raw:
+    """A list, or the gateway's description. It depends on the token and must not be cached, so changes show at once."""
+    if call.request.era is Era.LEGACY:
         return jsonrpc.raw(members)
-    meta = {**members.pop("_meta", {}), SERVER_INFO_META_KEY: _server_info(view)}
+    meta = {**members.pop("_meta", {}), SERVER_INFO_META_KEY: server_info(call.view)}
     return jsonrpc.raw({"resultType": "complete", "ttlMs": 0, "cacheScope": "private", **members, "_meta": meta})
-
-
-async def _list_tools(view: WorkspaceView, request: Request) -> Raw:
-    found = await asyncio.gather(*(_tools(server, request.era) for server in view.servers.values()))
-    return _listed(view, request, merged("tools", found))
 
 
 async def _tools(server: Server, era: Era) -> Part:
@@ -148,4 +277,55 @@ async def _tools(server: Server, era: Era) -> Part:
         return Part(server, error)
 
 
-__all__ = ["Refusal", "answer", "served"]
+def _with_public_name(server: Server, item: Raw) -> Raw:
+    """A prompt under the gateway's name for it.
+
+    Raises:
+        UpstreamError: it is not a prompt. Passed on, it would make clients reject the whole list.
+    """
+    try:
+        members: dict[str, Any] = jsonrpc.decode_params(item)
+        members["name"] = tool_names.join(server.slug, jsonrpc.decode_string(members["name"]))
+    except (*jsonrpc.NO_JSON, KeyError) as error:
+        raise UpstreamError(ErrorType.UPSTREAM_PROTOCOL_ERROR, f"lists an invalid prompt: {error}") from error
+    return jsonrpc.raw(members)
+
+
+# -- prompts and completion
+
+
+def _find_prompt(view: WorkspaceView, name: Raw) -> tuple[Server, str]:
+    """The server behind a prompt's public name, and its own name for the prompt.
+
+    Raises:
+        JsonRpcError: no server is behind the name.
+    """
+    server, prompt = view.resolve(name)
+    if server is None or not may_offer(server, _offers_prompts):
+        shown = bytes(name)[:_SHOWN_NAME].decode("utf-8", "replace")
+        message = f"unknown prompt {shown}: prompts/list has the prompts of this workspace"
+        raise JsonRpcError(jsonrpc.INVALID_PARAMS, message)
+    return server, prompt
+
+
+async def _complete(caller: Caller) -> Raw:
+    """Ask the server of the prompt or the template; one that completes nothing has an empty list of values."""
+    request, view = caller.call.request, caller.call.view
+    params = request.params
+    try:
+        ref = completion_refs.read(params)
+    except completion_refs.InvalidReferenceError as error:
+        raise JsonRpcError(jsonrpc.INVALID_PARAMS, str(error)) from error
+    if isinstance(ref, PromptRef):
+        server, prompt = _find_prompt(view, jsonrpc.raw(ref.name))
+        servers = [server]
+        params = completion_refs.renamed(params, prompt)
+    else:
+        servers = await resources.servers_of_template(view, ref.uri, caller.call.principal.token_id)
+        if not servers:
+            raise resources.unknown(ref.uri, request.era)
+    able = [server for server in servers if may_offer(server, _offers_completion)]
+    if not able:
+        modern = {"resultType": "complete"} if request.era is Era.MODERN else {}
+        return jsonrpc.raw({**modern, **_NO_COMPLETION})
+    return await forward(caller, able[0], params, None)

@@ -15,12 +15,12 @@ from gateway.config import Config, HttpServer, changes
 from gateway.errors import ConfigError
 from gateway.journal import Writer
 from gateway.mcp import jsonrpc
-from gateway.relay.answering import Methods
 from gateway.relay.deadlines import CancelScopes
 from gateway.relay.endpoint import Endpoint
 from gateway.relay.heartbeat import HeartbeatWriter
 from gateway.relay.input_required import PendingCalls
 from gateway.relay.legacy_clients import LegacyClients
+from gateway.relay.methods import Methods
 from gateway.relay.quota import QuotaEnforcement
 from gateway.relay.redaction import Redactor, secrets_of
 from gateway.relay.registry import Pools, Server, WorkspaceRegistry
@@ -74,14 +74,14 @@ class Relay:
         self._subscriptions = SubscriptionRegistry(lambda: self._state.registry)
         self._streams = SubscriptionStreams(lambda: self._state.registry, self._heartbeat, self._subscriptions)
         session_subscriptions = SessionSubscriptions(self._subscriptions)
+        legacy = LegacyClients(self._sessions, cancel_scopes, session_subscriptions)
         self._endpoint = Endpoint(
             self._state_of(config),
             self._heartbeat,
             ToolCalls(self._heartbeat, cancel_scopes, self._pending_calls),
-            Methods(self._pending_calls, session_subscriptions),
-            LegacyClients(self._sessions, cancel_scopes, session_subscriptions),
-            cancel_scopes,
+            Methods(self._heartbeat, cancel_scopes, self._pending_calls, legacy, session_subscriptions),
             self._streams,
+            legacy,
         )
         self._closing: set[asyncio.Task[None]] = set()
         """Servers that the configuration no longer has."""

@@ -3,13 +3,33 @@
 import time
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple, Self
 
+from mcp_types.jsonrpc import MISSING_REQUIRED_CLIENT_CAPABILITY
+from msgspec import Raw
 from starlette.types import Send
 
+from gateway.calls import ErrorType
+from gateway.errors import CallscopeError
 from gateway.mcp import jsonrpc, sse
+from gateway.mcp.era_bridge_errors import RESOURCE_NOT_FOUND
+from gateway.mcp.jsonrpc import Id
+from gateway.mcp.revisions import Era
 from gateway.relay.rate_limit import RateLimitExceeded
 
+INTERNAL: Final = "internal error: the gateway's log has the reason"
+_CODES: Final = frozenset(
+    {
+        jsonrpc.PARSE_ERROR,
+        jsonrpc.INVALID_REQUEST,
+        jsonrpc.METHOD_NOT_FOUND,
+        jsonrpc.INVALID_PARAMS,
+        jsonrpc.INTERNAL_ERROR,
+        RESOURCE_NOT_FOUND,
+        MISSING_REQUIRED_CLIENT_CAPABILITY,
+    }
+)
+"""The error codes of MCP. Any other is a server's own, and must not become the value of a label."""
 JSON: Final = (b"content-type", b"application/json")
 SSE_HEADERS: Final = [
     (b"content-type", b"text/event-stream"),
@@ -18,6 +38,31 @@ SSE_HEADERS: Final = [
 ]
 
 Headers = list[tuple[bytes, bytes]]
+
+
+class JsonRpcError(CallscopeError):
+    """Ends a request with a JSON-RPC error for its client."""
+
+    def __init__(self, code: int, message: str, data: Any = None, era: Era | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.data = data
+        self.era = era
+        """Of the server that sent the error; None: the gateway itself did."""
+
+    @classmethod
+    def of(cls, error: Raw, era: Era | None = None) -> Self:
+        """A server's error object."""
+        decoded = jsonrpc.decode_error(error)
+        return cls(decoded.code, decoded.message, jsonrpc.decode_params(error).get("data"), era)
+
+    @property
+    def error_type(self) -> str:
+        """The error as a label's value, of which there are few."""
+        return str(self.code) if self.code in _CODES else ErrorType.JSONRPC_ERROR.value
+
+    def response(self, request_id: Id | None) -> bytes:
+        return jsonrpc.error(request_id, jsonrpc.error_object(self.code, str(self), self.data))
 
 
 async def send_json(send: Send, status: int, body: bytes, headers: Headers | None = None) -> None:

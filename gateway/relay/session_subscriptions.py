@@ -14,15 +14,14 @@ from gateway.mcp.inbound import Request
 from gateway.mcp.revisions import Era
 from gateway.mcp.subscriptions import MAX_RESOURCES, Filter
 from gateway.relay import resources
-from gateway.relay.forwarding import Refusal
 from gateway.relay.registry import WorkspaceView
+from gateway.relay.responses import JsonRpcError
 from gateway.relay.sessions import LegacySession
 from gateway.relay.subscription_registry import SubscriptionRegistry, can_follow, meet
 from gateway.upstream.base import UpstreamError
 
 SUBSCRIBE: Final = "resources/subscribe"
 UNSUBSCRIBE: Final = "resources/unsubscribe"
-_NULL: Final = Raw(b"null")
 
 
 class _Follower:
@@ -83,15 +82,12 @@ class SessionSubscriptions:
             await self._changes.add(owner.workspace_id, owner.token_id, follower)
         return follower
 
-    async def change(self, session: LegacySession, view: WorkspaceView, request: Request) -> Raw | Refusal:
+    async def change(self, session: LegacySession, view: WorkspaceView, request: Request) -> Raw:
         """`resources/subscribe` or `resources/unsubscribe`."""
         await meet(view)
         if not any(can_follow(server) for server in view.servers.values()):
-            return Refusal(jsonrpc.METHOD_NOT_FOUND, "no server of this workspace lets its resources be followed")
-        try:
-            uri = jsonrpc.decode_string(request.params.get("uri", _NULL))
-        except jsonrpc.NO_JSON:
-            return Refusal(jsonrpc.INVALID_PARAMS, "'params.uri' must be a text: resources/list has the resources")
+            raise JsonRpcError(jsonrpc.METHOD_NOT_FOUND, "no server of this workspace lets its resources be followed")
+        uri = resources.uri_of(request.params)
         follower = await self.begin(session)
         if request.method == SUBSCRIBE:
             return await self._subscribe(session, follower, uri)
@@ -100,10 +96,10 @@ class SessionSubscriptions:
             await self._changes.subscribe(session.owner.workspace_id, session.owner.token_id, ())
         return jsonrpc.EMPTY_OBJECT
 
-    async def _subscribe(self, session: LegacySession, follower: _Follower, uri: str) -> Raw | Refusal:
+    async def _subscribe(self, session: LegacySession, follower: _Follower, uri: str) -> Raw:
         owner, known = session.owner, uri in follower.uris
         if not known and len(follower.uris) >= MAX_RESOURCES:
-            return Refusal(jsonrpc.INVALID_PARAMS, f"this session follows {MAX_RESOURCES} resources already")
+            raise JsonRpcError(jsonrpc.INVALID_PARAMS, f"this session follows {MAX_RESOURCES} resources already")
         follower.subscribe(uri)
         refused = await self._changes.subscribe(owner.workspace_id, owner.token_id, (uri,))
         if uri not in refused:
@@ -112,7 +108,7 @@ class SessionSubscriptions:
             follower.unsubscribe(uri)
             self._changes.settle(owner.workspace_id)
         why = refused[uri]
-        return _refusal(uri, why) if why is not None else resources.unknown(uri, Era.LEGACY)
+        raise _error(uri, why) if why is not None else resources.unknown(uri, Era.LEGACY)
 
     def _end(self, session: LegacySession) -> None:
         follower = self._followers.pop(session, None)
@@ -120,17 +116,14 @@ class SessionSubscriptions:
             self._changes.remove(session.owner.workspace_id, follower)
 
 
-def _refusal(uri: str, why: UpstreamError) -> Refusal:
-    """A server's own words, if it answered; else why it did not."""
+def _error(uri: str, why: UpstreamError) -> JsonRpcError:
+    """The server's own error, if it answered; else why it did not."""
     data = {"error_type": why.error_type.value, "uri": uri}
-    refusal = Refusal(jsonrpc.INTERNAL_ERROR, f"the resource cannot be followed: {why}", data)
+    refusal = JsonRpcError(jsonrpc.INTERNAL_ERROR, f"the resource cannot be followed: {why}", data)
     if why.error_type is not ErrorType.JSONRPC_ERROR or why.response is None:
         return refusal
-    try:  # what a legacy server says, passes as what a modern one does
+    try:  # a legacy server's error passes unchanged, as a modern server's does
         said = era_bridge_errors.error(SUBSCRIBE, Era.LEGACY, Era.MODERN, Raw(why.response)).error
     except InvalidResultError:
         return refusal
-    if said is UNSET:
-        return refusal
-    error = jsonrpc.decode_error(said)
-    return Refusal(error.code, error.message, jsonrpc.decode_params(said).get("data"))
+    return JsonRpcError.of(said) if said is not UNSET else refusal

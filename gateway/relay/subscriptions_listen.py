@@ -19,7 +19,7 @@ from gateway.calls import Operation
 from gateway.mcp import capabilities, jsonrpc, sse, subscriptions
 from gateway.mcp.subscriptions import MAX_RESOURCES, Filter, InvalidFilterError
 from gateway.relay.active_call import Call
-from gateway.relay.cross_era_call import server_info
+from gateway.relay.forwarding import server_info
 from gateway.relay.heartbeat import HeartbeatWriter
 from gateway.relay.registry import WorkspaceRegistry, WorkspaceView
 from gateway.relay.responses import SSE_HEADERS, send_json

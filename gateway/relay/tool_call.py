@@ -1,7 +1,7 @@
-"""`tools/call`, the hot path: route, rewrite, relay, record, answer.
+"""`tools/call`, the hot path: route, rewrite, relay, record, respond.
 
-The law: the record is in the journal before the answer is completed. Timestamps, ids and two appends are all the
-telemetry there is here.
+The law: the record is in the journal before the response is completed. The only telemetry here is timestamps, ids and
+two appends to the journal.
 """
 
 import asyncio
@@ -11,66 +11,72 @@ from collections.abc import Awaitable
 from typing import Final, NamedTuple
 
 import msgspec
+from mcp_types.jsonrpc import HEADER_MISMATCH
 from msgspec import UNSET, Raw, Struct
-from starlette.types import Receive, Send
 
 from gateway.calls import UNKNOWN, ErrorType
 from gateway.journal import lines
-from gateway.mcp import jsonrpc
+from gateway.mcp import jsonrpc, param_headers
 from gateway.mcp.era_bridge import InvalidResultError
-from gateway.relay import cross_era_call, param_header_check
+from gateway.mcp.param_headers import ParamHeaderError
 from gateway.relay.active_call import Call, server_timing
 from gateway.relay.deadlines import CancelScope, CancelScopes
+from gateway.relay.forwarding import for_client, forward_tool_call
 from gateway.relay.heartbeat import HeartbeatWriter
 from gateway.relay.input_required import PendingCalls
-from gateway.relay.param_header_check import ParamHeaderError
 from gateway.relay.quota import CODE as QUOTA_CODE
 from gateway.relay.quota import QuotaExceeded
 from gateway.relay.rate_limit import RateLimitExceeded
-from gateway.relay.redaction import Redactor
 from gateway.relay.registry import Route, Server
-from gateway.relay.responses import EventStream, over_quota, rate_limited, send_json
+from gateway.relay.responses import JsonRpcError, over_quota, rate_limited, send_json
 from gateway.upstream.base import UpstreamError, UpstreamRequest, UpstreamResponse
 
 logger = logging.getLogger(__name__)
 
+LimitExceeded = RateLimitExceeded | QuotaExceeded
+
 _NO_NAME: Final = Raw(b"")
 _SHOWN_NAME: Final = 128
+_NO_RESPONSE: Final = UpstreamResponse()
+"""For a client that gets no JSON-RPC response: it has gone, or is answered by HTTP alone."""
 
 
-class _Probe(Struct):
+class _Result(Struct):
     """Reads one member of a result and copies nothing."""
 
     isError: bool | None = False  # noqa: N815 - the member's name in MCP
 
 
-class _Block(Struct):
+class _Content(Struct):
     text: str = ""
 
 
 class _FailedResult(Struct):
-    content: list[_Block] = []
+    content: list[_Content] = []
 
 
-_probe: Final = msgspec.json.Decoder(_Probe).decode
-_failed_result: Final = msgspec.json.Decoder(_FailedResult).decode
+_decode_result: Final = msgspec.json.Decoder(_Result).decode
+_decode_failed_result: Final = msgspec.json.Decoder(_FailedResult).decode
 
 
 class Failure(NamedTuple):
-    """Why a call failed; `answer` is the JSON-RPC error for the client, unless the upstream gave the answer."""
+    """Why a call failed, for its record."""
 
     error_type: ErrorType
     message: str
-    answer: Raw | None = None
-    response: bytes | None = None
     code: int | None = None
-    result: Raw | None = None
-    """For the client, in the place of an error: a text that a model can read."""
+    response: bytes | None = None
+    """What the upstream sent."""
 
 
-class _CallFailed(Exception):  # noqa: N818 - an outcome, raised only to end the way early
-    def __init__(self, failure: Failure) -> None:
+class _CallFailedError(Exception):
+    """Ends a call early."""
+
+    def __init__(self, failure: Failure, response: UpstreamResponse = _NO_RESPONSE) -> None:
+        super().__init__(failure.message)
         self.failure = failure
+        self.response = response
+        """For the client."""
 
 
 class ToolCalls:
@@ -83,286 +89,266 @@ class ToolCalls:
         self._cancel_scopes = cancel_scopes
         self._pending_calls = pending_calls
 
-    async def serve(
-        self, call: Call, receive: Receive, send: Send, over: RateLimitExceeded | QuotaExceeded | None
-    ) -> None:
-        """Relay one call: whatever happens, it is recorded once, and a client that is still there gets an answer.
-
-        One that is over a limit is not sent on.
-        """
-        stream = EventStream(send, call.headers)
-        reply: UpstreamResponse | None = None
+    async def serve(self, call: Call, exceeded: LimitExceeded | None) -> None:
+        """Relay one call, unless a limit is exceeded. Whatever happens, it is recorded once."""
+        stream, send = call.stream, call.send
+        failure: Failure | None
         try:
-            if over is not None:
-                raise self._over(call, over)
-            reply = await self._relay(call, receive, stream)
-            failure = self._judge(call, reply)
-            if reply.error is not UNSET or (
-                call.server is not None and call.server.upstream.era is not call.request.era
-            ):
-                reply = self._translated(call, reply, failure)
-        except _CallFailed as refusal:
-            failure = refusal.failure
+            if exceeded is not None:
+                raise _over_limit(call, exceeded)
+            response = await self._relay(call)
+            failure = _failure_of(call, response)
+            if response.error is not UNSET or response.era is not call.request.era:
+                response = _for_client(call, response)
+        except _CallFailedError as failed:
+            failure, response = failed.failure, failed.response
         except ParamHeaderError as error:
-            await self._no_call(call, error, send)
+            await self._reject(call, error)
             return
-        except (cross_era_call.InvalidRequestError, cross_era_call.ToolResultError) as error:
-            failure = self._not_crossed(call, error)
         except Exception as error:
             logger.exception("a call failed in the gateway")
-            failure = self._fail(call, ErrorType.GATEWAY_ERROR, f"internal error: {type(error).__name__}")
-        status, body = self._answer(call, reply, failure)
+            internal = _failed(call, ErrorType.GATEWAY_ERROR, f"internal error: {type(error).__name__}")
+            failure, response = internal.failure, internal.response
+        status, body = _body(call, response)
         timing = self._record(call, failure, len(body))
         if failure is not None and failure.error_type is ErrorType.CANCELLED:
             await stream.end_without()
-        elif over is not None:
-            await self._refuse(call, over, body, send)
+        elif isinstance(exceeded, RateLimitExceeded):
+            await rate_limited(send, exceeded)
+        elif exceeded is not None:
+            await over_quota(send, body, exceeded.retry_after_s(call.timestamp_ns))
         elif stream.begun:
             await stream.end(body)
         else:
             await send_json(send, status, body, [(b"server-timing", timing)])
 
-    # -- relaying
-
-    async def _relay(self, call: Call, receive: Receive, stream: EventStream) -> UpstreamResponse:
+    async def _relay(self, call: Call) -> UpstreamResponse:
         name = call.request.params.get("name", _NO_NAME)
         route = call.view.route(name)
         server = route.server if route is not None else call.view.resolve(name)[0]
         if server is None:
-            raise _CallFailed(self._unknown(call))
+            raise _unknown_tool(call)
         call.server = server
-        cancel_scope = self._cancel_scopes.begin(receive, server.timeout, call)
+        call.cancel_scope = cancel_scope = self._cancel_scopes.open(call.receive, server.timeout, call.key)
         try:
             if route is None:
-                route = await self._found(call, server, name)
+                route = await _find_tool(call, server, name)
             call.tool = route.tool
             identity = call.identify(self._replica, route)
-            call.upstream_request = upstream_request = self._upstream_request(call, route, stream)
+            call.upstream_request = upstream_request = _upstream_request(call, route)
             self._journal.start(call.call_id, lines.start(identity))
             server.in_flight += 1
             if call.routed_ns == 0:
                 call.routed_ns = time.perf_counter_ns()
             try:
-                if call.session is None and server.upstream.era is call.request.era:
-                    reply = await server.upstream.request(upstream_request)
-                else:
-                    reply = await cross_era_call.relay(
-                        call, upstream_request, server, cancel_scope, stream, self._pending_calls
-                    )
-                if reply.error is not UNSET and param_header_check.is_mismatch(reply):
-                    reply = await self._sent_anew(call, route, reply, cancel_scope, stream)
+                response = await self._send(call, upstream_request, server)
+                if response.error is not UNSET and _is_header_mismatch(response.error):
+                    response = await self._send_again(call, route, response)
             finally:
                 server.in_flight -= 1
         except UpstreamError as error:
-            raise _CallFailed(self._not_reached(call, server, error)) from error
+            raise _upstream_failed(call, server, error) from error
+        except JsonRpcError as error:
+            raise _failed(call, ErrorType.JSONRPC_ERROR, str(error), code=error.code) from error
         except asyncio.CancelledError:
-            if not cancel_scope.claim():
+            if not cancel_scope.uncancel():
                 raise
-            raise _CallFailed(self._interrupted(call, server, cancel_scope)) from None
+            raise _ended(call, server, cancel_scope) from None
         else:
             server.succeeded()
-            return reply
+            return response
         finally:
-            self._cancel_scopes.end(cancel_scope)
+            self._cancel_scopes.close(cancel_scope)
 
-    async def _found(self, call: Call, server: Server, name: Raw) -> Route:
-        """Where a name leads that was not known: the server may have it by now."""
-        call.routed_ns = time.perf_counter_ns()  # from here on it is the upstream that is waited for
-        await server.catalog.find(call.view.resolve(name)[1])
-        route = call.view.route(name)
-        if route is None:
-            raise _CallFailed(self._unknown(call))
-        return route
-
-    def _sent(
-        self,
-        call: Call,
-        upstream_request: UpstreamRequest,
-        server: Server,
-        cancel_scope: CancelScope,
-        stream: EventStream,
-    ) -> Awaitable[UpstreamResponse]:
-        """Once more what stands in `_relay`, where it is on the way of every call and spares it a frame."""
+    def _send(self, call: Call, request: UpstreamRequest, server: Server) -> Awaitable[UpstreamResponse]:
+        # A legacy client without a session cannot be asked for input, so nothing has to be carried over.
         if call.session is None and server.upstream.era is call.request.era:
-            return server.upstream.request(upstream_request)
-        return cross_era_call.relay(call, upstream_request, server, cancel_scope, stream, self._pending_calls)
+            return server.upstream.request(request)
+        return forward_tool_call(call, request, server, self._pending_calls)
 
-    def _upstream_request(self, call: Call, route: Route, stream: EventStream) -> UpstreamRequest:
-        trace = call.trace
-        return UpstreamRequest(
-            "tools/call",
-            {**call.request.params, "name": route.name},
-            meta=call.request.meta,
-            name=route.tool,
-            traceparent=f"00-{trace.trace_id}-{trace.upstream_span_id}-{trace.flags:02x}",
-            tracestate=trace.tracestate,
-            notify=stream.event,
-            repeatable=route.repeatable,
-            token_id=call.principal.token_id,
-            param_lines=param_header_check.lines(call, route.param_headers),
-        )
+    async def _send_again(self, call: Call, route: Route, response: UpstreamResponse) -> UpstreamResponse:
+        """List the tools again and repeat a call whose `Mcp-Param-*` headers the server rejected.
 
-    async def _sent_anew(
-        self, call: Call, route: Route, reply: UpstreamResponse, cancel_scope: CancelScope, stream: EventStream
-    ) -> UpstreamResponse:
-        """A server that finds headers and arguments at odds may have changed its tool: list anew, send once more.
-
-        Nothing else of the listing matters: with the same header lines the answer would be the same.
+        The tool may have changed. If the new listing gives the same headers, the server would reject them again.
         """
-        server, before = route.server, call.upstream_request
-        await server.catalog.list()
+        await route.server.catalog.list()
         changed = call.view.route(call.request.params.get("name", _NO_NAME))
-        if changed is None or before is None:
-            return reply
+        if changed is None:
+            return response
         try:
-            upstream_request = self._upstream_request(call, changed, stream)
+            upstream_request = _upstream_request(call, changed)
         except ParamHeaderError as error:  # the client's listing is older than the server's
-            raise _CallFailed(self._fail(call, ErrorType.JSONRPC_ERROR, str(error), code=error.code)) from error
-        if upstream_request.param_lines == before.param_lines:
-            return reply
+            raise JsonRpcError(error.code, str(error)) from error
+        if call.upstream_request is None or upstream_request.param_lines == call.upstream_request.param_lines:
+            return response
         call.upstream_request = upstream_request
-        return await self._sent(call, upstream_request, server, cancel_scope, stream)
+        return await self._send(call, upstream_request, route.server)
 
-    # -- outcomes
-
-    def _over(self, call: Call, over: RateLimitExceeded | QuotaExceeded) -> _CallFailed:
-        name = call.request.params.get("name", _NO_NAME)
-        route = call.view.route(name)
-        call.server = call.view.resolve(name)[0]
-        call.tool = route.tool if route is not None else UNKNOWN
-        if isinstance(over, RateLimitExceeded):
-            return _CallFailed(Failure(ErrorType.RATE_LIMITED, f"over the limit of {over.limit} requests"))
-        error = jsonrpc.error_object(QUOTA_CODE, over.message, over.data)
-        return _CallFailed(Failure(ErrorType.QUOTA_EXCEEDED, over.message, error, code=QUOTA_CODE))
-
-    @staticmethod
-    async def _refuse(call: Call, over: RateLimitExceeded | QuotaExceeded, body: bytes, send: Send) -> None:
-        if isinstance(over, RateLimitExceeded):
-            await rate_limited(send, over)
-        else:
-            await over_quota(send, body, over.retry_after_s(call.timestamp_ns))
-
-    async def _no_call(self, call: Call, error: ParamHeaderError, send: Send) -> None:
-        """What was asked for is no call, but a bad request."""
+    async def _reject(self, call: Call, error: ParamHeaderError) -> None:
+        """Headers that contradict the arguments are a bad request: no call took place."""
         self._recorder.reject("bad_request")
         if call.usage_counter is not None:
             call.usage_counter.discard(call.view.slug, call.timestamp_ns)
-        answer = jsonrpc.error(call.request.id, jsonrpc.error_object(error.code, str(error)))
-        await send_json(send, jsonrpc.http_status(call.request.era, error.code), answer)
-
-    def _unknown(self, call: Call) -> Failure:
-        name = bytes(call.request.params.get("name", b"(none)"))[:_SHOWN_NAME].decode("utf-8", "replace")
-        return self._fail(
-            call,
-            ErrorType.UNKNOWN_TOOL,
-            f"unknown tool {name}: tools/list has the tools of this workspace, as <server>__<tool>",
-            code=jsonrpc.INVALID_PARAMS,
-        )
-
-    def _not_crossed(
-        self, call: Call, error: cross_era_call.InvalidRequestError | cross_era_call.ToolResultError
-    ) -> Failure:
-        if isinstance(error, cross_era_call.ToolResultError):
-            return Failure(ErrorType.TOOL_ERROR, str(error), result=error.result)
-        return self._fail(call, ErrorType.JSONRPC_ERROR, str(error), code=jsonrpc.INVALID_PARAMS)
-
-    def _not_reached(self, call: Call, server: Server, error: UpstreamError) -> Failure:
-        server.failed(error)
-        if call.upstream_request is not None and error.http_status is not None:
-            call.upstream_request.http_status = error.http_status
-        message = f"server {server.slug!r}: {error}"
-        return self._fail(call, error.error_type, message, response=error.response)
-
-    def _interrupted(self, call: Call, server: Server, cancel_scope: CancelScope) -> Failure:
-        if cancel_scope.reason == "timeout":
-            message = f"server {server.slug!r} did not answer within {server.timeout:g} s"
-            return self._fail(call, ErrorType.UPSTREAM_TIMEOUT, message)
-        if cancel_scope.reason == "cancelled":
-            return Failure(ErrorType.CANCELLED, "the client cancelled the call before the answer")
-        return Failure(ErrorType.CANCELLED, "the client closed its connection before the answer")
-
-    def _fail(
-        self,
-        call: Call,
-        error_type: ErrorType,
-        message: str,
-        *,
-        code: int = jsonrpc.INTERNAL_ERROR,
-        response: bytes | None = None,
-    ) -> Failure:
-        """A failure that the gateway itself has to tell the client of: which server failed, and how."""
-        message = call.state.redactor.text(message)
-        data = {"error_type": error_type.value, "server": call.server.slug if call.server is not None else None}
-        return Failure(error_type, message, jsonrpc.error_object(code, message, data), response, code)
-
-    def _judge(self, call: Call, reply: UpstreamResponse) -> Failure | None:
-        """None if the upstream's answer is a success."""
-        if reply.error is not UNSET:
-            try:
-                error = jsonrpc.decode_error(reply.error)
-            except jsonrpc.NO_JSON:
-                return self._garbage(call, reply.error, "an error that is none of JSON-RPC's")
-            return Failure(ErrorType.JSONRPC_ERROR, error.message, None, bytes(reply.error), error.code)
-        if reply.result is UNSET:
-            return self._garbage(call, Raw(), "no result")
-        try:
-            if not _probe(reply.result).isError:
-                return None
-        except jsonrpc.NO_JSON:
-            return self._garbage(call, reply.result, "a result that is no object of MCP's")
-        try:
-            message = "\n".join(block.text for block in _failed_result(reply.result).content if block.text)
-        except jsonrpc.NO_JSON:
-            message = ""
-        return Failure(ErrorType.TOOL_ERROR, message or "the tool failed and said nothing", None, bytes(reply.result))
-
-    def _translated(self, call: Call, reply: UpstreamResponse, failure: Failure | None) -> UpstreamResponse:
-        """The reply for the client's era; its record keeps what the upstream said."""
-        if call.server is None or (failure is not None and failure.answer is not None):
-            return reply
-        try:
-            return cross_era_call.translated(call, call.server.upstream.era or call.request.era, reply)
-        except InvalidResultError as error:
-            value = reply.result if reply.result is not UNSET else Raw()
-            raise _CallFailed(self._garbage(call, value, str(error))) from error
-
-    def _garbage(self, call: Call, value: Raw, what: str) -> Failure:
-        slug = call.server.slug if call.server is not None else UNKNOWN
-        message = f"server {slug!r} answered with {what}"
-        return self._fail(call, ErrorType.UPSTREAM_PROTOCOL_ERROR, message, response=bytes(value))
-
-    @staticmethod
-    def _answer(call: Call, reply: UpstreamResponse | None, failure: Failure | None) -> tuple[int, bytes]:
-        request = call.request
-        if failure is not None and failure.answer is not None:
-            status = jsonrpc.http_status(request.era, failure.code or 0)
-            return status, jsonrpc.error(request.id, failure.answer)
-        if failure is not None and failure.result is not None:
-            return 200, jsonrpc.result(request.id, failure.result)
-        if reply is None:  # refused without a JSON-RPC error of its own: rate limit, client gone
-            return 200, b""
-        if reply.error is not UNSET:
-            code = jsonrpc.decode_error(reply.error).code  # the client's, which may be another than the record's
-            return jsonrpc.http_status(request.era, code), jsonrpc.error(request.id, reply.error)
-        return 200, jsonrpc.result(request.id, reply.result if reply.result is not UNSET else jsonrpc.EMPTY_OBJECT)
+        body = jsonrpc.error(call.request.id, jsonrpc.error_object(error.code, str(error)))
+        await send_json(call.send, jsonrpc.http_status(call.request.era, error.code), body)
 
     def _record(self, call: Call, failure: Failure | None, response_bytes: int) -> bytes:
-        """Write the call's record; its phases, for the answer's `Server-Timing`."""
+        """Write the call's record; its phases, for the `Server-Timing` header."""
         if not call.identity:
             call.identify(self._replica, None)
-        line, phases = call.end(
-            _failure_members(failure, call.state.redactor) if failure is not None else "", response_bytes
-        )
+        line, phases = call.end(_members(call, failure) if failure is not None else "", response_bytes)
         self._journal.end(call.call_id, line)
         if call.usage_counter is not None:
             call.usage_counter.end(call.view.slug, call.timestamp_ns, self._journal.line_end)
         return server_timing(phases)
 
 
-def _failure_members(failure: Failure, redactor: Redactor) -> str:
+async def _find_tool(call: Call, server: Server, name: Raw) -> Route:
+    """The route of a tool that no listing had so far: the server may have it by now."""
+    call.routed_ns = time.perf_counter_ns()  # the time from here on is the upstream's
+    await server.catalog.find(call.view.resolve(name)[1])
+    route = call.view.route(name)
+    if route is None:
+        raise _unknown_tool(call)
+    return route
+
+
+def _upstream_request(call: Call, route: Route) -> UpstreamRequest:
+    """The call with the upstream's own name of the tool, in the span that the upstream's own spans belong to.
+
+    Raises:
+        ParamHeaderError: see `param_headers.upstream_lines`.
+    """
+    request, trace = call.request, call.trace
+    return UpstreamRequest(
+        "tools/call",
+        {**request.params, "name": route.name},
+        meta=request.meta,
+        name=route.tool,
+        traceparent=f"00-{trace.trace_id}-{trace.upstream_span_id}-{trace.flags:02x}",
+        tracestate=trace.tracestate,
+        notify=call.stream.event,
+        repeatable=route.repeatable,
+        token_id=call.principal.token_id,
+        param_lines=param_headers.upstream_lines(
+            route.param_headers, call.headers, request.params.get("arguments"), request.era
+        ),
+    )
+
+
+def _is_header_mismatch(error: Raw) -> bool:
+    try:
+        return jsonrpc.decode_error(error).code == HEADER_MISMATCH
+    except jsonrpc.NO_JSON:
+        return False
+
+
+def _for_client(call: Call, response: UpstreamResponse) -> UpstreamResponse:
+    try:
+        return for_client(call, response)
+    except InvalidResultError as error:
+        raise _invalid(call, response.result or Raw(), str(error)) from error
+
+
+def _body(call: Call, response: UpstreamResponse) -> tuple[int, bytes]:
+    """The HTTP status and the body for the client."""
+    request = call.request
+    if response.error is not UNSET:
+        code = jsonrpc.decode_error(response.error).code  # may differ from the record's, which is the upstream's
+        return jsonrpc.http_status(request.era, code), jsonrpc.error(request.id, response.error)
+    if response.result is not UNSET:
+        return 200, jsonrpc.result(request.id, response.result)
+    return 200, b""
+
+
+def _members(call: Call, failure: Failure) -> str:
+    redactor = call.state.redactor
     return lines.members(
         error_type=failure.error_type,
         error_message=redactor.text(failure.message),
         upstream_response=redactor.text(failure.response) if failure.response else None,
         jsonrpc_code=failure.code,
     )
+
+
+# -- why calls fail
+
+
+def _failure_of(call: Call, response: UpstreamResponse) -> Failure | None:
+    """What the upstream's response says of the call; None for a success."""
+    if response.error is not UNSET:
+        try:
+            error = jsonrpc.decode_error(response.error)
+        except jsonrpc.NO_JSON:
+            raise _invalid(call, response.error, "an error that is not a JSON-RPC error object") from None
+        return Failure(ErrorType.JSONRPC_ERROR, error.message, error.code, bytes(response.error))
+    if response.result is UNSET:
+        raise _invalid(call, Raw(), "no result")
+    try:
+        if not _decode_result(response.result).isError:
+            return None
+    except jsonrpc.NO_JSON:
+        raise _invalid(call, response.result, "a result that is not an object of MCP") from None
+    try:
+        content = _decode_failed_result(response.result).content
+        message = "\n".join(block.text for block in content if block.text)
+    except jsonrpc.NO_JSON:
+        message = ""
+    said = bytes(response.result) if response.era is not None else None  # without an era it is the gateway's own
+    return Failure(ErrorType.TOOL_ERROR, message or "the tool failed without a message", None, said)
+
+
+def _failed(
+    call: Call,
+    error_type: ErrorType,
+    message: str,
+    *,
+    code: int = jsonrpc.INTERNAL_ERROR,
+    response: bytes | None = None,
+) -> _CallFailedError:
+    """A failure of which the client is told by an error of the gateway's own: which server failed, and how."""
+    message = call.state.redactor.text(message)
+    data = {"error_type": error_type.value, "server": call.server.slug if call.server is not None else None}
+    error = jsonrpc.error_object(code, message, data)
+    return _CallFailedError(Failure(error_type, message, code, response), UpstreamResponse(error=error))
+
+
+def _over_limit(call: Call, exceeded: LimitExceeded) -> _CallFailedError:
+    name = call.request.params.get("name", _NO_NAME)
+    route = call.view.route(name)
+    call.server = call.view.resolve(name)[0]
+    call.tool = route.tool if route is not None else UNKNOWN
+    if isinstance(exceeded, RateLimitExceeded):
+        return _CallFailedError(Failure(ErrorType.RATE_LIMITED, f"over the limit of {exceeded.limit} requests"))
+    error = jsonrpc.error_object(QUOTA_CODE, exceeded.message, exceeded.data)
+    failure = Failure(ErrorType.QUOTA_EXCEEDED, exceeded.message, QUOTA_CODE)
+    return _CallFailedError(failure, UpstreamResponse(error=error))
+
+
+def _unknown_tool(call: Call) -> _CallFailedError:
+    name = bytes(call.request.params.get("name", b"(none)"))[:_SHOWN_NAME].decode("utf-8", "replace")
+    message = f"unknown tool {name}: tools/list has the tools of this workspace, as <server>__<tool>"
+    return _failed(call, ErrorType.UNKNOWN_TOOL, message, code=jsonrpc.INVALID_PARAMS)
+
+
+def _upstream_failed(call: Call, server: Server, error: UpstreamError) -> _CallFailedError:
+    server.failed(error)
+    if call.upstream_request is not None and error.http_status is not None:
+        call.upstream_request.http_status = error.http_status
+    return _failed(call, error.error_type, f"server {server.slug!r}: {error}", response=error.response)
+
+
+def _ended(call: Call, server: Server, cancel_scope: CancelScope) -> _CallFailedError:
+    match cancel_scope.reason:
+        case "timeout":
+            message = f"server {server.slug!r} did not answer within {server.timeout:g} s"
+            return _failed(call, ErrorType.UPSTREAM_TIMEOUT, message)
+        case "cancelled":
+            return _CallFailedError(Failure(ErrorType.CANCELLED, "the client cancelled the call before the response"))
+    return _CallFailedError(Failure(ErrorType.CANCELLED, "the client disconnected before the response"))
+
+
+def _invalid(call: Call, value: Raw, what: str) -> _CallFailedError:
+    slug = call.server.slug if call.server is not None else UNKNOWN
+    message = f"server {slug!r} answered with {what}"
+    return _failed(call, ErrorType.UPSTREAM_PROTOCOL_ERROR, message, response=bytes(value))

@@ -10,7 +10,7 @@ from msgspec import UNSET, Raw
 from gateway.mcp import capabilities, input_requests, jsonrpc, request_state
 from gateway.mcp.capabilities import InvalidInputRequestError
 from gateway.mcp.era_bridge import InvalidResultError
-from gateway.mcp.input_requests import AnswerRefusedError, Asked, InputRequest, InvalidAnswerError
+from gateway.mcp.input_requests import AnswerRefusedError, InputRequest, InvalidAnswerError
 from gateway.mcp.jsonrpc import Id, Response
 
 FORM = {"message": "Who are you?", "requestedSchema": {"type": "object", "properties": {"name": {"type": "string"}}}}
@@ -35,6 +35,11 @@ def raws(members: dict[str, Any] | None) -> dict[str, Raw]:
 
 def question(method: str, params: dict[str, Any] | None) -> InputRequest:
     return InputRequest(method, raws(params) if params is not None else UNSET)
+
+
+def keys(asked: Any) -> list[str]:
+    """The keys under which a modern client finds these requests."""
+    return list(json.loads(bytes(input_requests.input_required(asked, "s")))["inputRequests"])
 
 
 def required(**members: Any) -> input_requests.InputRequired:
@@ -121,10 +126,9 @@ def test_an_answer_that_is_none_reaches_no_server_of_either_era(method: str, ans
     with pytest.raises(InvalidAnswerError, match=method):
         input_requests.client_answer(question(method, {}), Response(result=Raw(answer)))
     asked: dict[Id, InputRequest] = {1: question(method, {})}
-    parked = input_requests.park("call", asked)
-    (key,) = parked.asked
+    (key,) = keys(asked)
     with pytest.raises(InvalidAnswerError, match=method):
-        input_requests.answered(parked, {"inputResponses": jsonrpc.raw({key: Raw(answer)})})
+        input_requests.answers(asked, {"inputResponses": jsonrpc.raw({key: Raw(answer)})})
 
 
 def test_an_answers_error_does_not_repeat_what_a_person_typed() -> None:
@@ -147,7 +151,7 @@ def test_a_modern_client_is_asked_what_a_legacy_server_requests_and_the_server_g
     binding = request_state.bind("acme/alice", "tools/call", call)
     legacy = {**(params or {}), "_meta": {"progressToken": 1}, "task": {"ttl": 1}}
     asked = {request_id: input_requests.read_question(method, raws(legacy))}
-    state = request_state.seal(key_of_the_gateway, binding, input_requests.park("call-1", asked), now + 60)
+    state = request_state.seal(key_of_the_gateway, binding, "call-1", now + 60)
 
     result = json.loads(bytes(input_requests.input_required(asked, state, Raw(b'{"name":"callscope","version":"1"}'))))
     validate_server_result("tools/call", "2026-07-28", result)
@@ -158,32 +162,28 @@ def test_a_modern_client_is_asked_what_a_legacy_server_requests_and_the_server_g
     retry = {**call, "inputResponses": jsonrpc.raw({key: answer, "unasked": 1})}
     again = request_state.bind("acme/alice", "tools/call", retry)
     content = request_state.unseal(key_of_the_gateway, again, result["requestState"], now)
-    parked = input_requests.read_parked(content)
-    assert parked.call == "call-1"
-    responses, missing = input_requests.answered(parked, retry)
-    assert [json.loads(one) for one in responses] == [{"jsonrpc": "2.0", "id": request_id, "result": answer}]
-    assert missing == []
+    assert content == Raw(b'"call-1"')
+    ((answered, given),) = input_requests.answers(asked, retry).items()
+    assert (answered, json.loads(bytes(given))) == (request_id, answer)
 
 
 def test_m25_what_the_client_left_out_can_be_asked_again() -> None:
     asked: dict[Id, InputRequest] = {1: question("elicitation/create", FORM), "1": question("roots/list", None)}
-    parked = input_requests.park("call", asked)
-    first, second = parked.asked
-    assert input_requests.answered(parked, {}) == ([], [first, second])
-    responses, missing = input_requests.answered(parked, {"inputResponses": jsonrpc.raw({second: ROOTS})})
-    assert [json.loads(one)["id"] for one in responses] == ["1"]
-    assert missing == [first]
+    _, second = keys(asked)
+    assert input_requests.answers(asked, {}) == {}
+    given = input_requests.answers(asked, {"inputResponses": jsonrpc.raw({second: ROOTS})})
+    assert list(given) == ["1"]
 
 
 def test_m25_two_requests_whose_ids_look_alike_have_two_keys() -> None:
     asked: dict[Id, InputRequest] = {1: question("roots/list", None), "1": question("roots/list", None)}
-    assert len(input_requests.park("call", asked).asked) == 2
+    assert len(keys(asked)) == 2
 
 
 @pytest.mark.parametrize("value", [b"[]", b"7", b"null", b'"\xff"'])
 def test_input_responses_that_are_no_object_are_refused(value: bytes) -> None:
     with pytest.raises(InvalidAnswerError, match="inputResponses"):
-        input_requests.answered(input_requests.park("call", {}), {"inputResponses": Raw(value)})
+        input_requests.answers({}, {"inputResponses": Raw(value)})
 
 
 def test_m25_members_that_nobody_knows_keep_their_bytes() -> None:
@@ -227,22 +227,3 @@ def test_a_client_is_asked_only_for_what_it_declared(
 ) -> None:
     declared = capabilities.read_client(jsonrpc.raw(can))
     assert input_requests.needed([question(*one) for one in questions], declared) == lacking
-
-
-def test_a_legacy_server_that_asks_for_what_is_not_there_is_told_so() -> None:
-    sent = json.loads(input_requests.refusal("s-1", "this client cannot be sampled"))
-    assert sent == {
-        "jsonrpc": "2.0",
-        "id": "s-1",
-        "error": {"code": -32601, "message": "this client cannot be sampled"},
-    }
-
-
-@pytest.mark.parametrize(
-    ("method", "member"),
-    [("elicitation/create", "result"), ("sampling/createMessage", "error"), ("roots/list", "error")],
-)
-def test_a_legacy_server_whose_client_never_came_back_is_not_left_waiting(method: str, member: str) -> None:
-    sent = json.loads(input_requests.abandoned(Asked(7, method)))
-    assert sent["id"] == 7
-    assert member in sent

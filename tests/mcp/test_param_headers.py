@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from msgspec import Raw
 
 from gateway.mcp import jsonrpc, param_headers
-from gateway.mcp.param_headers import InvalidParamHeaderError, ParamHeaders, UnreadableArgumentsError
+from gateway.mcp.param_headers import InvalidParamHeaderError, ParamHeaderError, ParamHeaders
 
 
 def schema(**properties: Any) -> Raw:
@@ -160,9 +160,9 @@ def test_headers_that_disagree_are_told_apart(arguments: bytes, lines: list[tupl
 
 @pytest.mark.parametrize("arguments", [rb'{"region":"\ud800"}', b'{"region":"\xff"}', b'{"count":1e999}', b'{"region"'])
 def test_arguments_that_cannot_be_decoded_are_refused_not_sent_without_their_headers(arguments: bytes) -> None:
-    with pytest.raises(UnreadableArgumentsError):
+    with pytest.raises(ParamHeaderError):
         CITY.lines(Raw(arguments))
-    with pytest.raises(UnreadableArgumentsError):
+    with pytest.raises(ParamHeaderError):
         CITY.mismatch(Raw(arguments), [])
 
 

@@ -46,7 +46,7 @@ def tool_error(text: str) -> dict[str, Any]:
             lambda r: [answered(r, {"isError": True})],
             "tool_error",
             200,
-            "said nothing",
+            "without a message",
             "isError",
             id="one that is mute",
         ),
@@ -54,7 +54,7 @@ def tool_error(text: str) -> dict[str, Any]:
             lambda r: [answered(r, {"isError": True, "content": "odd"})],
             "tool_error",
             200,
-            "said nothing",
+            "without a message",
             "odd",
             id="odd",
         ),
@@ -75,17 +75,17 @@ def tool_error(text: str) -> dict[str, Any]:
         ),
         pytest.param(
             lambda r: [whole(b'{"id":%d,"error":"oops"}' % r.message["id"])],
-            *("upstream_protocol_error", 200, "none of JSON-RPC's", "oops"),
+            *("upstream_protocol_error", 200, "not a JSON-RPC error object", "oops"),
             id="an error that is none",
         ),
         pytest.param(
-            lambda r: [answered(r, 5)], "upstream_protocol_error", 200, "no object", "5", id="a result that is none"
+            lambda r: [answered(r, 5)], "upstream_protocol_error", 200, "not an object", "5", id="a result that is none"
         ),
         pytest.param(
             lambda r: [answered(r, {"isError": "yes"})],
             "upstream_protocol_error",
             200,
-            "no object",
+            "not an object",
             "yes",
             id="nearly none",
         ),

@@ -91,7 +91,7 @@ async def test_a_gateway_that_fails_says_so_in_a_well_formed_answer(
     def broken(*_: object) -> None:
         raise RuntimeError("a mistake with a secret in it: mwt_0123456789abcdef0123456789abcdef")
 
-    monkeypatch.setattr(tool_calls.ToolCalls, "_judge", broken)
+    monkeypatch.setattr(tool_calls, "_failure_of", broken)
     async with raw(modern_server()) as server, rig(tmp_path, {"files": server}) as relay:
         response = await relay.post(tool_call(id_="my id"))
 

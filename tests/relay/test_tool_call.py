@@ -1,5 +1,6 @@
 """One `tools/call` on its way: what the upstream is sent, what the client gets, and the one record of it."""
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from tests.http1.raw import (
     answered,
     error,
     event,
+    eventually,
     raw,
     result,
     tool,
@@ -169,6 +171,38 @@ async def test_a_client_of_another_era_gets_the_http_status_of_its_era(tmp_path:
 
         assert (modern.status_code, old.status_code) == (400, 200)
         assert modern.json()["error"] == old.json()["error"] == {"code": -32602, "message": "no such path"}
+
+
+class Upgraded:
+    """A legacy server that is replaced by a modern one while its first call is in progress."""
+
+    def __init__(self) -> None:
+        self.replaced = False
+        self.finish = asyncio.Event()
+
+    def __call__(self, request: Request) -> Steps:
+        if not self.replaced:
+            return legacy_server(lambda call: [self.finish, answered(call, TEXT)])(request)
+        if request.message.get("method") == "initialize":
+            return [whole(b"", 400)]
+        return modern_server()(request)
+
+
+async def test_a_result_is_translated_from_the_era_in_which_the_server_sent_it(tmp_path: Path) -> None:
+    behave = Upgraded()
+    async with raw(behave) as server, rig(tmp_path, {"files": server}) as relay:
+        first = asyncio.create_task(relay.post(tool_call()))
+        assert await eventually(lambda: len(server.calls) == 1)
+        behave.replaced = True
+        second = await relay.post(
+            tool_call(), token="bot"
+        )  # a new session is refused: the relay asks for the era again
+        assert "io.modelcontextprotocol/protocolVersion" in server.calls[1].message["params"]["_meta"]
+        behave.finish.set()
+
+        for response in (await first, second):
+            assert response.json()["result"]["resultType"] == "complete"
+            assert response.json()["result"]["content"] == TEXT["content"]
 
 
 # -- the trace
