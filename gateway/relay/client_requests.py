@@ -49,7 +49,7 @@ def client_on_stream(session: LegacySession, stream: EventStream, cancel_scope: 
     """
 
     async def ask(method: str, params: Raw) -> UpstreamResponse:
-        request_id, answer = session.ask()
+        request_id, answer = session.open_request()
         try:
             question = InputRequest(method, jsonrpc.decode_params(params))
             await stream.event(input_requests.client_request(request_id, question))
@@ -61,7 +61,7 @@ def client_on_stream(session: LegacySession, stream: EventStream, cancel_scope: 
             message = f"the client did not answer {method} within {ANSWER_S:g} s"
             return UpstreamResponse(error=jsonrpc.error_object(jsonrpc.INTERNAL_ERROR, message))
         finally:
-            session.asked(request_id)
+            session.close_request(request_id)
 
     declared = session.capabilities if stream.possible else jsonrpc.EMPTY_OBJECT
     return Client(declared, ask, session.log_level)

@@ -14,7 +14,6 @@ from gateway.mcp.revisions import LATEST_HANDSHAKE_VERSION, Era
 from gateway.relay.active_call import Call
 from gateway.relay.auth import RejectedError
 from gateway.relay.deadlines import CancelScopes, RequestKey
-from gateway.relay.get_stream import serve_stream
 from gateway.relay.registry import Principal
 from gateway.relay.relay_state import RelayState
 from gateway.relay.responses import send_empty
@@ -27,9 +26,11 @@ SET_LEVEL: Final = "logging/setLevel"
 class LegacyClients:
     """All of them."""
 
-    def __init__(self, sessions: Sessions, cancel_scopes: CancelScopes, following: SessionSubscriptions) -> None:
+    def __init__(
+        self, sessions: Sessions, cancel_scopes: CancelScopes, session_subscriptions: SessionSubscriptions
+    ) -> None:
         self.sessions = sessions
-        self._following = following
+        self._session_subscriptions = session_subscriptions
         self._cancel_scopes = cancel_scopes
 
     def session(self, state: RelayState, principal: Principal, headers: Headers) -> LegacySession | None:
@@ -93,7 +94,7 @@ class LegacyClients:
         """
         session = self.session(state, principal, headers)
         if session is not None:
-            session.answered(answer.id, answer.response)
+            session.respond(answer.id, answer.response)
 
     async def without_body(
         self, state: RelayState, method: str, principal: Principal, headers: Headers, receive: Receive, send: Send
@@ -107,11 +108,10 @@ class LegacyClients:
         if session is None:  # only with an id does a request come here
             raise RejectedError("method_not_allowed", 405, "send MCP messages by POST", [(b"allow", b"POST")])
         if method == "DELETE":
-            self.sessions.end(session)
+            self.sessions.delete(session)
             await send_empty(send, 204)
         else:
-            await self._following.begin(session)
-            await serve_stream(session, receive, send)
+            await self._session_subscriptions.serve_stream(session, receive, send)
 
 
 def set_level(session: LegacySession, request: Request) -> Raw:

@@ -32,7 +32,7 @@ from gateway.relay.notifications import NotificationFilter
 from gateway.relay.registry import Server, WorkspaceView
 from gateway.relay.responses import INTERNAL, JsonRpcError, send_json
 from gateway.relay.session_subscriptions import SUBSCRIBE, UNSUBSCRIBE, SessionSubscriptions
-from gateway.relay.subscription_registry import meet
+from gateway.relay.subscription_registry import list_unmet_servers
 from gateway.upstream.base import Client, Notify, UpstreamError, UpstreamResponse
 
 logger = logging.getLogger(__name__)
@@ -150,7 +150,7 @@ class Methods:
         if request.method == SET_LEVEL:
             return set_level(session, request)
         if request.method in (SUBSCRIBE, UNSUBSCRIBE):
-            return await self._subscriptions.change(session, call.view, request)
+            return await self._subscriptions.serve(session, call.view, request)
         notify = NotificationFilter(call.stream, request, session.log_level).notify
         return await _result(Caller(call, client_on_stream(session, call.stream, call.cancel_scope), notify))
 
@@ -249,7 +249,7 @@ async def _discover(call: Call) -> Raw:
 
 async def _capabilities(call: Call) -> dict[str, Any]:
     """What the servers declare, together. A server without contact so far is contacted first, unless it is down."""
-    await meet(call.view)
+    await list_unmet_servers(call.view)
     legacy, sessions = call.request.era is Era.LEGACY, call.state.sessions
     has_stream = sessions or not legacy
     serves = Serves(logging=legacy and sessions, changes=has_stream, subscriptions=has_stream)

@@ -86,39 +86,31 @@ class Server:
         self.last_success_ns = 0
         self.in_flight = 0
         """Tool calls that have gone to it and have not ended."""
-        self._listeners: set[Changed] = set()
-        self._stop_listening: Callable[[], None] | None = None
+        self.on_notification: Changed | None = None
+        """Gets the server's notifications that belong to no request, after the catalog is up to date."""
+        self._close_stream: Callable[[], None] | None = None
         self._relisting: asyncio.Task[None] | None = None
 
-    def listen(self, changed: Changed) -> Callable[[], None]:
-        """Hear of its changes, after its catalog has them, until what is given back is called."""
-        self._listeners.add(changed)
-        self.hear()
-        return lambda: self._listeners.discard(changed)
-
     @property
-    def tells(self) -> bool:
-        """Whether it says that it tells of changes."""
+    def notifies(self) -> bool:
+        """Whether it declares any notification of changes."""
         declared = capabilities.read_server(self.upstream.declared)
         lists = (declared.tools, declared.prompts, declared.resources)
-        follows = declared.resources is not None and declared.resources.subscribe
-        return bool(follows) or any(one is not None and one.list_changed for one in lists)
+        subscribable = declared.resources is not None and declared.resources.subscribe
+        return bool(subscribable) or any(one is not None and one.list_changed for one in lists)
 
-    def hear(self) -> None:
-        """Begin to listen to it, if it says that it tells of changes."""
-        if self._stop_listening is not None:
-            return
-        if self.tells:
-            self._stop_listening = self.upstream.listen(self._changed)
+    def open_stream(self) -> None:
+        """Receive its notifications from now on, if it declares any. The catalog needs them without a subscriber."""
+        if self._close_stream is None and self.notifies:
+            self._close_stream = self.upstream.listen(self._notified)
 
-    def _changed(self, method: str, params: Raw) -> None:
+    def _notified(self, method: str, params: Raw) -> None:
         if method == TOOLS_CHANGED:
             self.catalog.forget()
             if self._relisting is None:
                 self._relisting = asyncio.get_running_loop().create_task(self._relist(params))
-            return
-        for listener in list(self._listeners):
-            listener(method, params)
+        elif self.on_notification is not None:
+            self.on_notification(method, params)
 
     async def _relist(self, params: Raw) -> None:
         try:
@@ -127,13 +119,13 @@ class Server:
             logger.warning("server %s of %s has changed its tools: %s", self.slug, self.workspace_id, error)
         finally:
             self._relisting = None
-            for listener in list(self._listeners):
-                listener(TOOLS_CHANGED, params)
+            if self.on_notification is not None:
+                self.on_notification(TOOLS_CHANGED, params)
 
     async def close(self) -> None:
         """Stop what runs for it."""
-        if self._stop_listening is not None:
-            self._stop_listening()
+        if self._close_stream is not None:
+            self._close_stream()
         if self._relisting is not None:
             self._relisting.cancel()
         await self.upstream.close()
@@ -165,7 +157,7 @@ class Server:
         try:
             reply = await self.upstream.request(exchange)
             self.succeeded()
-            self.hear()
+            self.open_stream()
             error_type = None if reply.is_result else ErrorType.JSONRPC_ERROR
         except UpstreamError as error:
             self._went_down(error)

@@ -15,6 +15,7 @@ from gateway.config import Config, HttpServer, changes
 from gateway.errors import ConfigError
 from gateway.journal import Writer
 from gateway.mcp import jsonrpc
+from gateway.mcp.subscriptions import MAX_RESOURCES
 from gateway.relay.deadlines import CancelScopes
 from gateway.relay.endpoint import Endpoint
 from gateway.relay.heartbeat import HeartbeatWriter
@@ -51,6 +52,8 @@ class Tuning:
     """After which a silent event stream carries a comment."""
     max_streams: int = 32
     """`subscriptions/listen` streams that one token may have open."""
+    max_resources: int = MAX_RESOURCES
+    """Subscriptions of one legacy session."""
 
 
 class Relay:
@@ -72,8 +75,16 @@ class Relay:
         self._sessions = Sessions(key)
         self._pending_calls = PendingCalls(key)
         self._subscriptions = SubscriptionRegistry(lambda: self._state.registry)
-        self._streams = SubscriptionStreams(lambda: self._state.registry, self._heartbeat, self._subscriptions)
-        session_subscriptions = SessionSubscriptions(self._subscriptions)
+        self._streams = SubscriptionStreams(
+            lambda: self._state.registry,
+            self._heartbeat,
+            self._subscriptions,
+            max_streams=tuning.max_streams,
+            keep_alive_s=tuning.keep_alive_s,
+        )
+        session_subscriptions = SessionSubscriptions(
+            self._subscriptions, max_resources=tuning.max_resources, keep_alive_s=tuning.keep_alive_s
+        )
         legacy = LegacyClients(self._sessions, cancel_scopes, session_subscriptions)
         self._endpoint = Endpoint(
             self._state_of(config),
@@ -108,7 +119,7 @@ class Relay:
             task.add_done_callback(self._closing.discard)
         tokens = {principal[:2] for principal in registry.tokens.values()}
         self._sessions.keep(lambda owner: owner[:2] in tokens)
-        self._subscriptions.follow()
+        self._subscriptions.reload()
         self._reloaded.set()
 
     @contextlib.asynccontextmanager

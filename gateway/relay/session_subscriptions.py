@@ -1,129 +1,117 @@
-"""What a legacy client's session hears of: every list that changes, and the resources that it subscribed to.
+"""What a legacy client's session is notified of: every list that changes, and the resources it subscribed to.
 
-Source: specification 2025-11-25, server/resources "Subscriptions", server/tools "List Changed Notification".
+The notifications wait for the stream that the client opens by GET.
+
+Source: specification 2025-11-25, server/resources "Subscriptions", server/tools "List Changed Notification";
+basic/transports, "Listening for Messages from the Server".
 """
 
+import math
 from typing import Final
 
 from msgspec import UNSET, Raw
+from starlette.types import Receive, Send
 
 from gateway.calls import ErrorType
-from gateway.mcp import era_bridge_errors, jsonrpc, subscriptions
+from gateway.mcp import era_bridge_errors, jsonrpc
 from gateway.mcp.era_bridge import InvalidResultError
 from gateway.mcp.inbound import Request
 from gateway.mcp.revisions import Era
-from gateway.mcp.subscriptions import MAX_RESOURCES, Filter
 from gateway.relay import resources
+from gateway.relay.notification_stream import send_notifications
 from gateway.relay.registry import WorkspaceView
 from gateway.relay.responses import JsonRpcError
 from gateway.relay.sessions import LegacySession
-from gateway.relay.subscription_registry import SubscriptionRegistry, can_follow, meet
+from gateway.relay.subscription_registry import SubscriptionRegistry, list_unmet_servers, offers_subscriptions
 from gateway.upstream.base import UpstreamError
 
 SUBSCRIBE: Final = "resources/subscribe"
 UNSUBSCRIBE: Final = "resources/unsubscribe"
 
 
-class _Follower:
-    """One session as a listener: what it is told waits for its stream."""
-
-    def __init__(self, session: LegacySession) -> None:
-        self._session = session
-        self._uris: dict[str, None] = {}
-        self.wanted = self._wanted()
-
-    @property
-    def uris(self) -> frozenset[str]:
-        """The resources that it subscribed to."""
-        return frozenset(self._uris)
-
-    def subscribe(self, uri: str) -> None:
-        """Want to hear of a resource."""
-        self._uris[uri] = None
-        self.wanted = self._wanted()
-
-    def unsubscribe(self, uri: str) -> None:
-        """Want to hear of it no more."""
-        self._uris.pop(uri, None)
-        self.wanted = self._wanted()
-
-    def note(self, method: str, params: jsonrpc.Params) -> None:
-        """A change: the newest of its kind, and of its resource, is told."""
-        what = (method, subscriptions.updated_uri(params))
-        self._session.tell(subscriptions.unstamped(method, params), what)
-
-    def look(self) -> None:
-        """Something else has changed."""
-        self._session.stir()
-
-    def _wanted(self) -> Filter:
-        return Filter(
-            tools_list_changed=True,
-            prompts_list_changed=True,
-            resources_list_changed=True,
-            resource_subscriptions=tuple(self._uris) or None,
-        )
-
-
 class SessionSubscriptions:
-    """The sessions that hear of changes: those with a stream, and those with subscriptions."""
+    """The sessions that get notifications: those whose client opened a stream or subscribed to a resource."""
 
-    def __init__(self, changes: SubscriptionRegistry) -> None:
-        self._changes = changes
-        self._followers: dict[LegacySession, _Follower] = {}
+    def __init__(
+        self,
+        subscription_registry: SubscriptionRegistry,
+        *,
+        max_resources: int,
+        keep_alive_s: float,
+    ) -> None:
+        """`max_resources` is for each session."""
+        self._subscriptions = subscription_registry
+        self._max_resources = max_resources
+        self._keep_alive_s = keep_alive_s
 
-    async def begin(self, session: LegacySession) -> _Follower:
-        """Let a session hear of changes until it ends."""
-        follower = self._followers.get(session)
-        if follower is None:
-            follower = self._followers[session] = _Follower(session)
-            owner = session.owner
-            session.at_end(lambda: self._end(session))
-            await self._changes.add(owner.workspace_id, owner.token_id, follower)
-        return follower
+    async def serve_stream(self, session: LegacySession, receive: Receive, send: Send) -> None:
+        """Serve the session's stream, until the client disconnects or opens another one, or the session ends."""
+        await self._add(session)
+        session.stream = own = object()
+        session.queue.wake()  # an older stream ends
+        try:
+            await send_notifications(
+                session.queue,
+                receive,
+                send,
+                first=b"",
+                seconds_left=lambda: math.inf if session.stream is own else 0.0,
+                keep_alive_s=self._keep_alive_s,
+            )
+        finally:
+            if session.stream is own:
+                session.stream = None
+            session.queue.wake()  # a wake-up of the newer stream may have ended here
+        await send({"type": "http.response.body", "body": b""})
 
-    async def change(self, session: LegacySession, view: WorkspaceView, request: Request) -> Raw:
-        """`resources/subscribe` or `resources/unsubscribe`."""
-        await meet(view)
-        if not any(can_follow(server) for server in view.servers.values()):
-            raise JsonRpcError(jsonrpc.METHOD_NOT_FOUND, "no server of this workspace lets its resources be followed")
+    async def serve(self, session: LegacySession, view: WorkspaceView, request: Request) -> Raw:
+        """Answer `resources/subscribe` or `resources/unsubscribe`."""
+        await list_unmet_servers(view)
+        if not any(offers_subscriptions(server) for server in view.servers.values()):
+            raise JsonRpcError(
+                jsonrpc.METHOD_NOT_FOUND, "no server of this workspace offers subscriptions to resources"
+            )
         uri = resources.uri_of(request.params)
-        follower = await self.begin(session)
+        await self._add(session)
         if request.method == SUBSCRIBE:
-            return await self._subscribe(session, follower, uri)
-        if uri in follower.uris:
-            follower.unsubscribe(uri)
-            await self._changes.subscribe(session.owner.workspace_id, session.owner.token_id, ())
+            return await self._subscribe(session, uri)
+        if uri in session.subscribed_uris:
+            session.unsubscribe(uri)
+            await self._subscriptions.of(session.owner.workspace_id).subscribe((), session.owner.token_id)
         return jsonrpc.EMPTY_OBJECT
 
-    async def _subscribe(self, session: LegacySession, follower: _Follower, uri: str) -> Raw:
-        owner, known = session.owner, uri in follower.uris
-        if not known and len(follower.uris) >= MAX_RESOURCES:
-            raise JsonRpcError(jsonrpc.INVALID_PARAMS, f"this session follows {MAX_RESOURCES} resources already")
-        follower.subscribe(uri)
-        refused = await self._changes.subscribe(owner.workspace_id, owner.token_id, (uri,))
-        if uri not in refused:
+    async def _add(self, session: LegacySession) -> None:
+        """Let a session get notifications until it ends."""
+        workspace = self._subscriptions.of(session.owner.workspace_id)
+        if session.queue not in workspace.subscribers:
+            session.at_end(lambda: workspace.remove(session.queue))
+            await workspace.add(session.queue, session.owner.token_id)
+
+    async def _subscribe(self, session: LegacySession, uri: str) -> Raw:
+        known = uri in session.subscribed_uris
+        if not known and len(session.subscribed_uris) >= self._max_resources:
+            message = f"this session has {self._max_resources} subscriptions already: unsubscribe from one first"
+            raise JsonRpcError(jsonrpc.INVALID_PARAMS, message)
+        session.subscribe(uri)
+        workspace = self._subscriptions.of(session.owner.workspace_id)
+        rejected = await workspace.subscribe((uri,), session.owner.token_id)
+        if uri not in rejected:
             return jsonrpc.EMPTY_OBJECT
         if not known:
-            follower.unsubscribe(uri)
-            self._changes.settle(owner.workspace_id)
-        why = refused[uri]
-        raise _error(uri, why) if why is not None else resources.unknown(uri, Era.LEGACY)
-
-    def _end(self, session: LegacySession) -> None:
-        follower = self._followers.pop(session, None)
-        if follower is not None:
-            self._changes.remove(session.owner.workspace_id, follower)
+            session.unsubscribe(uri)
+            workspace.synchronize()
+        error = rejected[uri]
+        raise _rejection(uri, error) if error is not None else resources.unknown(uri, Era.LEGACY)
 
 
-def _error(uri: str, why: UpstreamError) -> JsonRpcError:
+def _rejection(uri: str, error: UpstreamError) -> JsonRpcError:
     """The server's own error, if it answered; else why it did not."""
-    data = {"error_type": why.error_type.value, "uri": uri}
-    refusal = JsonRpcError(jsonrpc.INTERNAL_ERROR, f"the resource cannot be followed: {why}", data)
-    if why.error_type is not ErrorType.JSONRPC_ERROR or why.response is None:
-        return refusal
+    data = {"error_type": error.error_type.value, "uri": uri}
+    unknown = JsonRpcError(jsonrpc.INTERNAL_ERROR, f"no subscription to the resource: {error}", data)
+    if error.error_type is not ErrorType.JSONRPC_ERROR or error.response is None:
+        return unknown
     try:  # a legacy server's error passes unchanged, as a modern server's does
-        said = era_bridge_errors.error(SUBSCRIBE, Era.LEGACY, Era.MODERN, Raw(why.response)).error
+        translated = era_bridge_errors.error(SUBSCRIBE, Era.LEGACY, Era.MODERN, Raw(error.response)).error
     except InvalidResultError:
-        return refusal
-    return JsonRpcError.of(said) if said is not UNSET else refusal
+        return unknown
+    return JsonRpcError.of(translated) if translated is not UNSET else unknown

@@ -1,257 +1,268 @@
-"""Who wants to hear of which changes of a workspace, and from which servers they come.
+"""Who subscribes to which notifications of a workspace, and which servers send them.
 
-A listener is told of kinds and URIs, not of messages: a slow one hears of a hundred changes as of one.
+The subscribers of a workspace share one subscription to each of its servers: the union of what they want.
 """
 
 import asyncio
 import logging
 from collections.abc import Callable, Collection, Mapping
-from functools import partial
-from typing import Final, Protocol
+from typing import Final
 
 from msgspec import Raw
 
 from gateway.calls import ErrorType
 from gateway.mcp import capabilities, jsonrpc, subscriptions
-from gateway.mcp.subscriptions import RESOURCE_UPDATED, Filter
+from gateway.mcp.subscriptions import RESOURCE_UPDATED
 from gateway.relay import resources
+from gateway.relay.notification_stream import NotificationQueue
 from gateway.relay.registry import Server, WorkspaceRegistry, WorkspaceView
 from gateway.upstream.base import UpstreamError
 
 logger = logging.getLogger(__name__)
 
-OPEN_TIMEOUT_S: Final = 5.0
-AGAIN_S: Final = 30.0
-"""After which a server is looked for anew for what nobody could follow since the directory was replaced."""
-LISTS: Final = (
+_SUBSCRIBE_TIMEOUT_S: Final = 5.0
+_RETRY_AFTER_S: Final = 30.0
+"""After which a server is looked for again, for resources that no server has since a reload."""
+_LISTS_CHANGED: Final = (
     "notifications/tools/list_changed",
     "notifications/prompts/list_changed",
     "notifications/resources/list_changed",
 )
 
-Places = dict[str, tuple[Server, ...]]
-"""By URI: the servers that follow the resource."""
-RefusedUris = dict[str, UpstreamError | None]
-"""By URI: why no server follows the resource; None: there is no server that could."""
+RejectedUris = Mapping[str, UpstreamError | None]
+"""By URI: why no server has a subscription to the resource. None: no server offers subscriptions to it."""
 
 
-class Subscriber(Protocol):
-    """Somebody who hears of changes."""
+class WorkspaceSubscriptions:
+    """The subscriptions of one workspace, over all reloads of its configuration."""
 
-    @property
-    def wanted(self) -> Filter:
-        """What it wants to hear of."""
-
-    def note(self, method: str, params: jsonrpc.Params) -> None:
-        """A change that it wants to hear of."""
-
-    def look(self) -> None:
-        """The configuration has changed: its token may be gone."""
-
-
-class SubscriptionRegistry:
-    """Of every workspace. The directory may be replaced at any time: then `follow` is called."""
-
-    def __init__(self, directory: Callable[[], WorkspaceRegistry]) -> None:
-        self._directory = directory
-        self._listeners: dict[str, dict[Subscriber, str]] = {}
-        """With the token on whose behalf each listens."""
-        self._heard: dict[str, dict[Server, Callable[[], None]]] = {}
-        self._places: dict[str, Places] = {}
-        self._moved: dict[str, Places] = {}
-        """Where resources were followed before the directory was replaced, until they are followed anew."""
-        self._unsettled: set[str] = set()
-        self._settling: dict[str, asyncio.Task[None]] = {}
-        self._again: dict[str, asyncio.TimerHandle] = {}
+    def __init__(self, view: Callable[[], WorkspaceView | None]) -> None:
+        """`view` gives the workspace as the newest configuration has it; None if it has it no longer."""
+        self._view = view
+        self.subscribers: dict[NotificationQueue, str] = {}
+        """With the token on whose behalf each subscribes."""
+        self._servers: set[Server] = set()
+        """Those whose notifications come here."""
+        self._located: dict[str, tuple[Server, ...]] = {}
+        """By URI: the servers that have, or may have, the resource, and offer subscriptions."""
+        self._located_before: dict[str, tuple[Server, ...]] = {}
+        """The same before a reload, until the resource is located again."""
+        self._synchronizing: asyncio.Task[None] | None = None
+        self._stale = False
+        """Whether what the servers know has to be brought up to date (once more)."""
+        self._retry: asyncio.TimerHandle | None = None
         self._closed = False
 
-    async def add(self, workspace_id: str, token_id: str, listener: Subscriber) -> RefusedUris:
-        """Tell a listener of changes from now on; it is done when the servers know what it wants to hear of.
+    async def add(self, subscriber: NotificationQueue, token_id: str) -> RejectedUris:
+        """Begin to notify a subscriber. Returns when the servers know its resources.
 
-        What is refused, the listener is not to want any more; then `settle`.
+        The caller removes the rejected ones from the subscriber's filter and calls `synchronize`.
         """
-        self._listeners.setdefault(workspace_id, {})[listener] = token_id
-        self._hear(workspace_id)
-        return await self.subscribe(workspace_id, token_id, listener.wanted.resource_subscriptions or ())
+        self.subscribers[subscriber] = token_id
+        self._attach()
+        return await self.subscribe(subscriber.filter.resource_subscriptions or (), token_id)
 
-    def remove(self, workspace_id: str, listener: Subscriber) -> None:
-        """Tell it no more; without a listener nobody is heard."""
-        listeners = self._listeners.get(workspace_id, {})
-        listeners.pop(listener, None)
-        if not listeners:
-            self._listeners.pop(workspace_id, None)
-            for stop in self._heard.pop(workspace_id, {}).values():
-                stop()
-        if listener.wanted.resource_subscriptions:
-            self.settle(workspace_id)
+    def remove(self, subscriber: NotificationQueue) -> None:
+        self.subscribers.pop(subscriber, None)
+        if not self.subscribers:
+            for server in self._servers:
+                server.on_notification = None
+            self._servers.clear()
+        if subscriber.filter.resource_subscriptions:
+            self.synchronize()
 
-    async def subscribe(self, workspace_id: str, token_id: str, uris: Collection[str]) -> RefusedUris:
-        """Have the servers follow `uris`, beside what else anybody wants to hear of: why not, of those of `uris`."""
-        await self._place(workspace_id, token_id, uris)
-        answers = await self._follow(workspace_id)
-        refused: RefusedUris = {}
+    async def subscribe(self, uris: Collection[str], token_id: str) -> RejectedUris:
+        """Bring the servers up to date, after `uris` came to a subscriber's filter. Gives those that were rejected."""
+        await self._locate(uris, token_id)
+        rejections = await self._subscribe_servers()
+        rejected: dict[str, UpstreamError | None] = {}
         for uri in uris:
-            servers = self._places.get(workspace_id, {}).get(uri)
-            why = [answers.get(server, {}).get(uri) for server in servers or ()]
-            if servers is not None and all(why):  # else the directory was just replaced, and it is placed anew
-                refused[uri] = why[0] if why else None
-        return refused
+            if uri not in self._located:  # a reload came between: it is located again, and notified
+                continue
+            errors = [rejections.get(server, {}).get(uri) for server in self._located[uri]]
+            if all(errors):
+                rejected[uri] = errors[0] if errors else None
+        return rejected
 
-    def settle(self, workspace_id: str) -> None:
-        """Have the servers follow no more and no less than is wanted now, soon."""
+    def synchronize(self) -> None:
+        """Bring the servers up to date with what is wanted, in the background."""
         if self._closed:
             return
-        self._unsettled.add(workspace_id)
-        if workspace_id not in self._settling:
-            self._settling[workspace_id] = asyncio.create_task(self._settle(workspace_id))
+        self._stale = True
+        if self._synchronizing is None:
+            self._synchronizing = asyncio.create_task(self._synchronize())
 
-    def follow(self) -> None:
-        """The directory is another one: hear its servers, and tell of what came and went with them."""
-        for workspace_id, listeners in list(self._listeners.items()):
-            before = set(self._heard.get(workspace_id, ()))
-            self._hear(workspace_id)
-            if before != set(self._heard.get(workspace_id, ())):
-                for method in LISTS:
-                    self._tell(workspace_id, method, {})
-                places, moved = self._places.pop(workspace_id, {}), self._moved.get(workspace_id, {})
-                self._moved[workspace_id] = {**places, **moved}
-                self.settle(workspace_id)
-            for listener in list(listeners):
-                listener.look()
+    def reload(self) -> None:
+        """The configuration was reloaded: servers and tokens may have come and gone."""
+        if not self.subscribers:
+            return
+        before = set(self._servers)
+        self._attach()
+        if before != self._servers:
+            for method in _LISTS_CHANGED:
+                self._notify(method, {})
+            self._located_before = {**self._located, **self._located_before}
+            self._located = {}
+            self.synchronize()
+        for subscriber in list(self.subscribers):
+            subscriber.wake()
 
     def close(self) -> None:
-        """The relay stops: every listener is to end."""
         self._closed = True
-        for task in self._settling.values():
-            task.cancel()
-        for timer in self._again.values():
-            timer.cancel()
-        for listeners in list(self._listeners.values()):
-            for listener in list(listeners):
-                listener.look()
+        if self._synchronizing is not None:
+            self._synchronizing.cancel()
+        if self._retry is not None:
+            self._retry.cancel()
+        for subscriber in list(self.subscribers):
+            subscriber.wake()
 
-    # -- which server follows what
+    # -- subscriptions to the servers
 
-    def _wanted(self, workspace_id: str) -> Collection[str]:
-        wanted = subscriptions.union(one.wanted for one in self._listeners.get(workspace_id, ()))
-        return wanted.resource_subscriptions or ()
+    def _wanted(self) -> Collection[str]:
+        """The resources that any subscriber wants."""
+        return subscriptions.union(one.filter for one in self.subscribers).resource_subscriptions or ()
 
-    async def _place(self, workspace_id: str, token_id: str, uris: Collection[str]) -> None:
-        """Find out who can follow what has no place yet: whoever it is read from; if nobody lists it, all."""
-        view = self._directory().workspaces.get(workspace_id)
-        new = [uri for uri in uris if not self._places.get(workspace_id, {}).get(uri)]
+    async def _locate(self, uris: Collection[str], token_id: str) -> None:
+        """Find the servers for `uris`: the one that each is read from, or all if none lists it."""
+        view = self._view()
+        new = [uri for uri in uris if not self._located.get(uri)]
         if view is None or not new:
             return
-        unknown = next((uri for uri in new if view.resources.route(uri) is None), None)
-        if unknown is not None:
-            await resources.servers_of(view, unknown, token_id)  # one look at all the servers is enough
-        if view is not self._directory().workspaces.get(workspace_id):
-            await self._place(workspace_id, token_id, uris)
+        unlisted = next((uri for uri in new if view.resources.route(uri) is None), None)
+        if unlisted is not None:
+            await resources.servers_of(view, unlisted, token_id)  # lists all servers anew, so once is enough
+        if view is not self._view():  # a reload came between
+            await self._locate(uris, token_id)
             return
-        places = self._places.setdefault(workspace_id, {})
         for uri in new:
             servers = [view.servers[slug] for slug in view.resources.candidates(uri)]
             if view.resources.route(uri) is not None:
                 servers = servers[:1]
-            places[uri] = tuple(server for server in servers if can_follow(server))
+            self._located[uri] = tuple(server for server in servers if offers_subscriptions(server))
 
-    async def _follow(self, workspace_id: str) -> Mapping[Server, Mapping[str, UpstreamError]]:
-        """Ask each server for what is wanted of it: why not, of what it does not follow.
+    async def _subscribe_servers(self) -> dict[Server, Mapping[str, UpstreamError]]:
+        """Tell each server what is wanted of it. Gives, by server, which URIs it rejects and why.
 
-        To the first request nothing is waited for: who comes later asks for what was wanted later.
+        Concurrent runs do not wait for each other: each asks for what is wanted when it starts.
         """
-        view = self._directory().workspaces.get(workspace_id)
+        view = self._view()
         if view is None:
             return {}
-        wanted = self._wanted(workspace_id)
-        places = self._places.get(workspace_id, {})
-        for uri in places.keys() - wanted:
-            del places[uri]
-        followed: dict[Server, set[str]] = {server: set() for server in view.servers.values() if server.tells}
-        for uri in places:
-            for server in places[uri]:
-                if server in followed:
-                    followed[server].add(uri)
-        answers = await asyncio.gather(*(_follow(server, frozenset(uris)) for server, uris in followed.items()))
-        return dict(zip(followed, answers, strict=True))
+        for uri in self._located.keys() - self._wanted():
+            del self._located[uri]
+        wanted: dict[Server, set[str]] = {server: set() for server in view.servers.values() if server.notifies}
+        for uri, servers in self._located.items():
+            for server in servers:
+                if server in wanted:
+                    wanted[server].add(uri)
+        answers = await asyncio.gather(*(_subscribe(server, frozenset(uris)) for server, uris in wanted.items()))
+        return dict(zip(wanted, answers, strict=True))
 
-    async def _settle(self, workspace_id: str) -> None:
+    async def _synchronize(self) -> None:
         try:
-            while workspace_id in self._unsettled:
-                self._unsettled.discard(workspace_id)
-                for listener, token_id in list(self._listeners.get(workspace_id, {}).items()):
-                    await self._place(workspace_id, token_id, listener.wanted.resource_subscriptions or ())
-                await self._follow(workspace_id)
-                self._tell_moved(workspace_id)
+            while self._stale:
+                self._stale = False
+                for subscriber, token_id in list(self.subscribers.items()):
+                    await self._locate(subscriber.filter.resource_subscriptions or (), token_id)
+                await self._subscribe_servers()
+                self._notify_relocated()
         finally:
-            del self._settling[workspace_id]
-        places = self._places.get(workspace_id, {})
-        if not all(places.get(uri) for uri in self._wanted(workspace_id)) and workspace_id not in self._again:
-            self._again[workspace_id] = asyncio.get_running_loop().call_later(AGAIN_S, self._try_again, workspace_id)
+            self._synchronizing = None
+        if self._retry is None and not all(self._located.get(uri) for uri in self._wanted()):
+            self._retry = asyncio.get_running_loop().call_later(_RETRY_AFTER_S, self._try_again)
 
-    def _try_again(self, workspace_id: str) -> None:
+    def _try_again(self) -> None:
         """A server that has the resource may have come up."""
-        del self._again[workspace_id]
-        self.settle(workspace_id)
+        self._retry = None
+        self.synchronize()
 
-    def _tell_moved(self, workspace_id: str) -> None:
-        """Of resources that are followed elsewhere now nobody knows what they were there."""
-        moved, places = self._moved.pop(workspace_id, {}), self._places.get(workspace_id, {})
-        wanted = frozenset(self._wanted(workspace_id))
-        for uri, servers in moved.items():
-            if not places.get(uri):
+    def _notify_relocated(self) -> None:
+        """A resource that is now another server's may have another content."""
+        before, self._located_before = self._located_before, {}
+        wanted = frozenset(self._wanted())
+        for uri, servers in before.items():
+            if not self._located.get(uri):
                 if uri in wanted:
-                    self._moved.setdefault(workspace_id, {})[uri] = ()
-            elif places[uri] != servers:
-                self._tell(workspace_id, RESOURCE_UPDATED, {"uri": jsonrpc.raw(uri)})
+                    self._located_before[uri] = ()
+            elif self._located[uri] != servers:
+                self._notify(RESOURCE_UPDATED, {"uri": jsonrpc.raw(uri)})
 
-    # -- hearing and telling
+    # -- notifications from the servers
 
-    def _hear(self, workspace_id: str) -> None:
-        view: WorkspaceView | None = self._directory().workspaces.get(workspace_id)
+    def _attach(self) -> None:
+        view = self._view()
         servers = set(view.servers.values()) if view is not None else set()
-        heard = self._heard.setdefault(workspace_id, {})
-        for gone in heard.keys() - servers:
-            heard.pop(gone)()
-        for server in servers - heard.keys():
-            heard[server] = server.listen(partial(self._changed, workspace_id))
+        for server in self._servers - servers:
+            server.on_notification = None
+        for server in servers - self._servers:
+            server.on_notification = self._on_notification
+            server.open_stream()
+        self._servers = servers
 
-    def _changed(self, workspace_id: str, method: str, params: Raw) -> None:
+    def _on_notification(self, method: str, params: Raw) -> None:
         try:
-            self._tell(workspace_id, method, jsonrpc.decode_params(params))
+            self._notify(method, jsonrpc.decode_params(params))
         except jsonrpc.NO_JSON as error:
-            logger.warning("%s of a server of %s cannot be read: %s", method[:64], workspace_id, error)
+            logger.warning("a server sent a malformed %s: %s", method[:64], error)
 
-    def _tell(self, workspace_id: str, method: str, params: jsonrpc.Params) -> None:
+    def _notify(self, method: str, params: jsonrpc.Params) -> None:
         uri = subscriptions.updated_uri(params) if method == RESOURCE_UPDATED else None
-        for listener in list(self._listeners.get(workspace_id, ())):
-            if listener.wanted.wants(method, uri):
-                listener.note(method, params)
+        for subscriber in list(self.subscribers):
+            if subscriber.filter.wants(method, uri):
+                subscriber.put(method, params)
 
 
-async def meet(view: WorkspaceView) -> None:
-    """Learn what servers declare that were never met, and are not known to be down."""
-    strangers = [one for one in view.servers.values() if one.upstream.declared is None and one.up is not False]
-    await asyncio.gather(*(server.catalog.list() for server in strangers), return_exceptions=True)
+class SubscriptionRegistry:
+    """The subscriptions of every workspace."""
+
+    def __init__(self, registry: Callable[[], WorkspaceRegistry]) -> None:
+        """`registry` gives the newest configuration's."""
+        self._registry = registry
+        self._workspaces: dict[str, WorkspaceSubscriptions] = {}
+        self._closed = False
+
+    def of(self, workspace_id: str) -> WorkspaceSubscriptions:
+        found = self._workspaces.get(workspace_id)
+        if found is None:
+            found = WorkspaceSubscriptions(lambda: self._registry().workspaces.get(workspace_id))
+            self._workspaces[workspace_id] = found
+            if self._closed:
+                found.close()
+        return found
+
+    def reload(self) -> None:
+        for workspace in self._workspaces.values():
+            workspace.reload()
+
+    def close(self) -> None:
+        self._closed = True
+        for workspace in self._workspaces.values():
+            workspace.close()
 
 
-def can_follow(server: Server) -> bool:
-    """Whether a server declares that its resources can be followed."""
+async def list_unmet_servers(view: WorkspaceView) -> None:
+    """Learn the capabilities of servers that never answered, except those that are known to be down."""
+    unmet = [server for server in view.servers.values() if server.upstream.declared is None and server.up is not False]
+    await asyncio.gather(*(server.catalog.list() for server in unmet), return_exceptions=True)
+
+
+def offers_subscriptions(server: Server) -> bool:
+    """Whether a server declares that clients can subscribe to its resources."""
     declared = capabilities.read_server(server.upstream.declared)
     return declared.resources is not None and bool(declared.resources.subscribe)
 
 
-async def _follow(server: Server, uris: frozenset[str]) -> Mapping[str, UpstreamError]:
-    """Have its stream open, with these resources: why it does not follow those that it does not.
+async def _subscribe(server: Server, uris: frozenset[str]) -> Mapping[str, UpstreamError]:
+    """Subscribe at one server to just these resources: why not, for those that it rejects.
 
-    A server that cannot be heard now is heard later.
+    If it cannot be reached now, its upstream goes on trying.
     """
     try:
-        async with asyncio.timeout(OPEN_TIMEOUT_S):
+        async with asyncio.timeout(_SUBSCRIBE_TIMEOUT_S):
             return await server.upstream.subscribe(uris)
     except TimeoutError:
         failed = UpstreamError(ErrorType.UPSTREAM_TIMEOUT, f"server {server.slug!r} took too long")
     except UpstreamError as error:
         failed = error
-    logger.warning("server %s of %s cannot be heard: %s", server.slug, server.workspace_id, failed)
+    logger.warning("no subscriptions at server %s of %s: %s", server.slug, server.workspace_id, failed)
     return dict.fromkeys(uris, failed)

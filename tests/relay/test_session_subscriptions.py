@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from gateway.mcp.subscriptions import MAX_RESOURCES
-from gateway.relay import get_stream, session_subscriptions
-from gateway.relay.sessions import MAX_QUEUED, LegacySession
+from gateway.relay.notification_stream import MAX_QUEUED
+from gateway.relay.relay_app import Tuning
+from gateway.relay.sessions import LegacySession
 from gateway.upstream import http_subscriptions
 from gateway.upstream import session_stream as hearing
 from tests.relay.changing import CAN_CHANGE, changing, follows, modern_client, servers, told
@@ -42,6 +43,11 @@ async def refused(client: LegacyClient, params: Any, method: str = SUBSCRIBE) ->
 def session_of(relay: Rig) -> LegacySession:
     (session,) = relay.relay._sessions
     return session
+
+
+def waiting(relay: Rig) -> int:
+    """How many notifications wait for the only session's stream."""
+    return len(session_of(relay).queue._messages)
 
 
 # -- lists
@@ -85,7 +91,7 @@ async def test_what_changes_before_the_stream_is_open_waits_for_it(tmp_path: Pat
         await subscribe(client, A)
         server.updates(A)
         server.changes("prompts")
-        await until(lambda: len(session_of(relay)._queue) == 2)
+        await until(lambda: waiting(relay) == 2)
         async with client.listen() as stream:
             assert [told(await stream.next()) for _ in range(2)] == [A, "prompts"]
 
@@ -93,8 +99,8 @@ async def test_what_changes_before_the_stream_is_open_waits_for_it(tmp_path: Pat
 async def test_a_session_that_does_nothing_of_the_kind_costs_no_stream(tmp_path: Path) -> None:
     async with changing() as server, rig(tmp_path, servers(server)) as relay, connected(relay) as client:
         await client.post("ping")
-        assert relay.relay._subscriptions._listeners == {}
-        assert session_of(relay)._queue == {}
+        assert not relay.relay._subscriptions.of("team").subscribers
+        assert waiting(relay) == 0
 
 
 async def test_a_reload_that_adds_and_removes_a_server_is_told(tmp_path: Path) -> None:
@@ -142,11 +148,10 @@ async def test_a_stream_opens_though_a_server_cannot_be_heard(tmp_path: Path) ->
         assert told(await stream.next()) == "prompts"
 
 
-async def test_a_quiet_stream_is_kept_alive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(get_stream, "KEEP_ALIVE_S", 0.01)
+async def test_a_quiet_stream_is_kept_alive(tmp_path: Path) -> None:
     async with (
         changing() as server,
-        rig(tmp_path, servers(server)) as relay,
+        rig(tmp_path, servers(server), tuning=Tuning(keep_alive_s=0.01)) as relay,
         connected(relay) as client,
         client.listen() as stream,
     ):
@@ -249,7 +254,7 @@ async def test_the_end_of_a_session_gives_back_what_it_followed(tmp_path: Path, 
                 idle.used_at = 0.0
                 relay.relay._sessions.sweep()
             await until(lambda: server.followed == {B})
-        assert len(relay.relay._endpoint.legacy._following._followers) == 1
+        assert len(relay.relay._subscriptions.of("team").subscribers) == 1
 
 
 @pytest.mark.parametrize("era", ERAS)
@@ -331,20 +336,17 @@ async def test_what_is_no_uri_is_a_bad_request(tmp_path: Path, method: str, para
         assert (await refused(client, params, method))["code"] == -32602
 
 
-async def test_a_session_follows_so_many_resources_and_one_that_it_gives_up_makes_room(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(session_subscriptions, "MAX_RESOURCES", 2)
+async def test_a_session_follows_so_many_resources_and_one_that_it_gives_up_makes_room(tmp_path: Path) -> None:
     async with (
         changing("legacy", resources=[A, B, C]) as server,
-        rig(tmp_path, servers(server)) as relay,
+        rig(tmp_path, servers(server), tuning=Tuning(max_resources=2)) as relay,
         connected(relay) as client,
         connected(relay) as other,
     ):
         await subscribe(client, A)
         await subscribe(client, B)
         error = await refused(client, {"uri": C})
-        assert (error["code"], "2 resources" in error["message"]) == (-32602, True)
+        assert (error["code"], "2 subscriptions" in error["message"]) == (-32602, True)
         await subscribe(client, A)  # it does already
         await subscribe(other, C)
         await client.post(UNSUBSCRIBE, {"uri": A})
@@ -386,8 +388,7 @@ async def test_subscriptions_of_one_session_at_once_do_not_disturb_each_other(tm
         answers = [(await asked).json() for asked in asking]
         assert ["error" in answer for answer in answers] == [True, False, False]
         await until(lambda: server.followed == {A, B})
-        (follower,) = relay.relay._endpoint.legacy._following._followers.values()
-        assert follower.uris == {A, B}
+        assert session_of(relay).subscribed_uris == {A, B}
 
 
 # -- slow clients
@@ -429,7 +430,7 @@ async def test_every_resource_that_may_be_followed_fits_into_what_waits(tmp_path
         await asyncio.gather(*(client.post(SUBSCRIBE, {"uri": uri}) for uri in uris))
         for uri in uris:
             server.updates(uri)
-        await until(lambda: len(session_of(relay)._queue) == len(uris))
+        await until(lambda: waiting(relay) == len(uris))
         async with client.listen() as stream:
             assert [told(await stream.next()) for _ in uris] == uris
 

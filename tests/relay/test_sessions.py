@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from gateway.mcp.jsonrpc import EMPTY_OBJECT
 from gateway.mcp.jsonrpc import raw as as_raw
 from gateway.relay.registry import Principal
 from gateway.relay.sessions import IDLE_S, LIFETIME_S, MAX_SESSIONS, LegacySession, Sessions
@@ -17,6 +18,7 @@ from tests.relay.rig import PATH, SECRETS, Rig, bearer, configuration, legacy, l
 ALICE = Principal("team", "alice", None, None, "")
 BOT = Principal("team", "bot", None, None, "")
 PARAMS = {"capabilities": as_raw(CAN_ALL), "clientInfo": as_raw({"name": "cursor", "version": "3"})}
+CHANGED = "notifications/tools/list_changed"
 INITIALIZE = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "cursor", "version": "3"}}
 
 
@@ -117,7 +119,12 @@ def test_a_relay_with_the_same_key_takes_up_a_session_that_it_has_never_seen() -
     after = Sessions(key, clock).find(ALICE, begun.header)
 
     assert after is not None
-    assert (after.id, after.client, after.revision, after.can) == (begun.id, begun.client, "2025-06-18", begun.can)
+    assert (after.id, after.client, after.revision, after.capabilities) == (
+        begun.id,
+        begun.client,
+        "2025-06-18",
+        begun.capabilities,
+    )
     assert Sessions(new_key(), clock).find(ALICE, begun.header) is None
     assert Sessions(key, clock).find(BOT, begun.header) is None
 
@@ -145,6 +152,8 @@ def test_so_many_sessions_of_one_token_are_kept_the_last_used_ones_and_none_of_a
     first = sessions.open(ALICE, PARAMS, "2025-06-18")
     second = sessions.open(ALICE, PARAMS, "2025-06-18")
     assert sessions.find(ALICE, first.header) is first
+    ended: list[LegacySession] = []
+    second.at_end(lambda: ended.append(second))
     for _ in range(MAX_SESSIONS - 1):
         sessions.open(ALICE, PARAMS, "2025-06-18")
 
@@ -152,7 +161,7 @@ def test_so_many_sessions_of_one_token_are_kept_the_last_used_ones_and_none_of_a
     assert len(kept) == MAX_SESSIONS + 1
     assert {first, others} <= kept
     assert second not in kept
-    assert second.ended
+    assert ended == [second]
     again = sessions.find(ALICE, second.header)
     assert again is not None
     assert again is not second
@@ -176,7 +185,7 @@ def test_capabilities_without_measure_make_no_id_without_measure() -> None:
     params = {"capabilities": as_raw({"elicitation": {"form": {"x": "y" * 100_000}}})}
     session = Sessions(new_key()).open(ALICE, params, "2025-06-18")
     assert len(session.header) < 1000
-    assert session.can.elicitation is None
+    assert session.capabilities == EMPTY_OBJECT
 
 
 def test_the_key_is_kept_readable_by_its_user_only(tmp_path: Path) -> None:
@@ -204,13 +213,13 @@ def sessions_of(relay: Rig) -> list[LegacySession]:
 async def test_what_a_session_is_told_comes_on_its_stream_what_was_told_before_included(tmp_path: Path) -> None:
     async with rig(tmp_path) as relay, connected(relay) as client:
         (session,) = sessions_of(relay)
-        session.tell(b'{"n":1}')
+        session.queue.put(CHANGED, {})
         async with client.listen() as stream:
             assert stream.response.status_code == 200
             assert stream.response.headers["content-type"] == "text/event-stream"
-            assert await stream.next() == {"n": 1}
-            session.tell(b'{"n":2}')
-            assert await stream.next() == {"n": 2}
+            assert (await stream.next())["method"] == CHANGED
+            session.queue.put(CHANGED, {"n": as_raw(2)})
+            assert (await stream.next())["params"] == {"n": 2}
         await until(lambda: session.stream is None)
 
 
@@ -219,8 +228,8 @@ async def test_a_newer_stream_takes_the_place_of_the_older_one(tmp_path: Path) -
         (session,) = sessions_of(relay)
         async with client.listen() as older, client.listen() as newer:
             assert await older.next() is None
-            session.tell(b'{"n":1}')
-            assert await newer.next() == {"n": 1}
+            session.queue.put(CHANGED, {})
+            assert (await newer.next())["method"] == CHANGED
 
 
 async def test_the_end_of_the_session_ends_its_stream(tmp_path: Path) -> None:
@@ -256,4 +265,5 @@ def test_the_session_of_a_token_that_has_expired_ends() -> None:
     session.stream = object()
     clock.now += 61
     sessions.sweep()
-    assert session.ended
+    assert list(sessions) == []
+    assert session.stream is None

@@ -4,6 +4,7 @@ import asyncio
 import json
 import socket
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -15,8 +16,7 @@ from starlette.types import Message
 from gateway.http1.server import HttpProtocol
 from gateway.journal import Writer
 from gateway.process import serve
-from gateway.relay import subscriptions_listen
-from gateway.relay.relay_app import Relay
+from gateway.relay.relay_app import Relay, Tuning
 from gateway.upstream import http_subscriptions, session_stream
 from tests.relay.changing import (
     LISTEN,
@@ -133,19 +133,20 @@ async def test_a_resource_is_followed_until_the_last_who_follows_it_has_gone(tmp
             server.updates(A)
             assert told(await stays.next()) == A
         await until(lambda: server.followed == set())
-        assert relay.relay._subscriptions._listeners == {}
+        assert not relay.relay._subscriptions.of("team").subscribers
 
 
-async def test_a_token_has_so_many_streams_and_a_client_that_goes_makes_room(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(subscriptions_listen, "MAX_STREAMS", 2)
-    async with changing() as server, rig(tmp_path, servers(server)) as relay, modern_client(relay) as client:
+async def test_a_token_has_so_many_streams_and_a_client_that_goes_makes_room(tmp_path: Path) -> None:
+    async with (
+        changing() as server,
+        rig(tmp_path, servers(server), tuning=Tuning(max_streams=2)) as relay,
+        modern_client(relay) as client,
+    ):
         async with client.hears(id_=1, **TOOLS):
             async with client.hears(id_=2, **TOOLS):
                 refused = await relay.post(modern(LISTEN, {"notifications": TOOLS}, id_=3))
                 assert (refused.status_code, refused.json()["error"]["code"]) == (400, -32600)
-                assert "2 streams" in refused.json()["error"]["message"]
+                assert "2 subscription streams" in refused.json()["error"]["message"]
                 async with client.hears(id_=4, token="bot", **TOOLS):
                     pass
             await until(lambda: relay.relay._streams._open == {("team", "alice"): 1})
@@ -155,11 +156,10 @@ async def test_a_token_has_so_many_streams_and_a_client_that_goes_makes_room(
     assert [one.error_type for one in relay.operations("server")] == [None, None, "-32600", None, None]
 
 
-async def test_a_quiet_stream_is_kept_alive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(subscriptions_listen, "KEEP_ALIVE_S", 0.01)
+async def test_a_quiet_stream_is_kept_alive(tmp_path: Path) -> None:
     async with (
         changing() as server,
-        rig(tmp_path, servers(server)) as relay,
+        rig(tmp_path, servers(server), tuning=Tuning(keep_alive_s=0.01)) as relay,
         modern_client(relay) as client,
         client.listen(**TOOLS) as stream,
     ):
@@ -199,15 +199,15 @@ async def test_a_client_that_reads_slowly_hears_of_a_hundred_changes_as_of_one(t
         assert b"acknowledged" in await sent.get()
         server.updates(B)
         assert B.encode() in await sent.get()  # it is not taken, and the stream waits
-        noted = _noted(relay)
+        waiting = _waiting(relay)
         for _ in range(100):
             server.updates(A)
         server.updates(B)
-        await until(lambda: len(noted()) == 2)
+        await until(lambda: waiting() == 2)
         for _ in range(100):
             server.updates(A)
         server.changes("tools")
-        await until(lambda: len(noted()) == 3)
+        await until(lambda: waiting() == 3)
         reads.set()
         assert [_uri(await sent.get()) for _ in range(3)] == [A, B, None]
         leaves.set()
@@ -215,11 +215,10 @@ async def test_a_client_that_reads_slowly_hears_of_a_hundred_changes_as_of_one(t
     assert sent.empty()
 
 
-def _noted(relay: Rig) -> Any:
-    """What the only stream has to be told and was not yet."""
-    (stream,) = relay.relay._subscriptions._listeners["team"]
-    assert isinstance(stream, subscriptions_listen.Stream)
-    return lambda: stream._noted
+def _waiting(relay: Rig) -> Callable[[], int]:
+    """How many notifications wait for the only stream."""
+    (queue,) = relay.relay._subscriptions.of("team").subscribers
+    return lambda: len(queue._messages)
 
 
 def _uri(body: bytes) -> Any:
