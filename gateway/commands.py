@@ -93,7 +93,9 @@ def _warn(path: Path, config: Config) -> None:
 
 
 @commands.command()
-@click.option("--seconds", type=click.FloatRange(min=1), help="Stop after this time; until Ctrl-C by default.")
+@click.option(
+    "--seconds", type=click.FloatRange(min=1), help="Stop so long after the first call; at Ctrl-C by default."
+)
 @click.option("--observer", help="Address of the observer, HOST:PORT, for a Prometheus that expects it there.")
 @click.option("--otlp", help="Endpoint for traces and log records, for example http://127.0.0.1:4318.")
 @reports_errors

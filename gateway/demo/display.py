@@ -1,160 +1,125 @@
-"""What a person sees: how to connect, a table that lives, and the comparison at the end."""
+"""What the demo prints: how to connect, a live table, and the comparison at the end."""
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from collections.abc import Sequence
+from typing import Final, NamedTuple
 
-from rich.cells import cell_len
 from rich.console import Group
 from rich.table import Table
 
-from gateway.calls import UNKNOWN
-from gateway.demo.counts import Counts
+from gateway.analytics.models import CallGroup
+from gateway.demo.counts import Counts, Groups
 from gateway.demo.environment import Environment
 from gateway.demo.fixtures import GUEST, MEMBERS
+from gateway.terminal.formatting import NOTHING, milliseconds, numbers, percent, table, tool_label, words
 from gateway.tokens import client_configuration
 
 RATE_WINDOW_S: Final = 10.0
 TOOL_ROWS: Final = 12
-FRAME_LINES: Final = 4
-"""Of a table: its edges, its headings and the line below these."""
-PADDING: Final = 3
-"""Columns of the terminal around a cell, with one edge."""
+NOTE: Final = "All numbers except 'client' are the API's. Ctrl-C ends."
 
 
 class Snapshot(NamedTuple):
-    """One look at the analytics API (`groups` of the whole run and of the last seconds), and the clients' own count."""
+    """The API's answers for the whole run and for the last seconds, and the clients' own count."""
 
-    members: Sequence[Mapping[str, Any]]
-    recent_members: Sequence[Mapping[str, Any]]
-    tools: Sequence[Mapping[str, Any]]
-    recent_tools: Sequence[Mapping[str, Any]]
+    members: Groups
+    recent_members: Groups
+    tools: Groups
+    recent_tools: Groups
     counted: Counts
 
 
 def instructions(environment: Environment, command: str) -> str:
-    """Ready to paste: a client's configuration, the metrics, the API, and the commands for it."""
-    member = GUEST
-    url = environment.workspace_url(member.workspace)
-    block = json.dumps(client_configuration(member.workspace, url, environment.secrets[member.token_id]), indent=2)
+    """Ready to paste: a client's configuration, the addresses of metrics and API, and commands for the terminal."""
+    workspace = GUEST.workspace
+    secret = environment.secrets[GUEST.token_id]
+    block = client_configuration(workspace, environment.workspace_url(workspace), secret)
     bearer = f"-H 'Authorization: Bearer {environment.jwt}'"
-    api = environment.api_url(member.workspace)
-    return "\n".join(
-        (
-            "\nAn MCP client's configuration, to try it yourself:",
-            block,
-            f"\nMetrics:        {environment.observer}/metrics",
-            "\nAnalytics API:",
-            f"curl -s {bearer} '{api}/analytics?period=1h'",
-            "\nCalls as they happen:",
-            f"curl -sN {bearer} '{api}/logs/stream'",
-            "\nThe same in another terminal:",
-            f"export CALLSCOPE_URL={environment.observer} CALLSCOPE_JWT={environment.jwt}",
-            f"{command} top --workspace {member.workspace}",
-            f"{command} tail --workspace {member.workspace}",
-            "",
-        )
-    )
+    api = environment.api_url(workspace)
+    return f"""
+The configuration of an MCP client, to try it yourself:
+{json.dumps(block, indent=2)}
+
+Metrics:        {environment.observer}/metrics
+
+Analytics API:
+curl -s {bearer} '{api}/analytics?period=1h'
+
+Calls as they happen:
+curl -sN {bearer} '{api}/logs/stream'
+
+The same in another terminal:
+export CALLSCOPE_URL={environment.observer} CALLSCOPE_JWT={environment.jwt}
+{command} top --workspace {workspace}
+{command} tail --workspace {workspace}
+"""
 
 
-def table(snapshot: Snapshot, size: tuple[int, int]) -> Group:
-    """Both tables: by member, with the clients' own count beside, and by tool, as they fit into (columns, lines)."""
-    width, height = size
-    members = _members(snapshot, width)
-    rows = height - members.row_count - 2 * FRAME_LINES - 2  # the line below, and the one where the cursor is
-    tools = _tools(snapshot, width, max(1, min(rows, TOOL_ROWS)))
-    return Group(members, tools, "All numbers are the API's, but for 'client'. Ctrl-C ends.")
+def live_table(snapshot: Snapshot, height: int) -> Group:
+    """A table by member, with the clients' own count, and one by tool, in a terminal of so many lines."""
+    members = _members(snapshot)
+    most = height - members.row_count - 5  # two headings, a blank line, the note, and the line of the cursor
+    return Group(members, "", _tools(snapshot, max(1, min(most, TOOL_ROWS))), NOTE)
 
 
-def line(snapshot: Snapshot) -> str:
-    """The same for a log: one line."""
-    calls = sum(group["calls"] for group in snapshot.members)
-    errors = sum(group["errors"] for group in snapshot.members)
-    rate = sum(group["calls"] for group in snapshot.recent_members) / RATE_WINDOW_S
-    slowest = max(snapshot.tools, key=lambda group: group["duration_ms"]["p95"] or 0, default=None)
-    worst = f", slowest {_tool(slowest)} p95 {slowest['duration_ms']['p95']:.0f} ms" if slowest else ""
-    share = f"{errors / calls:.1%}" if calls else "-"
-    return f"{rate:5.1f} calls/s, {calls} calls, {share} errors{worst}; clients counted {snapshot.counted.total()}"
+def log_line(snapshot: Snapshot) -> str:
+    """One line for output that is not a terminal."""
+    calls = sum(group.calls for _, group in snapshot.members)
+    errors = sum(group.errors for _, group in snapshot.members)
+    rate = sum(group.calls for _, group in snapshot.recent_members) / RATE_WINDOW_S
+    timed = [(group.duration_ms.p95, _tool(group)) for _, group in snapshot.tools if group.duration_ms.p95 is not None]
+    p95, tool = max(timed, default=(0.0, ""))
+    slowest = f", slowest {tool} p95 {p95:.0f} ms" if timed else ""
+    share = percent(errors / calls if calls else None)
+    return f"{rate:5.1f} calls/s, {calls} calls, {share} errors{slowest}; clients counted {snapshot.counted.total()}"
 
 
 def comparison(clients: Counts, api: Counts, metrics: Counts) -> Table:
-    """What each counted, by member and outcome; a row that differs is marked."""
-    found = Table(title="Calls, as three counted them", title_justify="left")
-    for heading in ("member", "outcome"):
-        found.add_column(heading)
-    for heading in ("clients", "API", "/metrics"):
-        found.add_column(heading, justify="right")
-    found.add_column("")
+    """The three counts by member and outcome, with a mark at rows that differ."""
+    columns = [words("member"), words("outcome"), *map(numbers, ("clients", "API", "/metrics")), words("")]
     names = {member.token_id: member.name for member in (*MEMBERS, GUEST)}
-    for key in sorted({*clients, *api, *metrics}, key=lambda key: (key[0], key[1], key[2] or "")):
-        numbers = [source[key] for source in (clients, api, metrics)]
-        mark = "" if len(set(numbers)) == 1 else "differs"
-        found.add_row(names.get(key[1], key[1]), key[2] or "success", *map(str, numbers), mark)
-    found.add_row("all", "", *(str(source.total()) for source in (clients, api, metrics)), "")
-    return found
+    rows = []
+    for key in sorted({*clients, *api, *metrics}, key=lambda key: (key.workspace, key.token_id, key.error_type or "")):
+        counts = (clients[key], api[key], metrics[key])
+        mark = "" if len(set(counts)) == 1 else "differs"
+        rows.append([names.get(key.token_id, key.token_id), key.error_type or "success", *map(str, counts), mark])
+    rows.append(["all", "", *(str(counts.total()) for counts in (clients, api, metrics)), ""])
+    return table(columns, rows)
 
 
-def _members(snapshot: Snapshot, width: int) -> Table:
-    headings = ("member", "workspace", "calls/s", "calls", "client", "errors", "p50 ms", "p95 ms")
-    recent = {group["token_id"]: group["calls"] for group in snapshot.recent_members}
-    known = {group["token_id"]: group for group in snapshot.members}
+def _members(snapshot: Snapshot) -> Table:
+    headings = ("calls/s", "calls", "client", "errors", "p50 ms", "p95 ms")
+    recent = {group.token_id: group.calls for _, group in snapshot.recent_members}
+    known = {group.token_id: group for _, group in snapshot.members}
     counted: Counter[str] = Counter()
-    for (_, token_id, _), calls in snapshot.counted.items():
-        counted[token_id] += calls
+    for key, calls in snapshot.counted.items():
+        counted[key.token_id] += calls
     rows = []
     for member in MEMBERS:
-        group = known.get(member.token_id)
-        own = str(counted[member.token_id])
-        rows.append((member.name, member.workspace, *_row(group, recent.get(member.token_id, 0), own)))
-    return _fitted(headings, rows, width, ("workspace", "p50 ms", "calls/s", "errors"))
+        rate, total, *rest = _numbers(known.get(member.token_id), recent.get(member.token_id, 0))
+        rows.append([member.name, member.workspace, rate, total, str(counted[member.token_id]), *rest])
+    return table([words("member"), words("workspace"), *map(numbers, headings)], rows)
 
 
-def _tools(snapshot: Snapshot, width: int, most: int) -> Table:
-    headings = ("tool", "workspace", "calls/s", "calls", "errors", "p50 ms", "p95 ms")
-    recent = {(group["workspace_id"], _tool(group)): group["calls"] for group in snapshot.recent_tools}
-    rows = []
-    for group in sorted(snapshot.tools, key=lambda group: -group["calls"])[:most]:
-        key = (group["workspace_id"], _tool(group))
-        rows.append((key[1], key[0], *_row(group, recent.get(key, 0))))
-    return _fitted(headings, rows, width, ("p50 ms", "calls/s", "workspace", "errors"))
+def _tools(snapshot: Snapshot, most: int) -> Table:
+    headings = ("calls/s", "calls", "errors", "p50 ms", "p95 ms")
+    recent = {(workspace, _tool(group)): group.calls for workspace, group in snapshot.recent_tools}
+    groups = sorted(snapshot.tools, key=lambda row: -row[1].calls)[:most]
+    rows = [
+        [_tool(group), workspace, *_numbers(group, recent.get((workspace, _tool(group)), 0))]
+        for workspace, group in groups
+    ]
+    return table([words("tool"), words("workspace"), *map(numbers, headings)], rows)
 
 
-def _fitted(headings: Sequence[str], rows: Sequence[Sequence[str]], width: int, expendable: Sequence[str]) -> Table:
-    """A table whose first two columns are words; what is `expendable` goes, in this order, until it is not too wide."""
-    columns = zip(headings, *rows, strict=True)
-    needs = {column[0]: PADDING + max(map(cell_len, column)) for column in columns}
-    for heading in expendable:
-        if sum(needs.values()) + 1 > width:
-            del needs[heading]
-    found = Table(expand=False)
-    for heading in needs:
-        found.add_column(heading, justify="left" if heading in headings[:2] else "right", no_wrap=True)
-    for row in rows:
-        found.add_row(*(cell for heading, cell in zip(headings, row, strict=True) if heading in needs))
-    return found
-
-
-def _row(group: Mapping[str, Any] | None, recent: int, *own: str) -> tuple[str, ...]:
+def _numbers(group: CallGroup | None, recent: int) -> Sequence[str]:
     if group is None:
-        return ("-", "0", *own, "-", "-", "-")
-    times = group["duration_ms"]
-    return (
-        f"{recent / RATE_WINDOW_S:.1f}",
-        str(group["calls"]),
-        *own,
-        f"{group['errors'] / group['calls']:.1%}",
-        _ms(times["p50"]),
-        _ms(times["p95"]),
-    )
+        return (NOTHING, "0", NOTHING, NOTHING, NOTHING)
+    times = group.duration_ms
+    rate, errors = f"{recent / RATE_WINDOW_S:.1f}", percent(group.errors / group.calls)
+    return (rate, str(group.calls), errors, milliseconds(times.p50), milliseconds(times.p95))
 
 
-def _ms(value: float | None) -> str:
-    return "-" if value is None else f"{value:.1f}"
-
-
-def _tool(group: Mapping[str, Any]) -> str:
-    server, tool = group["server_slug"], group["tool_name"]
-    if server == UNKNOWN:
-        return "(unknown server)"
-    return f"{server}__(unknown)" if tool == UNKNOWN else f"{server}__{tool}"
+def _tool(group: CallGroup) -> str:
+    return tool_label(str(group.server_slug), str(group.tool_name))

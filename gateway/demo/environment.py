@@ -1,4 +1,4 @@
-"""The demo's processes: the MCP servers and a real `callscope serve` in front of them, in a folder of their own."""
+"""The demo's processes: MCP servers, and a real `callscope serve` in front of them, in a folder of their own."""
 
 import asyncio
 import contextlib
@@ -17,7 +17,7 @@ from typing import Any, Final
 from gateway import tokens
 from gateway.analytics import bearer
 from gateway.config import Jwt
-from gateway.demo.fixtures import GUEST, MEMBERS, WORKSPACES
+from gateway.demo.fixtures import GUEST, MEMBERS, WORKSPACES, Member
 from gateway.errors import StartError
 
 HOST: Final = "127.0.0.1"
@@ -34,78 +34,71 @@ _MODULE: Final = "gateway.demo.servers"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Environment:
-    """What runs, and the keys to it."""
+    """The addresses of a running gateway, and the keys to it."""
 
     relay: str
-    """The relay's address, `http://host:port`."""
+    """`http://host:port`."""
     observer: str
     secrets: Mapping[str, str]
     """Each member's token, by its id."""
     jwt: str
-    """Reads every workspace of the analytics API."""
+    """For every workspace of the analytics API."""
 
     def workspace_url(self, workspace: str) -> str:
-        """Where an MCP client of this workspace connects."""
         return f"{self.relay}/ws/{workspace}"
 
     def api_url(self, workspace: str) -> str:
-        """The workspace's part of the programmatic interface, without `/analytics` or `/logs/stream`."""
         return f"{self.observer}/api/community/mcp/workspaces/{workspace}"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BackEnds:
-    """What else looks at the demo: nothing, if nobody says otherwise."""
-
-    observer: str | None = None
-    """`host:port` where Prometheus expects the observer; by default the usual port, or a free one."""
-    otlp: str | None = None
-    """Where traces and log records go: `otlp.endpoint`."""
-
-
-ALONE: Final = BackEnds()
 
 
 @contextlib.asynccontextmanager
 async def start_environment(
-    folder: Path, say: Callable[[str], None], stop: asyncio.Event, back_ends: BackEnds = ALONE
+    folder: Path,
+    say: Callable[[str], None],
+    stop: asyncio.Event,
+    *,
+    observer: str | None = None,
+    otlp: str | None = None,
 ) -> AsyncIterator[Environment]:
-    """Start everything in `folder`, and end it when left; `say` gets what a person should know.
+    """Start everything in `folder`, and end it at the end of the block; `say` gets messages for a person.
+
+    `observer` is the address that a Prometheus expects, `host:port`; `otlp` the endpoint for traces and log records.
 
     Raises:
-        StartError: the gateway did not become ready, and its log is quoted, or `stop` was set before.
+        StartError: the gateway did not become ready (the message has the end of its log), or `stop` was set.
     """
     async with contextlib.AsyncExitStack() as resources:
-        processes = []
-        urls = {}
+        processes, urls = [], {}
         for slug, kind in _SERVERS.items():
             with socket.create_server((HOST, 0)) as sock:
                 urls[slug] = "http://{}:{}/mcp".format(*sock.getsockname())
                 arguments = ["-m", _MODULE, kind, f"--fd={sock.fileno()}"]
-                log = folder / f"{slug}.log"
-                started = _process(arguments, log, descriptors=[sock.fileno()])
+                started = _process(arguments, folder / f"{slug}.log", descriptors=[sock.fileno()])
                 processes.append(await resources.enter_async_context(started))
-        nobody = resources.enter_context(socket.socket())  # bound, and never listening: connections are refused
-        nobody.bind((HOST, 0))
-        urls["mail"] = "http://{}:{}/mcp".format(*nobody.getsockname())
+        unused = resources.enter_context(socket.socket())  # bound, but it does not listen: connections are refused
+        unused.bind((HOST, 0))
+        urls["mail"] = "http://{}:{}/mcp".format(*unused.getsockname())
 
         created = {member.token_id: tokens.create() for member in (*MEMBERS, GUEST)}
-        key = Jwt(secret=secrets.token_urlsafe(32))
-        observer = back_ends.observer or _free(OBSERVER_PORT, "observer", say)
-        addresses = {"relay": _free(RELAY_PORT, "relay", say), "observer": observer}
         digests = {token_id: token.sha256 for token_id, token in created.items()}
-        config = folder / "callscope.yaml"
+        key = Jwt(secret=secrets.token_urlsafe(32))
+        addresses = {
+            "relay": _free_address(RELAY_PORT, "relay", say),
+            "observer": observer or _free_address(OBSERVER_PORT, "observer", say),
+        }
         tree = configuration(addresses, urls, digests, key.secret or "")
-        if back_ends.otlp is not None:
-            tree["otlp"] = {"endpoint": back_ends.otlp}
-        if back_ends.observer is None:
-            tree["metrics"] = {"birth_interval": 2}  # nobody waits ten seconds for a demo's first number
+        if otlp is not None:
+            tree["otlp"] = {"endpoint": otlp}
+        if observer is None:
+            tree["metrics"] = {
+                "birth_interval": 2
+            }  # without a Prometheus, which needs 10 s, the first numbers come soon
+        config, log = folder / "callscope.yaml", folder / "serve.log"
         config.write_text(json.dumps(tree, indent=2))
         config.chmod(0o600)
         serve = ["-m", "gateway.demo.kill_on_eof", sys.executable, "-m", "gateway", "serve", "--config", str(config)]
-        log = folder / "serve.log"
         gateway = await resources.enter_async_context(_process(serve, log))
-        resources.callback(_close_stdin, *processes, gateway)  # all end at once; each is waited for after that
+        resources.callback(_close_stdin, *processes, gateway)  # all begin to end at once, then each is waited for
         ready = await _until_ready(gateway, log, stop)
         yield Environment(
             relay=ready["relay"],
@@ -118,14 +111,14 @@ async def start_environment(
 def configuration(
     addresses: Mapping[str, str], urls: Mapping[str, str], digests: Mapping[str, str], jwt_secret: str
 ) -> dict[str, Any]:
-    """The demo's configuration file, as a tree; `files` is started by the gateway itself, over stdio."""
+    """The content of the demo's configuration file; the gateway itself starts the server `files`, on stdio."""
 
     def server(slug: str) -> dict[str, Any]:
         if slug == "files":
             return {"command": sys.executable, "args": ["-m", _MODULE, "stdio"], "timeout": UPSTREAM_TIMEOUT_S}
         return {"url": urls[slug], "timeout": UPSTREAM_TIMEOUT_S}
 
-    def token(member: Any) -> dict[str, Any]:
+    def token(member: Member) -> dict[str, Any]:
         entry = {"id": member.token_id, "name": member.name, "kind": member.kind, "sha256": digests[member.token_id]}
         return entry | ({"rate_limit": member.rate_limit} if member.rate_limit else {})
 
@@ -147,14 +140,13 @@ def configuration(
     }
 
 
-def _free(port: int, what: str, say: Callable[[str], None]) -> str:
-    """The address with the usual port, or, if that is taken, with port 0: a free one."""
+def _free_address(port: int, what: str, say: Callable[[str], None]) -> str:
+    """The address with this port, or with port 0 if it cannot be used: then the system chooses a free one."""
     try:
         with socket.create_server((HOST, port)):
             return f"{HOST}:{port}"
     except OSError as error:
-        why = os.strerror(error.errno or 0)
-        say(f"port {port} cannot be used ({why}): the {what} takes a free one")
+        say(f"port {port} cannot be used ({os.strerror(error.errno or 0)}): the {what} takes a free one")
         return f"{HOST}:0"
 
 
@@ -162,7 +154,7 @@ def _free(port: int, what: str, say: Callable[[str], None]) -> str:
 async def _process(
     arguments: Sequence[str], log: Path, *, descriptors: Sequence[int] = ()
 ) -> AsyncIterator[asyncio.subprocess.Process]:
-    """A Python process that ends when its standard input does; what it says on stderr goes into `log`."""
+    """A Python process that ends when its standard input is closed; `log` gets its stderr."""
     with log.open("wb") as stderr:
         process = await asyncio.create_subprocess_exec(
             sys.executable,
@@ -171,7 +163,7 @@ async def _process(
             stdout=asyncio.subprocess.PIPE,
             stderr=stderr,
             pass_fds=descriptors,
-            start_new_session=True,  # Ctrl-C is this process's: the others end in order, after the traffic
+            start_new_session=True,  # Ctrl-C reaches the demo alone, which ends the others after the traffic
         )
     try:
         yield process
@@ -186,14 +178,13 @@ async def _process(
 
 
 def _close_stdin(*processes: asyncio.subprocess.Process) -> None:
-    """Close the standard input of each, which is its sign to end."""
     for process in processes:
         if process.stdin is not None:
             process.stdin.close()
 
 
 async def _until_ready(gateway: asyncio.subprocess.Process, log: Path, stop: asyncio.Event) -> Mapping[str, str]:
-    """The addresses in the line that says that the gateway is ready, which is all that it prints."""
+    """The addresses in the only line that the gateway prints, which it prints when it is ready."""
     assert gateway.stdout is not None  # noqa: S101 - it was opened as a pipe
     line = asyncio.ensure_future(gateway.stdout.readline())
     stopped = asyncio.ensure_future(stop.wait())

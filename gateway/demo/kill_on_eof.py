@@ -1,6 +1,6 @@
-"""Runs a command for as long as standard input is open: `python -m gateway.demo.kill_on_eof COMMAND…`.
+"""Runs a command until standard input ends: `python -m gateway.demo.kill_on_eof COMMAND…`.
 
-Whoever started it holds the other end of that pipe, so that however they end, the command is asked to stop.
+Whoever starts it holds the other end of that pipe, so the command is asked to stop however they end.
 """
 
 import os
@@ -15,12 +15,12 @@ def main() -> None:
     process = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL)  # noqa: S603 - the caller's own command
     signal.signal(signal.SIGTERM, lambda *_: process.terminate())
 
-    def wait_for_the_end() -> None:
+    def terminate_at_eof() -> None:
         while os.read(0, 4096):
             pass
         process.terminate()
 
-    threading.Thread(target=wait_for_the_end, daemon=True).start()
+    threading.Thread(target=terminate_at_eof, daemon=True).start()
     sys.exit(process.wait())
 
 

@@ -1,19 +1,19 @@
-"""What a demo tool does, and how its calls planned out: drawn from a seed, so that the same run ends the same way."""
+"""The demo's tools, and how their calls turn out: drawn from a seed, so that equal runs have equal outcomes."""
 
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 HANG_S: Final = 3600.0
-"""Seconds that a hanging call would take if nobody gave up."""
+"""Seconds that a hanging call would take if its client did not give up."""
 REFUSED: Final = 1001
-"""The JSON-RPC code of a tool that answers with an error object: the application's own (JSON-RPC 2.0, section 5.1)."""
+"""The JSON-RPC code of a tool that answers with an error object (JSON-RPC 2.0, section 5.1: application errors)."""
 
 
 class Outcome(StrEnum):
-    """How a call planned out; the last three take a server that does not keep to MCP."""
+    """How a call turns out; the last three violate MCP."""
 
     OK = "ok"
     TOOL_ERROR = "tool_error"
@@ -24,40 +24,39 @@ class Outcome(StrEnum):
     CUT = "cut"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class DemoTool:
-    """One tool. It takes `median_ms`, log-normally spread; `failures` says what share of its calls fail, and how."""
+    """One tool: a call takes about `median_ms` (log-normal), and a share of the calls fails as `failures` say."""
 
     name: str
     description: str
+    parameters: Mapping[str, str] = field(default_factory=dict)
+    """The name and description of each argument; all are optional strings."""
     median_ms: float = 0.0
     spread: float = 0.35
-    """Of the logarithm: 0 is always the median."""
+    """Standard deviation of the logarithm; with 0 every call takes the median."""
     steps: int = 0
-    """Progress notifications on the way."""
+    """How many progress notifications a call sends."""
     failures: Mapping[Outcome, float] = field(default_factory=dict)
     message: str = "it failed"
-    """What a failure says."""
+    """The message of a failure."""
     read_only: bool = False
-    parameters: Mapping[str, str] = field(default_factory=dict)
-    """Name and description of each argument; all are strings, none is required."""
 
     def input_schema(self) -> dict[str, Any]:
-        """The JSON Schema of its arguments."""
+        """The JSON Schema of the arguments."""
         properties = {name: {"type": "string", "description": text} for name, text in self.parameters.items()}
         return {"type": "object", "properties": properties}
 
 
-@dataclass(frozen=True, slots=True)
-class PlannedCall:
-    """How one call goes: its outcome and the seconds that it works."""
+class PlannedCall(NamedTuple):
+    """How one call will turn out, and the seconds that it takes."""
 
     outcome: Outcome
     seconds: float
 
 
 class Outcomes:
-    """Draws the planned of each tool's calls: the n-th call of a tool has the same planned for the same seed."""
+    """Draws how calls turn out: for one seed, the n-th call of a tool always turns out the same."""
 
     def __init__(self, tools: Sequence[DemoTool], seed: int) -> None:
         self._tools = {
@@ -66,118 +65,92 @@ class Outcomes:
         }
 
     def draw(self, name: str) -> PlannedCall:
-        """The planned of the tool's next call.
+        """How the next call of a tool turns out.
 
         Raises:
-            KeyError: no such tool.
+            KeyError: there is no such tool.
         """
         tool, rng = self._tools[name]
         seconds = tool.median_ms / 1000 * rng.lognormvariate(0, tool.spread)
-        outcome = rng.choices(
-            [Outcome.OK, *tool.failures], [max(1 - sum(tool.failures.values()), 0), *tool.failures.values()]
-        )
-        return PlannedCall(outcome[0], seconds)
+        weights = [max(1 - sum(tool.failures.values()), 0), *tool.failures.values()]
+        return PlannedCall(rng.choices([Outcome.OK, *tool.failures], weights)[0], seconds)
 
 
 GITHUB: Final = (
+    DemoTool("search_issues", "Search issues.", {"query": "Words to search for."}, median_ms=35, read_only=True),
     DemoTool(
-        name="search_issues",
-        description="Search the issues of a repository.",
-        median_ms=35,
-        read_only=True,
-        parameters={"query": "Words to look for."},
-    ),
-    DemoTool(
-        name="create_issue",
-        description="Open an issue.",
+        "create_issue",
+        "Open an issue.",
+        {"title": "One line.", "body": "Markdown."},
         median_ms=90,
         failures={Outcome.JSONRPC_ERROR: 0.03},
         message="Validation Failed: the title is empty",
-        parameters={"title": "One line.", "body": "Markdown."},
     ),
     DemoTool(
-        name="merge_pull_request",
-        description="Merge a pull request.",
+        "merge_pull_request",
+        "Merge a pull request.",
+        {"number": "The number of the pull request."},
         median_ms=140,
         failures={Outcome.TOOL_ERROR: 0.2},
         message="Pull request is not mergeable: merge conflict in gateway/app.py",
-        parameters={"number": "The pull request."},
     ),
     DemoTool(
-        name="index_repository",
-        description="Build the search index anew; reports progress.",
+        "index_repository",
+        "Rebuild the search index, with progress notifications.",
+        {"repository": "owner/name"},
         median_ms=1500,
         spread=0.1,
         steps=10,
-        parameters={"repository": "owner/name"},
     ),
 )
 BILLING: Final = (
     DemoTool(
-        name="get_invoice",
-        description="One invoice by its number.",
+        "get_invoice",
+        "Get an invoice.",
+        {"number": "For example INV-2041."},
         median_ms=25,
-        read_only=True,
         failures={Outcome.TOOL_ERROR: 0.05},
         message="No invoice has this number",
-        parameters={"number": "For instance INV-2041."},
-    ),
-    DemoTool(
-        name="list_customers",
-        description="All customers.",
-        median_ms=60,
         read_only=True,
-        parameters={"segment": "Only these."},
     ),
+    DemoTool("list_customers", "List customers.", {"segment": "Only this segment."}, median_ms=60, read_only=True),
     DemoTool(
-        name="refund_payment",
-        description="Pay a payment back.",
+        "refund_payment",
+        "Refund a payment.",
+        {"payment": "The id of the payment."},
         median_ms=120,
         failures={Outcome.JSONRPC_ERROR: 0.15},
         message="The payment provider refused: already refunded",
-        parameters={"payment": "Its id."},
     ),
     DemoTool(
-        name="export_ledger",
-        description="The whole ledger as a file.",
+        "export_ledger",
+        "Export the ledger as a file.",
+        {"month": "YYYY-MM"},
         median_ms=600,
         spread=0.5,
         failures={Outcome.HANG: 0.25},
-        parameters={"month": "YYYY-MM"},
     ),
 )
 FILES: Final = (
     DemoTool(
-        name="read_file",
-        description="A file's text.",
+        "read_file",
+        "Read a file.",
+        {"path": "In the project."},
         median_ms=4,
-        read_only=True,
         failures={Outcome.TOOL_ERROR: 0.08},
         message="No such file or directory",
-        parameters={"path": "In the project."},
-    ),
-    DemoTool(
-        name="list_folder",
-        description="The names in a folder.",
-        median_ms=3,
         read_only=True,
-        parameters={"path": "In the project."},
     ),
-    DemoTool(
-        name="current_time",
-        description="The time now.",
-        median_ms=1,
-        read_only=True,
-        parameters={"zone": "An IANA time zone."},
-    ),
+    DemoTool("list_folder", "List a folder.", {"path": "In the project."}, median_ms=3, read_only=True),
+    DemoTool("current_time", "Get the time.", {"zone": "An IANA time zone."}, median_ms=1, read_only=True),
 )
 WAREHOUSE: Final = (
     DemoTool(
-        name="stock_level",
-        description="How many pieces there are.",
+        "stock_level",
+        "Get the stock of an article.",
+        {"article": "The number of the article."},
         median_ms=30,
         failures={Outcome.HTTP_ERROR: 0.2, Outcome.GARBAGE: 0.04, Outcome.CUT: 0.04},
         message="Bad Gateway: warehouse-db does not answer",
-        parameters={"article": "Its number."},
     ),
 )

@@ -12,10 +12,10 @@ import httpx
 import pytest
 from mcp import Client
 from mcp.client.stdio import StdioServerParameters
+from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 from mcp.shared.exceptions import MCPError
 
-from gateway.demo.misbehaving_server import Misbehaving
-from gateway.demo.server import LegacyOnly, build, over_http
+from gateway.demo.servers import LegacyOnly, MisbehavingServer, build
 from gateway.demo.tools import REFUSED, DemoTool, Outcome
 
 TOOLS = (
@@ -75,7 +75,7 @@ async def test_progress_is_reported_step_by_step() -> None:
 
 
 async def test_a_legacy_server_refuses_the_modern_era_as_a_bad_request() -> None:
-    manager = over_http(build("billing", TOOLS, seed=1))
+    manager = StreamableHTTPSessionManager(build("billing", TOOLS, seed=1))
     async with manager.run(), _asgi(LegacyOnly(manager.handle_request)) as http:
         message = {"jsonrpc": "2.0", "id": 1, "method": "server/discover", "params": {}}
         refused = await http.post("/", json=message, headers=MODERN)
@@ -97,16 +97,16 @@ async def test_a_legacy_server_refuses_the_modern_era_as_a_bad_request() -> None
 @pytest.mark.parametrize(
     ("outcome", "status", "body"),
     [
-        (Outcome.OK, 200, '"text": "ok"'),
-        (Outcome.TOOL_ERROR, 200, '"isError": true'),
-        (Outcome.JSONRPC_ERROR, 200, f'"code": {REFUSED}'),
+        (Outcome.OK, 200, '"text":"ok"'),
+        (Outcome.TOOL_ERROR, 200, '"isError":true'),
+        (Outcome.JSONRPC_ERROR, 200, f'"code":{REFUSED}'),
         (Outcome.HTTP_ERROR, 502, "<h1>out of order</h1>"),
         (Outcome.GARBAGE, 200, '"resul'),
     ],
 )
 async def test_a_misbehaving_server_answers_as_badly_as_its_tool_says(outcome: Outcome, status: int, body: str) -> None:
     tool = DemoTool(name="stock", description="", failures={outcome: 1}, message="out of order")
-    async with _asgi(Misbehaving([tool], seed=1)) as http:
+    async with _asgi(MisbehavingServer([tool], seed=1)) as http:
         response = await http.post(
             "/", json={"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "stock"}}
         )

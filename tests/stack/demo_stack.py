@@ -13,7 +13,7 @@ import anyio.from_thread
 import httpx
 
 from gateway.demo.counts import Counts
-from gateway.demo.environment import BackEnds, Environment, start_environment
+from gateway.demo.environment import Environment, start_environment
 from gateway.demo.fixtures import MEMBERS, WORKSPACES
 from gateway.demo.traffic import Traffic
 from stack.processes import Programs, Stack, running
@@ -114,9 +114,8 @@ def demo_stack(folder: Path, programs: Programs) -> Iterator[DemoStack]:
         anyio.from_thread.start_blocking_portal() as portal,
         httpx.Client(timeout=30) as http,
     ):
-        back_ends = BackEnds(observer=stack.observer, otlp=stack.otlp)
         began_s = time.time()
-        with portal.wrap_async_context_manager(_start(folder, back_ends)) as environment:
+        with portal.wrap_async_context_manager(_start(folder, stack)) as environment:
             counted = portal.call(_work, environment)
             found = DemoStack(stack=stack, environment=environment, counted=counted, began_s=began_s, http=http)
             _settle(found)
@@ -124,9 +123,10 @@ def demo_stack(folder: Path, programs: Programs) -> Iterator[DemoStack]:
 
 
 @contextlib.asynccontextmanager
-async def _start(folder: Path, back_ends: BackEnds) -> AsyncIterator[Environment]:
-    (folder / "demo").mkdir()
-    async with start_environment(folder / "demo", print, asyncio.Event(), back_ends) as environment:
+async def _start(folder: Path, stack: Stack) -> AsyncIterator[Environment]:
+    demo, stop = folder / "demo", asyncio.Event()
+    demo.mkdir()
+    async with start_environment(demo, print, stop, observer=stack.observer, otlp=stack.otlp) as environment:
         yield environment
 
 
