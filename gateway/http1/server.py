@@ -1,63 +1,94 @@
-"""HTTP/1.1 for uvicorn, on httptools: `uvicorn.Config(http=HttpProtocol)` (docs/adr/0003-http-protocol.md).
+"""uvicorn's HTTP/1.1 protocol with bounded time and size, and plain responses in one write (docs/adr/0003).
 
-Its law: the plain way (a request in one segment, an answer in two messages) is one read, one task and one write, and
-sets no timer. What is rare stands beside it in methods of its own. One request is parsed at a time: what follows it
-waits as bytes, with reading paused, until it is answered.
+uvicorn and llhttp parse, queue and write. Added here: deadlines, a bound on what is no body, the rules of RFC 9112
+that llhttp leaves to its user, and requests with a body that offer another protocol.
 """
 
 import asyncio
-import math
+import functools
+import urllib.parse
 from typing import Any, ClassVar, Final
 
 import httptools
 import uvicorn
+from starlette.types import Message
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
-from gateway.http1 import request_head
-from gateway.http1.request_head import CHUNKED, Heads, Origin, Refusal
-from gateway.http1.request_response_cycle import STATUS_LINES, RequestResponseCycle
-
 MAX_HEAD_BYTES: Final = 64 * 1024
-MAX_UNREAD_BYTES: Final = 64 * 1024
-"""So much of a body waits for the application before reading is paused."""
+"""The bound also holds for chunk extensions and trailers, between one piece of a body and the next."""
+_TOO_LARGE: Final = f"the head of a request may have at most {MAX_HEAD_BYTES} bytes"
+_FRAMING: Final = frozenset((b"connection", b"transfer-encoding"))
+_ASGI: Final = {"version": "3.0", "spec_version": "2.3"}
 
-_END: Final = b"\r\n\r\n"
-_CR: Final = 13
+
+class RejectedRequest(Exception):  # noqa: N818 - raised in a callback to stop the parser
+    """The request cannot be served: an HTTP status and the reason."""
+
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
 
 
-class HttpProtocol(asyncio.Protocol):
-    """One connection, as uvicorn makes it. The limits in seconds are a subclass's to change."""
+class OneWriteCycle(RequestResponseCycle):
+    """Holds the head of a response until its body comes, as two writes would wake the client twice."""
+
+    _start: Message | None = None
+
+    async def send(self, message: Any) -> None:
+        """Write a plain response at once. Any other response, and any mistake in one, is left to uvicorn."""
+        if message["type"] == "http.response.start" and not self.response_started:
+            self._start = message
+            if self.waiting_for_100_continue:  # nobody knows whether the body will still come
+                self.keep_alive = False
+            return
+        start, self._start = self._start, None
+        if start is not None:
+            response = self._plain(start, message)
+            if response is not None:
+                self.response_started = self.response_complete = True
+                self.transport.write(response)
+                self.message_event.set()
+                self.on_response()
+                return
+            await super().send(start)  # type: ignore[arg-type]  # uvicorn's own names for messages
+        await super().send(message)
+
+    def _plain(self, start: Message, message: Message) -> bytes | None:
+        """A whole response of the length that it declares, on a connection that stays; None for anything else."""
+        if not self.keep_alive or self.disconnected or message.get("more_body") or self.flow.write_paused:
+            return None
+        lines: list[bytes] = []
+        length = None
+        for name, value in start.get("headers", ()):
+            lines += (name, b": ", value, b"\r\n")
+            if name == b"content-length":
+                length = value
+            elif name in _FRAMING:
+                return None
+        body: bytes = message.get("body", b"")
+        fields = b"".join(lines)
+        count = len(lines) // 4
+        if fields.count(b"\r") != count or fields.count(b"\n") != count or b"\0" in fields:  # in a value, too
+            return None
+        if length != b"%d" % len(body) or self.scope["method"] == "HEAD":
+            return None
+        common = b"".join([b"%b: %b\r\n" % header for header in self.default_headers])
+        return b"%b%b%b\r\n%b" % (STATUS_LINE[start["status"]], common, fields, body)
+
+
+class HttpProtocol(HttpToolsProtocol):
+    """One connection, as uvicorn makes it. The limits, in seconds, are a subclass's to change."""
 
     head_seconds: ClassVar[float] = 30.0
     """From a request's first byte to the end of its head."""
     body_seconds: ClassVar[float] = 75.0
-    """Between two pieces of a body for which the application waits; and to read what fills the buffers."""
+    """Between two pieces of a request's body, and for a client that reads too slowly to make room."""
     linger_seconds: ClassVar[float] = 10.0
-    """From the last answer to the end of a connection that its client does not close."""
+    """From the last response to the end of a connection that its client does not close."""
     sweep_seconds: ClassVar[float] = 1.0
-    """How often a connection looks at its deadline: once for all requests of the time between."""
-
-    __slots__ = (
-        "_active",
-        "_app",
-        "_app_state",
-        "_buffer",
-        "_common",
-        "_deadline",
-        "_deaf",
-        "_defaults",
-        "_heads",
-        "_keep_alive_seconds",
-        "_left",
-        "_loop",
-        "_parser",
-        "_paused",
-        "_root_path",
-        "_state",
-        "_timer",
-        "transport",
-        "writable",
-    )
+    """How often a connection looks at its limits: a timer for each request would cost more."""
 
     def __init__(
         self,
@@ -66,301 +97,226 @@ class HttpProtocol(asyncio.Protocol):
         app_state: dict[str, Any],
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
-        if not config.loaded:
-            config.load()
-        self._app = config.loaded_app
-        self._root_path = config.root_path
-        self._keep_alive_seconds = config.timeout_keep_alive
-        self._state = server_state
-        self._app_state = app_state
-        self._loop = _loop or asyncio.get_running_loop()
-        self._parser = httptools.HttpRequestParser(self)
-        self._active: RequestResponseCycle | None = None  # the request that is being answered
-        self._left = 0  # bytes that its body still has, or CHUNKED
-        self._buffer = b""  # what has come after it
-        self._deaf = False  # nothing of what comes is read any more
-        self._paused = False
-        self._defaults: list[tuple[bytes, bytes]] = []
-        self._common = b""
-        self.writable: asyncio.Event | None = None
+        super().__init__(config, server_state, app_state, _loop)
+        self._running: RequestResponseCycle | None = None  # uvicorn's `cycle` is the newest, which may have to wait
+        self._quiet = 0.0  # seconds without progress, counted by the sweep
+        self._overhead = 0  # bytes that were no body, since the last piece of one
+        self._in_head = self._upgrading = self._rejected = False
 
     # -- asyncio.Protocol
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin; the client has as long for its first request as for the next ones."""
-        self.transport: asyncio.Transport = transport  # type: ignore[assignment]  # uvloop's is a class of its own
-        self._state.connections.add(self)  # type: ignore[arg-type]  # uvicorn names its own protocols only
-        peer, here = transport.get_extra_info("peername"), transport.get_extra_info("sockname")
-        origin = Origin(
-            scheme="https" if transport.get_extra_info("sslcontext") else "http",
-            client=peer[:2] if isinstance(peer, tuple) else None,
-            server=here[:2] if isinstance(here, tuple) else (here, None),
-            root_path=self._root_path,
-            state=self._app_state,
-        )
-        self._heads = Heads(origin)
-        self._deadline = self._loop.time() + self._keep_alive_seconds
-        self._timer = self._loop.call_later(min(self.sweep_seconds, self._keep_alive_seconds), self._sweep)
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
+        super().connection_made(transport)
+        self._sweeper = self.loop.call_later(self.sweep_seconds, self._sweep)
 
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
-        """The client is gone, and with it who was to be answered."""
-        self._state.connections.discard(self)
-        self._timer.cancel()
-        self._deaf = True
-        if self._active is not None:
-            self._active.disconnect()
-        self.resume_writing()
-        del self._parser  # it holds this connection's methods
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._sweeper.cancel()
+        if self._running is not None and not self._running.response_complete:
+            self._running.disconnected = True
+            self._running.message_event.set()
+        super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Take the next request, or what belongs to the one that is being answered."""
-        if self._deaf:
+        if self._rejected:
             return
-        if self._active is not None:
-            self._continue(self._active, data)
-            return
-        if self._buffer:
-            data = self._buffer + data
-        self._take(data)
-
-    def eof_received(self) -> None:
-        """A client that ends its half has gone: most do so only then, and calls must not go on for nobody."""
+        self._overhead += len(data)
+        try:
+            try:
+                self.parser.feed_data(data)
+            except httptools.HttpParserUpgrade as upgrade:
+                self._ignore_upgrade(data[upgrade.args[0] :])
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            cause = error.__context__
+            if isinstance(cause, RejectedRequest):
+                self._reject(cause.status, str(cause))
+            else:
+                self._reject(400, f"not HTTP/1.1: {error}")
+        if self._overhead > MAX_HEAD_BYTES and not self._rejected:
+            self._reject(431, _TOO_LARGE)
 
     def pause_writing(self) -> None:
-        """The client reads too slowly."""
-        self.writable = asyncio.Event()
+        self._quiet = 0.0
+        super().pause_writing()
 
-    def resume_writing(self) -> None:
-        """It has read."""
-        if self.writable is not None:
-            self.writable.set()
-            self.writable = None
+    # -- httptools
+
+    def on_message_begin(self) -> None:
+        self.url = b""
+        self.headers = []
+        self._in_head, self._quiet = True, 0.0
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.headers.append((name.lower(), value.strip()))
+
+    def on_headers_complete(self) -> None:
+        self._in_head, self._quiet = False, 0.0
+        headers, self.headers = self.headers, []  # what else comes are trailers, which are no headers of the request
+        version, fields = self.parser.get_http_version(), dict(headers)
+        unusual = version != "1.1" or b"host" not in fields or b"transfer-encoding" in fields
+        if unusual or len(fields) != len(headers):
+            _check(version, headers)
+        if self._overhead > MAX_HEAD_BYTES and sum(len(n) + len(v) for n, v in headers) > MAX_HEAD_BYTES:
+            raise RejectedRequest(431, _TOO_LARGE)
+        self._upgrading = self.parser.should_upgrade()
+        if self._upgrading:
+            self.headers = headers
+            return
+        path, raw_path, query = _target(self.url, self.root_path)
+        self.scope = {
+            "type": "http",
+            "asgi": _ASGI,  # type: ignore[typeddict-item]
+            "http_version": version,
+            "server": self.server,
+            "client": self.client,
+            "scheme": self.scheme or "http",
+            "method": self.parser.get_method().decode("ascii"),
+            "root_path": self.root_path,
+            "path": path,
+            "raw_path": raw_path,
+            "query_string": query,
+            "headers": headers,
+            "state": self.app_state.copy(),
+        }
+        before = self.cycle
+        self.cycle = OneWriteCycle(
+            self.scope,
+            self.transport,
+            self.flow,
+            self.logger,
+            self.access_logger,
+            self.access_log,
+            self.server_state.default_headers,
+            asyncio.Event(),
+            fields.get(b"expect", b"").lower() == b"100-continue",
+            version != "1.0" and self.parser.should_keep_alive(),
+            self.on_response_complete,
+        )
+        if before is None or before.response_complete:
+            self._start_asgi_task(self.cycle, self.app)
+        else:
+            self.flow.pause_reading()
+            self.pipeline.appendleft((self.cycle, self.app))
+
+    def on_body(self, body: bytes) -> None:
+        self._overhead, self._quiet = 0, 0.0
+        cycle = self.cycle
+        if not cycle.response_complete:
+            cycle.body += body
+            cycle.waiting_for_100_continue = False
+            if len(cycle.body) > HIGH_WATER_LIMIT:
+                self.flow.pause_reading()
+            cycle.message_event.set()
+
+    def on_message_complete(self) -> None:
+        self._overhead = 0
+        if not (self._upgrading or self.cycle.response_complete):
+            self.cycle.more_body = False
+            self.cycle.message_event.set()
+
+    def _ignore_upgrade(self, rest: bytes) -> None:
+        """Read the request again without its `Upgrade`, for which llhttp has passed over its body.
+
+        No server has to grant it (RFC 9110, section 7.8), and the HTTP client of Java sends it with a POST.
+        """
+        method, version = self.parser.get_method(), self.parser.get_http_version().encode()
+        if method == b"CONNECT":
+            raise httptools.HttpParserError("CONNECT is for proxies")
+        lines = [b"%b %b HTTP/%b" % (method, self.url, version)]
+        lines += (b"%b: %b" % (name, value) for name, value in self.headers if name != b"upgrade")
+        self.parser.feed_data(b"%b\r\n\r\n%b" % (b"\r\n".join(lines), rest))
 
     # -- uvicorn
 
-    def shutdown(self) -> None:
-        """Close as soon as the request that is being answered has its answer."""
-        if self._active is None:
-            self._close()
-        else:
-            self._active.keep_alive = False
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._running = cycle
+        self.tasks.add(self.loop.create_task(self._run(cycle, app)))
 
-    # -- httptools: the body alone; heads are sliced, and the parser judges them
-
-    def on_message_begin(self) -> None:
-        """A second message in one piece of data can only follow chunks, whose end is not known beforehand."""
-        exchange = self._active
-        if exchange is not None and exchange.received:
-            exchange.keep_alive = False  # its client has to send again what followed (RFC 9112, section 9.3.2)
-
-    def on_body(self, body: bytes) -> None:
-        """A piece of the body."""
-        exchange = self._active
-        if exchange is not None and not exchange.received:
-            exchange.feed(body)
-
-    def on_message_complete(self) -> None:
-        """The request is complete."""
-        exchange = self._active
-        if exchange is not None:
-            exchange.received = True
-            exchange.wake()
-
-    # -- the exchanges' side
-
-    def common(self) -> bytes:
-        """The header lines of every answer: Date, which uvicorn renews every second (RFC 9110, section 6.6.1)."""
-        defaults = self._state.default_headers
-        if defaults is not self._defaults:
-            self._defaults = defaults
-            self._common = b"".join(b"%b: %b\r\n" % line for line in defaults)
-        return self._common
-
-    def ask(self, exchange: RequestResponseCycle) -> None:
-        """The application waits: for more of the body, if there is more."""
-        if exchange is self._active and not exchange.received:
-            self._resume_reading()
-            self._deadline = self._loop.time() + self.body_seconds
-
-    async def drain(self, writable: asyncio.Event) -> None:
-        """The application waits until its client has read."""
-        self._deadline = self._loop.time() + self.body_seconds
-        await writable.wait()
-        self._deadline = math.inf
-
-    def finished(self, exchange: RequestResponseCycle) -> None:
-        """The answer is written: on to the next request, or to the end."""
-        self._state.total_requests += 1
-        if exchange is not self._active:
-            return
-        self._active = None
-        if exchange.keep_alive and exchange.received:
-            self._deadline = self._loop.time() + self._keep_alive_seconds
-            if self._buffer:
-                data, self._buffer = self._buffer, b""
-                self._take(data)
-                if self._active is None or not self._buffer:
-                    self._resume_reading()
-        elif exchange.received and not self._buffer:
-            self._close()
-        else:
-            self._linger()
-
-    def ended(self, exchange: RequestResponseCycle) -> None:
-        """The application has returned."""
-        if exchange.task is not None:
-            self._state.tasks.discard(exchange.task)
-
-    # -- requests
-
-    def _take(self, data: bytes) -> None:
-        """Serve the request that `data` begins with."""
-        end = data.find(_END)
-        if end <= 0 or end > MAX_HEAD_BYTES or data[0] == _CR:
-            if data[0] == _CR:
-                self._skip_empty_lines(data)
-            else:
-                self._wait_for_head(data, end)
-            return
+    async def _run(self, cycle: RequestResponseCycle, app: Any) -> None:
         try:
-            scope, length, keep_alive, expects, upgrade = self._heads.read(data[:end])
-        except Refusal as refusal:
-            self._refuse(refusal)
+            await cycle.run_asgi(app)
+        finally:
+            self.tasks.discard(asyncio.current_task())
+
+    def on_response_complete(self) -> None:
+        self._quiet = 0.0
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
             return
-        self._buffer = b""
-        if upgrade:
-            head = request_head.without_upgrade(data[:end])
-            data, end = head + data[end:], len(head)
-        if length != CHUNKED:
-            length += end + len(_END)
-            if length < len(data):
-                data = self._cut(data, length)
-            length -= len(data)
-        self._left = length
-        self._deadline = math.inf
-        self._active = exchange = RequestResponseCycle(self, scope, keep_alive=keep_alive, expects=expects)
-        self._feed(exchange, data)
-        if self._active is exchange:
-            exchange.task = task = asyncio.Task(exchange.run(self._app), loop=self._loop, name="request")
-            self._state.tasks.add(task)
-
-    def _feed(self, exchange: RequestResponseCycle, data: bytes) -> None:
-        """Let the parser judge and take apart what belongs to one request, or begins with it if it is in chunks."""
-        try:
-            self._parser.feed_data(data)
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            if not exchange.received:
-                self._refuse(Refusal(400, f"no HTTP/1.1: {error}"))
-                return
-            exchange.keep_alive = False  # what follows chunks is no request
-        if exchange.received is not (self._left == 0) and self._left != CHUNKED:
-            self._refuse(Refusal(400, "the length of the request's body is not clear"))
-        elif exchange.received or exchange.body:
-            self._deadline = math.inf  # until the application asks for more
-            if not exchange.received and len(exchange.body) > MAX_UNREAD_BYTES:
-                self._pause_reading()
-
-    def _continue(self, exchange: RequestResponseCycle, data: bytes) -> None:
-        """Take more of a body, or keep what comes after it."""
-        if exchange.received:
-            self._buffer += data
-            if self._buffer.strip(b"\r\n") or len(self._buffer) > MAX_HEAD_BYTES:
-                self._pause_reading()
-            return
-        if self._left != CHUNKED:
-            if self._left < len(data):
-                data = self._cut(data, self._left)
-            self._left -= len(data)
-        self._feed(exchange, data)
-
-    def _cut(self, data: bytes, end: int) -> bytes:
-        """What belongs to this request; the rest waits, and its client too."""
-        self._buffer = data[end:]
-        self._pause_reading()
-        return data[:end]
-
-    def _skip_empty_lines(self, data: bytes) -> None:
-        """Empty lines before a request are none of it (RFC 9112, section 2.2)."""
-        rest = data.lstrip(b"\r\n")
-        odd = data[: len(data) - len(rest)].replace(b"\r\n", b"")
-        if rest and not odd:
-            self._take(rest)
-        elif rest or odd not in (b"", b"\r"):
-            self._refuse(Refusal(400, "no HTTP/1.1"))
+        if self.pipeline:  # reading stays paused, or each response would let in as many requests as fit into a read
+            self._start_asgi_task(*self.pipeline.pop())
         else:
-            self._hold(odd)
-
-    def _wait_for_head(self, data: bytes, end: int) -> None:
-        """Bound how much of a head there is, and how long it takes."""
-        if end > MAX_HEAD_BYTES or len(data) > MAX_HEAD_BYTES:
-            self._refuse(Refusal(431, f"a request's head may have at most {MAX_HEAD_BYTES} bytes"))
-        elif data.count(b"\n") != data.count(b"\r\n") or not data[:1].isupper():
-            self._refuse(Refusal(400, "no HTTP/1.1"))
-        else:
-            self._hold(data)
-
-    def _hold(self, data: bytes) -> None:
-        if data and not self._buffer:
-            self._deadline = self._loop.time() + self.head_seconds
-        self._buffer = data
+            self.flow.resume_reading()
 
     # -- the end
 
-    def _refuse(self, refusal: Refusal) -> None:
-        """Answer what cannot be served, and close."""
-        exchange, self._active = self._active, None
-        if exchange is not None:
-            exchange.disconnect()
-            if exchange.begun:
+    def _reject(self, status: int, reason: str) -> None:
+        """Respond to what cannot be served, and close; what was right before it is answered first."""
+        self._rejected, self._quiet = True, 0.0
+        cycle = self.cycle
+        if cycle is not None and not cycle.response_complete:
+            if not cycle.more_body:
+                cycle.keep_alive = False
+                return
+            cycle.disconnected = True
+            cycle.message_event.set()
+            if cycle.response_started or cycle is not self._running:
                 self.transport.abort()
                 return
-        text = f"{refusal}\n".encode()
-        length = b"content-type: text/plain; charset=utf-8\r\ncontent-length: %d\r\n" % len(text)
-        parts = (STATUS_LINES[refusal.status], self.common(), length, b"connection: close\r\n\r\n", text)
-        self.transport.write(b"".join(parts))
-        self._linger()
-
-    def _linger(self) -> None:
-        """Close, but read on for a while: to close on what was not read would take the answer from the client.
-
-        See RFC 9112, section 9.6.
-        """
-        self._stop()
-        if self.transport.is_closing():
-            return
-        if self.transport.can_write_eof():
+        lines = [STATUS_LINE[status], *(b"%b: %b\r\n" % header for header in self.server_state.default_headers)]
+        text = f"{reason}\n".encode()
+        lines.append(b"content-type: text/plain; charset=utf-8\r\ncontent-length: %d\r\n" % len(text))
+        self.transport.write(b"%bconnection: close\r\n\r\n%b" % (b"".join(lines), text))
+        if self.transport.can_write_eof():  # closing on what was not read would take the response from the client
             self.transport.write_eof()
-            self._resume_reading()
+            self.flow.resume_reading()
         else:
             self.transport.close()
 
-    def _close(self) -> None:
-        self._stop()
-        self.transport.close()
-
-    def _stop(self) -> None:
-        self._deaf = True
-        self._buffer = b""
-        self._deadline = self._loop.time() + self.linger_seconds
-
-    def _pause_reading(self) -> None:
-        if not self._paused:
-            self._paused = True
-            self.transport.pause_reading()
-
-    def _resume_reading(self) -> None:
-        if self._paused:
-            self._paused = False
-            self.transport.resume_reading()
-
     def _sweep(self) -> None:
-        now = self._loop.time()
-        if now >= self._deadline:
-            if self._deaf:
-                self.transport.abort()
-                return
-            if self._buffer or self._active is not None:
-                self._refuse(Refusal(408, "the request took too long to come"))
-            else:
-                self._close()
-        self._timer = self._loop.call_later(min(max(self._deadline - now, 0.001), self.sweep_seconds), self._sweep)
+        """End what takes too long: by 408 where the client owes a part of a request, else by closing."""
+        self._sweeper = self.loop.call_later(self.sweep_seconds, self._sweep)
+        self._quiet += self.sweep_seconds
+        cycle = self.cycle
+        idle = cycle is None or cycle.response_complete
+        if self.transport.is_closing() or (self._rejected and idle):
+            limit, end = self.linger_seconds, self.transport.abort
+        elif self.flow.write_paused:
+            limit, end = self.body_seconds, self.transport.abort
+        elif self._in_head:
+            limit, end = self.head_seconds, self._time_out
+        elif idle:
+            limit, end = self.timeout_keep_alive, self.transport.close
+        elif cycle.more_body and not (cycle.waiting_for_100_continue or self.flow.read_paused):
+            limit, end = self.body_seconds, self._time_out
+        else:  # the application's turn
+            return
+        if self._quiet >= limit:
+            end()
+
+    def _time_out(self) -> None:
+        self._reject(408, "the request took too long to arrive")
+
+
+@functools.lru_cache(maxsize=64)
+def _target(url: bytes, root_path: str) -> tuple[str, bytes, bytes]:
+    """The path, as text and as it came, and the query of a request's target (RFC 9112, section 3.2)."""
+    if url.startswith(b"/") and b"#" not in url:
+        raw_path, _, query = url.partition(b"?")
+    else:
+        parsed = httptools.parse_url(url)
+        raw_path, query = parsed.path or b"/", parsed.query or b""
+    path = urllib.parse.unquote(raw_path.decode("ascii"))
+    return root_path + path, root_path.encode("ascii") + raw_path, query
+
+
+def _check(version: str, headers: list[tuple[bytes, bytes]]) -> None:
+    """Reject what a proxy in front of this server could understand in another way (RFC 9112, sections 3.2 and 6.1)."""
+    names = [name for name, _ in headers]
+    if version not in ("1.0", "1.1"):
+        raise RejectedRequest(505, "send HTTP/1.1")
+    if names.count(b"host") > 1 or (version == "1.1" and b"host" not in names):
+        raise RejectedRequest(400, "a request needs one Host header")
+    if names.count(b"transfer-encoding") > (version == "1.1"):
+        raise RejectedRequest(400, "at most one Transfer-Encoding header, and none in HTTP/1.0")
+    if dict(headers).get(b"transfer-encoding", b"chunked").lower() != b"chunked":
+        raise RejectedRequest(501, "the only transfer coding is chunked")

@@ -52,5 +52,5 @@ def served(new_loop: Any, shared: Server) -> Serve:
 
 
 def pytest_asyncio_loop_factories(item: pytest.Item) -> Mapping[str, LoopFactory]:
-    del item
-    return BOTH
+    """The client runs on both loops; against the server, which has its own, one loop of the test is enough."""
+    return {"asyncio": asyncio.new_event_loop} if "new_loop" in getattr(item, "fixturenames", ()) else BOTH
