@@ -1,4 +1,4 @@
-"""One tool call while it runs: who, what, when each phase ended, and its two lines in the journal."""
+"""One request in progress: who, what, when each phase ended; and, of a tool call, its two lines in the journal."""
 
 import random
 import time
@@ -12,7 +12,6 @@ from gateway.calls import UNKNOWN
 from gateway.journal import lines
 from gateway.mcp import trace_context
 from gateway.mcp.inbound import ClientInfo, Headers, Request
-from gateway.mcp.revisions import Era
 from gateway.relay.deadlines import CancelScope, RequestKey
 from gateway.relay.quota import UsageCounter
 from gateway.relay.redaction import without_nul
@@ -23,6 +22,7 @@ from gateway.relay.sessions import LegacySession
 from gateway.upstream.base import UpstreamRequest
 
 _MS: Final = 1e6
+_NOT_SENT: Final = UpstreamRequest("", {})
 _SHOWN_ID: Final = 128
 _VARIANT: Final = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
 
@@ -48,6 +48,7 @@ class Call:
         "cancel_scope",
         "headers",
         "identity",
+        "key",
         "principal",
         "receive",
         "request",
@@ -75,6 +76,8 @@ class Call:
         """Set while the request is served."""
         self.session: LegacySession | None = None
         """A legacy client's, if it has one."""
+        self.key: RequestKey | None = None
+        """By which a legacy client can cancel it; a modern client disconnects instead."""
         self.usage_counter: UsageCounter | None = None
         """What has counted the call, and must learn how it ends. None while plans are not enforced."""
         self.server: Server | None = None
@@ -86,72 +89,61 @@ class Call:
         self.authenticated_ns = time.perf_counter_ns()
         self.routed_ns = 0
 
-    @property
-    def key(self) -> RequestKey | None:
-        """By which its client can cancel it; a modern client disconnects instead."""
-        if self.request.era is Era.MODERN or self.request.method == "initialize":
-            return None
-        return RequestKey(self.principal.workspace_id, self.principal.token_id, self.session, self.request.id)
-
     def identify(self, replica: str, route: Route | None) -> str:
-        """Give it its ids: the members that both of its lines have, of `CallIdentity`."""
+        """Give the call its ids. The result is the part that both of its lines have, the members of `CallIdentity`."""
         request, headers = self.request, self.headers
         digits = random.randbytes(42).hex()  # noqa: S311 - ids, no secrets
         trace = trace_context.begin(digits, request.meta, headers.get(b"traceparent"), headers.get(b"tracestate"))
         self.trace = trace
         self.call_id = new_id = call_id(self.timestamp_ns, digits[64:])
         where = route.members if route is not None else route_members(self.view.slug, self.server, self.tool)
-        jsonrpc_id = request.id if type(request.id) is int else _quoted(str(request.id)[:_SHOWN_ID])[1:-1]
-        joined = _joined(trace) if trace.parent_span_id is not None else ""
+        jsonrpc_id = request.id if type(request.id) is int else _escaped(str(request.id)[:_SHOWN_ID])
+        parent = _parent_members(trace) if trace.parent_span_id is not None else ""
         if self.session is not None:
-            joined += self.session.members
+            parent += self.session.members
         self.identity = (
             f'"call_id":"{new_id}","timestamp_ns":{self.timestamp_ns},{where},{replica}{self.principal.members},'
             f'{_client_members(request.version, request.client)},"trace_id":"{trace.trace_id}",'
             f'"span_id":"{trace.span_id}","upstream_span_id":"{trace.upstream_span_id}",'
-            f'"request_bytes":{self.request_bytes},"jsonrpc_id":"{jsonrpc_id}"{joined}'
+            f'"request_bytes":{self.request_bytes},"jsonrpc_id":"{jsonrpc_id}"{parent}'
         )
         return self.identity
 
     def end(self, failure: str, response_bytes: int) -> tuple[bytes, lines.Phases]:
-        """The line that records it as ended now, and its phases; one that was cut ends where the call did."""
+        """The line that records the call as ended now, and its phases.
+
+        A phase that was not reached takes no time; one that was interrupted ends with the call.
+        """
         now = time.perf_counter_ns()
-        upstream_request = self.upstream_request
-        authenticate = f"{(self.authenticated_ns - self.began_ns) / _MS:.4f}"
-        upstream_ms = "0"
-        if self.routed_ns == 0:
-            route = f"{(now - self.authenticated_ns) / _MS:.4f}"
-            phases = lines.Phases(authenticate, route, "0", "0", "0", "0", "0")
-        else:
-            route = f"{(self.routed_ns - self.authenticated_ns) / _MS:.4f}"
-            done = (upstream_request.done_ns or now) if upstream_request is not None else now
-            acquired = (upstream_request.acquired_ns or done) if upstream_request is not None else done
-            sent = (upstream_request.sent_ns or done) if upstream_request is not None else done
-            first = (upstream_request.first_byte_ns or done) if upstream_request is not None else done
-            upstream_ms = f"{(done - self.routed_ns) / _MS:.4f}"
-            phases = lines.Phases(
-                authenticate,
-                route,
-                f"{(acquired - self.routed_ns) / _MS:.4f}",
-                f"{(sent - acquired) / _MS:.4f}",
-                f"{(first - sent) / _MS:.4f}",
-                f"{(done - first) / _MS:.4f}",
-                f"{(now - done) / _MS:.4f}",
-            )
+        sent = self.upstream_request or _NOT_SENT
+        routed_ns = self.routed_ns or now
+        done_ns = sent.done_ns or now
+        acquired_ns = sent.acquired_ns or done_ns
+        sent_ns = sent.sent_ns or done_ns
+        first_ns = sent.first_byte_ns or done_ns
+        phases = lines.Phases(
+            authenticate=f"{(self.authenticated_ns - self.began_ns) / _MS:.4f}",
+            route=f"{(routed_ns - self.authenticated_ns) / _MS:.4f}",
+            acquire=f"{(acquired_ns - routed_ns) / _MS:.4f}",
+            send=f"{(sent_ns - acquired_ns) / _MS:.4f}",
+            wait=f"{(first_ns - sent_ns) / _MS:.4f}",
+            receive=f"{(done_ns - first_ns) / _MS:.4f}",
+            respond=f"{(now - done_ns) / _MS:.4f}",
+        )
         line = lines.end(
             self.identity,
             failure=failure,
-            duration_ms=upstream_ms,
+            duration_ms=f"{(done_ns - routed_ns) / _MS:.4f}",
             total_ms=f"{(now - self.began_ns) / _MS:.4f}",
             response_bytes=response_bytes,
-            http_status=upstream_request.http_status if upstream_request is not None else None,
+            http_status=sent.http_status,
             phases=phases,
         )
         return line, phases
 
 
 def call_id(timestamp_ns: int, digits: str) -> str:
-    """A UUID version 7 (RFC 9562) of 19 random hex digits: sorts by time, unique without asking anyone."""
+    """A UUID version 7 (RFC 9562) of 19 random hex digits; it sorts by time."""
     time_part = _time_part(timestamp_ns // 1_000_000)
     return f"{time_part}-7{digits[:3]}-{_VARIANT[digits[3]]}{digits[4:7]}-{digits[7:19]}"
 
@@ -163,7 +155,7 @@ def _time_part(milliseconds: int) -> str:
 
 
 def server_timing(phases: lines.Phases) -> bytes:
-    """The phases for a browser's or a client's own tools (W3C Server Timing)."""
+    """The phases as a `Server-Timing` header (W3C Server Timing)."""
     authenticate, route, acquire, send, wait, receive, respond = phases
     return (
         f"authenticate;dur={authenticate}, route;dur={route}, acquire;dur={acquire}, send;dur={send}, "
@@ -171,22 +163,19 @@ def server_timing(phases: lines.Phases) -> bytes:
     ).encode()
 
 
+def _escaped(text: str) -> str:
+    return msgspec.json.encode(text).decode()[1:-1]
+
+
 @lru_cache(maxsize=1024)
 def _client_members(version: str, client: ClientInfo) -> str:
+    shown = {"client_name": client.name, "client_version": client.version}
     return lines.members(
-        protocol_version=version, client_name=_shown(client.name), client_version=_shown(client.version)
+        protocol_version=version, **{name: without_nul(text) for name, text in shown.items() if text is not None}
     )
 
 
-def _shown(text: str | None) -> str | None:
-    return None if text is None else without_nul(text)
-
-
-def _quoted(text: str) -> str:
-    return msgspec.json.encode(text).decode()
-
-
-def _joined(trace: trace_context.Trace) -> str:
+def _parent_members(trace: trace_context.Trace) -> str:
     link = trace.link
     return "," + lines.members(
         parent_span_id=trace.parent_span_id,

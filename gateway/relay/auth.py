@@ -8,9 +8,9 @@ from starlette.types import Scope
 from gateway.calls import Rejection
 from gateway.mcp.inbound import Headers
 from gateway.mcp.revisions import Era, era_of
+from gateway.media_types import accepts
 from gateway.relay.registry import PATHS, Principal, WorkspaceRegistry, WorkspaceView
 from gateway.relay.relay_state import RelayState
-from gateway.relay.responses import accepts
 from gateway.relay.sessions import HEADER
 
 _BEARER: Final = b"bearer "
@@ -91,8 +91,9 @@ def _principal(registry: WorkspaceRegistry, authorization: bytes) -> Principal:
 
 
 def _check_accept(method: str, accept: bytes | None) -> None:
-    """Answers are JSON; a client that takes no events beside it is told nothing on the way, and cannot be asked."""
-    takes = accepts(accept)
-    if (method == "POST" and not takes.json) or (method == "GET" and not takes.events):
+    """Responses are JSON, and a session's own stream is an event stream."""
+    header = (accept or b"").decode("latin-1")
+    media_types = {"POST": "application/json", "GET": "text/event-stream"}
+    if method in media_types and not accepts(header, media_types[method]):
         message = "send Accept: application/json, text/event-stream: there is no answer in another type"
         raise RejectedError("not_acceptable", 406, message)

@@ -192,20 +192,14 @@ async def _read_body(first: Message, receive: Receive, headers: Headers, max_byt
     Raises:
         RejectedError: it is larger than `requests.max_bytes`, or the client disconnected.
     """
-    message = first
-    body: bytes = message.get("body", b"")
-    if message.get("more_body", False):
-        declared = headers.get(b"content-length", b"")
-        chunks, size = [body], len(body)
-        while message.get("more_body", False):
-            if size > max_bytes or (declared.isdigit() and int(declared) > max_bytes):
-                break
-            message = await receive()
-            chunks.append(message.get("body", b""))
-            size += len(chunks[-1])
-        body = b"".join(chunks)
+    message, body = first, bytearray(first.get("body", b""))
+    declared = headers.get(b"content-length", b"")
+    size = int(declared) if declared.isdigit() else 0
+    while message.get("more_body", False) and max(size, len(body)) <= max_bytes:
+        message = await receive()
+        body += message.get("body", b"")
     if message["type"] == "http.disconnect":
         raise RejectedError("disconnected", 400, "the client disconnected")
-    if len(body) > max_bytes or message.get("more_body", False):
+    if max(size, len(body)) > max_bytes:
         raise RejectedError("too_large", 413, f"the body may have at most {max_bytes} bytes")
-    return body
+    return bytes(body)

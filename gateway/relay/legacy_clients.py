@@ -57,6 +57,7 @@ class LegacyClients:
         if request.method == "initialize":
             return
         call.session = session = self.session(call.state, call.principal, call.headers)
+        call.key = RequestKey(call.principal.workspace_id, call.principal.token_id, session, request.id)
         if session is not None:
             request.client = session.client
             if b"mcp-protocol-version" not in call.headers:

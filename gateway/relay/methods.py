@@ -99,7 +99,7 @@ class Methods:
             error_type = ErrorType.CANCELLED
         self._record(call, error_type)
         if error_type == ErrorType.CANCELLED:
-            await stream.end_without()
+            await stream.end_without_response()
         elif stream.begun:
             await stream.end(body)
         else:

@@ -28,7 +28,7 @@ from gateway.relay.quota import CODE as QUOTA_CODE
 from gateway.relay.quota import QuotaExceeded
 from gateway.relay.rate_limit import RateLimitExceeded
 from gateway.relay.registry import Route, Server
-from gateway.relay.responses import JsonRpcError, over_quota, rate_limited, send_json
+from gateway.relay.responses import JsonRpcError, rate_limited, send_json
 from gateway.upstream.base import UpstreamError, UpstreamRequest, UpstreamResponse
 
 logger = logging.getLogger(__name__)
@@ -112,11 +112,12 @@ class ToolCalls:
         status, body = _body(call, response)
         timing = self._record(call, failure, len(body))
         if failure is not None and failure.error_type is ErrorType.CANCELLED:
-            await stream.end_without()
+            await stream.end_without_response()
         elif isinstance(exceeded, RateLimitExceeded):
             await rate_limited(send, exceeded)
         elif exceeded is not None:
-            await over_quota(send, body, exceeded.retry_after_s(call.timestamp_ns))
+            retry_after = b"%d" % exceeded.retry_after_s(call.timestamp_ns)
+            await send_json(send, 429, body, [(b"retry-after", retry_after)])
         elif stream.begun:
             await stream.end(body)
         else:
