@@ -1,43 +1,95 @@
-"""One reader's place in the journal: the calls that it wants, as they come, each with the cursor right behind it.
+"""One reader's position in the journal: the calls that it wants, as they come, each with the cursor right behind it.
+
+A cursor is a position as text: the `id:` of a live event, which the client sends back to go on from there. It names the
+journal, because each replica has one of its own, and the offset of every writer, so that it means the same after a
+restart of the observer. A writer that appends no more and has been read to its end is *passed*: nothing of it can be
+missed when its folder is gone.
 
 Everything here blocks on files: it is for a worker thread.
 """
 
+import base64
+import binascii
 import heapq
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import chain
 from pathlib import Path
-from typing import Final, NamedTuple, Self
+from typing import Annotated, Final, NamedTuple, Self
+
+import msgspec
 
 from gateway.calls import ToolCall
-from gateway.journal import Entry, Reader, journal_id
+from gateway.journal import Reader, journal_id
 from gateway.journal.reader import Positions, end_positions
 from gateway.journal.segments import CLOSED, list_segments, list_writers
-from gateway.observer import cursor
 
 READ_BYTES: Final = 256 * 2**10
 REPLAY_WINDOWS: Final = (2**20, 2**23, 2**26)
 """Bytes before each writer's end in which the newest calls are looked for; the next if one has too few."""
+PASSED: Final = 2**62
+"""An offset behind everything that a writer can write."""
+MAX_WRITERS: Final = 64
+"""Of one cursor: the newest. Writers before the oldest of a full cursor count as passed."""
+MAX_CURSOR_LENGTH: Final = 8192
+
+_Offset = Annotated[int, msgspec.Meta(ge=-1, le=PASSED)]
+_PASSED_ON_WIRE: Final = -1
 
 
-class Event(NamedTuple):
+def encode_cursor(positions: Positions, journal: str) -> str:
+    """Letters, digits, `-` and `_`. `journal` tells the replica's journal from others'."""
+    newest = sorted(positions.items())[-MAX_WRITERS:]
+    wire = {writer: _PASSED_ON_WIRE if offset >= PASSED else offset for writer, offset in newest}
+    return base64.urlsafe_b64encode(msgspec.json.encode((journal, wire))).rstrip(b"=").decode()
+
+
+def decode_cursor(cursor: str, journal: str, writers: Iterable[str]) -> Positions | None:
+    """The positions of the cursor, None if it is of another journal. `writers` are those in the journal now.
+
+    Raises:
+        ValueError: it is not a cursor.
+    """
+    try:
+        if len(cursor) > MAX_CURSOR_LENGTH:
+            raise ValueError("too long")
+        data = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
+        cursor_journal, wire = msgspec.json.decode(data, type=tuple[str, dict[str, _Offset]])
+    except (ValueError, binascii.Error, msgspec.MsgspecError) as error:
+        raise ValueError("is not a position of this stream: send the id of an event back unchanged") from error
+    if cursor_journal != journal:
+        return None
+    positions = {writer: PASSED if offset == _PASSED_ON_WIRE else offset for writer, offset in wire.items()}
+    if len(wire) >= MAX_WRITERS:
+        oldest = min(wire)
+        positions.update((writer, PASSED) for writer in writers if writer < oldest)
+    return positions
+
+
+class LiveEvent(NamedTuple):
     """A call, and the cursor from which the next one will be found."""
 
     cursor: str
     call: ToolCall
 
 
-class Found(NamedTuple):
-    """What one poll brought."""
+class TailRead(NamedTuple):
+    """The result of one poll."""
 
-    events: list[Event]
+    events: list[LiveEvent]
     lost: bool
     """A part of the journal that had not been read is gone."""
     behind: int
     """Bytes of the journal that can be read at once."""
 
 
-class Tail:
-    """Calls of which `wanted` says yes, from `positions` on; of several writers, by the time at which they ended."""
+class _WantedCall(NamedTuple):
+    writer: str
+    offset: int
+    call: ToolCall
+
+
+class JournalTail:
+    """The calls that `wanted` accepts, from `positions` on; of several writers, by the time at which they ended."""
 
     def __init__(self, root: Path, wanted: Callable[[ToolCall], bool], positions: Positions) -> None:
         self._root = root
@@ -52,77 +104,78 @@ class Tail:
         return cls(root, wanted, end_positions(root))
 
     @classmethod
-    def after(cls, root: Path, wanted: Callable[[ToolCall], bool], position: str) -> Self | None:
-        """What comes after the cursor; None if that is a place in another journal.
+    def after(cls, root: Path, wanted: Callable[[ToolCall], bool], cursor: str) -> Self | None:
+        """What comes after the cursor; None if it is of another journal.
 
         Raises:
-            ValueError: it is no cursor.
+            ValueError: it is not a cursor.
         """
-        positions = cursor.decode(position, _short_id(root), (folder.name for folder in list_writers(root)))
+        positions = decode_cursor(cursor, _short_id(root), (folder.name for folder in list_writers(root)))
         return None if positions is None else cls(root, wanted, positions)
 
     @property
     def cursor(self) -> str:
-        """The place up to which everything has been read."""
-        return cursor.encode(self._positions, self._journal)
+        """The position up to which everything has been read."""
+        return encode_cursor(self._positions, self._journal)
 
-    def poll(self) -> Found:
+    def poll(self) -> TailRead:
         """Read what is there, about `READ_BYTES` at most."""
-        ends, lost = self._survey()
-        batch = self._reader.read(self._positions, READ_BYTES)
-        vector = {writer: self._positions.get(writer, 0) for writer in batch.positions}
-        events = []
-        for entry, call in _by_time(batch.entries):
-            vector[entry.writer] = entry.offset
-            if self._wanted(call):
-                events.append(Event(cursor.encode(vector, self._journal), call))
-        progress = batch.positions != self._positions
-        self._move(batch.positions, ends)
-        return Found(events, lost, batch.lag_bytes if progress else 0)
+        before = self._positions
+        calls, lost, behind = self._read(READ_BYTES)
+        start = {writer: before.get(writer, 0) for writer in self._positions}
+        return TailRead(self._events(calls, start), lost, behind)
 
     def skip(self) -> int:
-        """Go to the end of the journal without the calls on the way: the number of them."""
-        skipped = 0
-        behind = 1
-        while behind > 0:
-            found = self.poll()
-            skipped += len(found.events)
-            behind = found.behind
-        return skipped
+        """Go to the end of the journal: the number of wanted calls on the way."""
+        return sum(map(len, self._read_to_end()))
 
-    def newest(self, count: int) -> list[Event]:
-        """Go to the end of the journal: the last `count` calls of it, the oldest first.
+    def newest(self, count: int) -> list[LiveEvent]:
+        """Go to the end of the journal: its last `count` wanted calls, the oldest first.
 
         They are looked for in the last 64 MiB of each writer.
         """
         ends = end_positions(self._root)
-        entries: list[Entry] = []
+        calls: list[_WantedCall] = []
         start: Positions = {}
         for window in REPLAY_WINDOWS:
-            start = {writer: max(end - window, 0) for writer, end in ends.items()}
-            entries = self._read_from(start)
-            if len(entries) >= count or not any(start.values()):
+            start = self._positions = {writer: max(end - window, 0) for writer, end in ends.items()}
+            calls = list(chain.from_iterable(self._read_to_end()))
+            if len(calls) >= count or not any(start.values()):
                 break
-        vector = {writer: start.get(writer, 0) for writer in self._positions}
+        return self._events(calls, {writer: start.get(writer, 0) for writer in self._positions})[-count:]
+
+    def _events(self, calls: Iterable[_WantedCall], positions: Positions) -> list[LiveEvent]:
+        """Merge the writers by the time at which calls ended; the order of one writer's calls stays."""
+        writers: dict[str, list[_WantedCall]] = {}
+        for one in calls:
+            writers.setdefault(one.writer, []).append(one)
         events = []
-        for i, (entry, call) in enumerate(_by_time(entries)):
-            vector[entry.writer] = entry.offset
-            if i >= len(entries) - count:
-                events.append(Event(cursor.encode(vector, self._journal), call))
+        for writer, offset, call in heapq.merge(*writers.values(), key=_end_ns):
+            positions[writer] = offset
+            events.append(LiveEvent(encode_cursor(positions, self._journal), call))
         return events
 
-    def _read_from(self, positions: Positions) -> list[Entry]:
-        """The wanted calls from there to the end."""
-        entries: list[Entry] = []
+    def _read(self, max_bytes: int) -> tuple[list[_WantedCall], bool, int]:
+        """Go on: the wanted calls, and as in `TailRead` whether anything is lost and how much is left."""
+        ends, lost = self._survey()
+        batch = self._reader.read(self._positions, max_bytes)
+        behind = batch.lag_bytes if batch.positions != self._positions else 0
+        self._positions = {
+            writer: PASSED if writer in ends and offset >= ends[writer] else offset
+            for writer, offset in batch.positions.items()
+        }
+        calls = [
+            _WantedCall(writer, offset, event)
+            for event, writer, offset in batch.entries
+            if isinstance(event, ToolCall) and self._wanted(event)
+        ]
+        return calls, lost, behind
+
+    def _read_to_end(self) -> Iterator[list[_WantedCall]]:
         behind = 1
         while behind > 0:
-            ends, _ = self._survey()
-            batch = self._reader.read(positions, 2**20)
-            entries += [entry for entry, call in _calls(batch.entries) if self._wanted(call)]
-            behind = batch.lag_bytes if batch.positions != positions else 0
-            positions = batch.positions
-            self._move(positions, ends)
-        return entries
+            calls, _, behind = self._read(2**20)
+            yield calls
 
     def _survey(self) -> tuple[Mapping[str, int], bool]:
         """The final ends of the writers that append no more, and whether anything unread is gone."""
@@ -130,7 +183,7 @@ class Tail:
         present = set()
         lost = False
         for folder in list_writers(self._root):
-            closed = (folder / CLOSED).exists()  # before the listing: what is closed then grows no more
+            closed = (folder / CLOSED).exists()  # before the listing: a closed writer does not grow after it
             segments = list_segments(folder)
             if segments:
                 present.add(folder.name)
@@ -138,13 +191,7 @@ class Tail:
                 if closed:
                     ends[folder.name] = segments[-1].end
         gone = self._positions.keys() - present
-        return ends, lost or any(self._positions[writer] < cursor.PASSED for writer in gone)
-
-    def _move(self, positions: Positions, ends: Mapping[str, int]) -> None:
-        self._positions = {
-            writer: cursor.PASSED if writer in ends and offset >= ends[writer] else offset
-            for writer, offset in positions.items()
-        }
+        return ends, lost or any(self._positions[writer] < PASSED for writer in gone)
 
 
 def _short_id(root: Path) -> str:
@@ -152,13 +199,5 @@ def _short_id(root: Path) -> str:
     return journal_id(root)[:8]
 
 
-def _calls(entries: Iterable[Entry]) -> Iterator[tuple[Entry, ToolCall]]:
-    return ((entry, entry.event) for entry in entries if isinstance(entry.event, ToolCall))
-
-
-def _by_time(entries: Iterable[Entry]) -> Iterator[tuple[Entry, ToolCall]]:
-    """Merge the writers by the time at which calls ended; the order of one writer's calls stays."""
-    writers: dict[str, list[tuple[Entry, ToolCall]]] = {}
-    for entry, call in _calls(entries):
-        writers.setdefault(entry.writer, []).append((entry, call))
-    return heapq.merge(*writers.values(), key=lambda item: item[1].timestamp_ns + item[1].total_ms * 1e6)
+def _end_ns(wanted: _WantedCall) -> float:
+    return wanted.call.timestamp_ns + wanted.call.total_ms * 1e6

@@ -28,7 +28,7 @@ from gateway.journal.reader import Positions
 from gateway.ledger.queries import PagePosition
 from gateway.ledger.retention import delete_batch
 from gateway.observer import live
-from gateway.observer.journal_tail import Tail
+from gateway.observer.journal_tail import JournalTail
 from gateway.observer.live import LiveSettings, LiveStream
 from tests.analytics.service import CONFIG, NOW_NS, Service, bearer
 from tests.ledger.records import call
@@ -210,7 +210,7 @@ async def _stream(
         writer = Writer(root, "relay-0")
         for record in calls_:
             writer.append(record)
-        place = {} if after is None else {"Last-Event-ID": Tail(root, bool, after).cursor}
+        place = {} if after is None else {"Last-Event-ID": JournalTail(root, bool, after).cursor}
         stream = LiveStream(
             root,
             Authorizer(lambda: config),

@@ -19,7 +19,7 @@ from gateway.config import Config, Jwt
 from gateway.journal import journal_id
 from gateway.ledger import Ledger
 from gateway.ledger.duckdb_driver import DuckLedger
-from gateway.observer import cursor
+from gateway.observer.journal_tail import decode_cursor
 from gateway.observer.live import LiveSettings, LiveStream
 from gateway.process import serve
 
@@ -113,7 +113,7 @@ class Client:
 
     def place(self, root: Path) -> dict[str, int] | None:
         """Up to where the client has been told that it knows everything."""
-        return cursor.decode(self.last_event_id or "", journal_id(root)[:8], [])
+        return decode_cursor(self.last_event_id or "", journal_id(root)[:8], [])
 
     async def ready(self) -> None:
         """Wait until the stream has told its place: what is written after this comes."""
