@@ -24,7 +24,7 @@ from gateway.mcp import capabilities, jsonrpc, tool_names
 from gateway.mcp.param_headers import ParamHeaders
 from gateway.mcp.resource_uris import ResourceRoutes
 from gateway.relay.catalog import Catalog, ListedTool
-from gateway.upstream.base import Changed, Upstream, UpstreamError, UpstreamRequest, UpstreamResponse
+from gateway.upstream.base import Changed, Upstream, UpstreamError, UpstreamRequest, UpstreamResponse, UpstreamTimings
 from gateway.upstream.http import HttpUpstream, PoolOf
 from gateway.upstream.stdio import StdioUpstream
 
@@ -67,6 +67,7 @@ class Server:
         settings: HttpServer | StdioServer,
         *,
         pool_of: PoolOf,
+        timings: UpstreamTimings,
         observe: Observe,
     ) -> None:
         self.workspace_id = workspace_id
@@ -77,9 +78,9 @@ class Server:
         self.upstream: Upstream
         if isinstance(settings, HttpServer):
             self.transport = "http"
-            self.upstream = HttpUpstream(slug, settings, pool_of)
+            self.upstream = HttpUpstream(slug, settings, pool_of, timings)
         else:
-            self.upstream = StdioUpstream(slug, settings)
+            self.upstream = StdioUpstream(slug, settings, timings)
         self._observe = observe
         self.catalog = Catalog(slug, self.ask)
         self.up: bool | None = None
@@ -88,7 +89,7 @@ class Server:
         """Tool calls that have gone to it and have not ended."""
         self.on_notification: Changed | None = None
         """Gets the server's notifications that belong to no request, after the catalog is up to date."""
-        self._close_stream: Callable[[], None] | None = None
+        self._is_listening = False
         self._relisting: asyncio.Task[None] | None = None
 
     @property
@@ -101,8 +102,9 @@ class Server:
 
     def open_stream(self) -> None:
         """Receive its notifications from now on, if it declares any. The catalog needs them without a subscriber."""
-        if self._close_stream is None and self.notifies:
-            self._close_stream = self.upstream.listen(self._notified)
+        if self.notifies and not self._is_listening:
+            self._is_listening = True
+            self.upstream.listen(self._notified)
 
     def _notified(self, method: str, params: Raw) -> None:
         if method == TOOLS_CHANGED:
@@ -124,8 +126,6 @@ class Server:
 
     async def close(self) -> None:
         """Stop what runs for it."""
-        if self._close_stream is not None:
-            self._close_stream()
         if self._relisting is not None:
             self._relisting.cancel()
         await self.upstream.close()
@@ -278,7 +278,12 @@ class WorkspaceRegistry:
     """Everything that a request is looked up in."""
 
     def __init__(
-        self, config: Config, pools: Pools, observe: Observe, before: "WorkspaceRegistry | None" = None
+        self,
+        config: Config,
+        pools: Pools,
+        observe: Observe,
+        timings: UpstreamTimings,
+        before: "WorkspaceRegistry | None" = None,
     ) -> None:
         kept = {(server.workspace_id, server.slug): server for server in before.servers()} if before else {}
         self.tokens: dict[bytes, Principal] = {}
@@ -293,7 +298,7 @@ class WorkspaceRegistry:
                 servers[server_slug] = (
                     known
                     if known is not None and known.settings == settings
-                    else Server(slug, server_slug, settings, pool_of=pools.of, observe=observe)
+                    else Server(slug, server_slug, settings, pool_of=pools.of, timings=timings, observe=observe)
                 )
             view = WorkspaceView(slug, workspace, servers)
             self.workspaces[slug] = view

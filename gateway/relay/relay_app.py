@@ -33,7 +33,7 @@ from gateway.relay.signing_key import new_key
 from gateway.relay.subscription_registry import SubscriptionRegistry
 from gateway.relay.subscriptions_listen import SubscriptionStreams
 from gateway.relay.tool_call import ToolCalls
-from gateway.upstream.base import UpstreamError
+from gateway.upstream.base import DEFAULT_TIMINGS, UpstreamError, UpstreamTimings
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +54,7 @@ class Tuning:
     """`subscriptions/listen` streams that one token may have open."""
     max_resources: int = MAX_RESOURCES
     """Subscriptions of one legacy session."""
+    upstream: UpstreamTimings = DEFAULT_TIMINGS
 
 
 class Relay:
@@ -159,7 +160,7 @@ class Relay:
         # A replaced secret stays redacted: calls in progress may have been made with it.
         self._secrets |= secrets_of(config)
         return RelayState(
-            registry=WorkspaceRegistry(config, self._pools, self._heartbeat.operation, before),
+            registry=WorkspaceRegistry(config, self._pools, self._heartbeat.operation, self._tuning.upstream, before),
             redactor=Redactor(config.redaction.patterns, self._secrets, max_bytes=config.redaction.max_bytes),
             quota=self._quota_enforcement.quota_of(config),
             allowed_origins=tuple(config.requests.allowed_origins),

@@ -1,4 +1,4 @@
-"""One request with a server over HTTP: sent over a kept connection or a new one, and what its failure means.
+"""The way of one request to a server over HTTP: over a kept connection or a new one, and what its failure means.
 
 Source: specification 2026-07-28 and 2025-11-25, basic/transports/streamable-http.
 """
@@ -17,55 +17,54 @@ from gateway.http1.client import Connection, ConnectionLostError, HttpResponse, 
 from gateway.http1.pool import ConnectError, Pool
 from gateway.mcp import cancellation, sse
 from gateway.mcp.revisions import Era
-from gateway.upstream import http_response
-from gateway.upstream.base import UpstreamError, UpstreamRequest, UpstreamResponse
-from gateway.upstream.change_listeners import ChangeNotifier
+from gateway.upstream.base import CANCEL_REASON, UpstreamError, UpstreamRequest, UpstreamResponse
 from gateway.upstream.http_response import OK, RedirectError, read
-from gateway.upstream.http_session import HttpSession, LegacyHttpSession, moved
+from gateway.upstream.http_session import HttpSession, LegacyHttpSession, with_path
 from gateway.upstream.response_stream import ResponseStream
+from gateway.upstream.server_subscriptions import ChangeNotifier
 
 logger = logging.getLogger(__name__)
 
-COURTESY_TIMEOUT_S: Final = 10.0
-"""What gets no answer is not waited for any longer."""
+POST_TIMEOUT_S: Final = 10.0
+"""For a message that gets no JSON-RPC response."""
 MAX_BACKGROUND: Final = 64
-"""Messages that get no answer and may be on their way to a server; to one that asks faster no more are sent."""
+"""Such messages under way to one server at a time; a server that causes more of them does not get those."""
 MAX_REDIRECTS: Final = 3
 MAX_RESUMES: Final = 10
-"""Of one answer, in a row, without any event of it."""
-_PERMANENT: Final = 308
-_HTTP: Final = {"http": 80, "https": 443}
-_NO_MCP: Final = ErrorType.UPSTREAM_PROTOCOL_ERROR
+"""Of one response stream, in a row, without any new event."""
+_PERMANENT_REDIRECT: Final = 308
+_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+_PROTOCOL_ERROR: Final = ErrorType.UPSTREAM_PROTOCOL_ERROR
 
 PoolOf = Callable[[str, int, bool], Pool]
 """The process's pool for an origin: host, port, whether TLS."""
 FAILURES: Final = (ConnectError, ConnectionLostError, MalformedResponseError, sse.EventTooLargeError)
-"""Why there is no whole answer."""
+"""Why there is no whole response."""
 
 
 class HttpTransport:
     """The way to one URL."""
 
-    def __init__(self, slug: str, server: HttpServer, pool_of: PoolOf, listeners: ChangeNotifier) -> None:
+    def __init__(self, slug: str, server: HttpServer, pool_of: PoolOf, notifier: ChangeNotifier) -> None:
         self.slug = slug
+        self.notifier = notifier
         self._url = server.url
         url = urlsplit(server.url)
         host = url.hostname or ""
-        port = url.port or _HTTP[url.scheme]
+        default_port = _DEFAULT_PORTS[url.scheme]
+        port = url.port or default_port
         self._origin = (url.scheme, host, port)
         self.pool = pool_of(host, port, url.scheme == "https")
-        shown = f"[{host}]" if ":" in host else host
-        self.address = f"{shown}:{port}"
+        bracketed = f"[{host}]" if ":" in host else host
+        self.address = f"{bracketed}:{port}"
         path = (url.path or "/") + (f"?{url.query}" if url.query else "")
-        authority = shown if port == _HTTP[url.scheme] else self.address
-        lines = [f"POST {path} HTTP/1.1", f"host: {authority}"]
+        lines = [f"POST {path} HTTP/1.1", f"host: {bracketed if port == default_port else self.address}"]
         lines += [f"{name.lower()}: {value}" for name, value in server.headers.items()]
         lines += ["content-type: application/json", "accept: application/json, text/event-stream", ""]
         self.base_head = "\r\n".join(lines).encode()
-        self._elsewhere = b""
-        """The path that a redirect has led to, where what gets no answer goes, too."""
-        self._listeners = listeners
-        self._ids = itertools.count(1)
+        self._redirected_path = b""
+        """Where the last redirect led to; what is not sent by `attempt` goes there at once."""
+        self.ids = itertools.count(1)
         self._background: set[asyncio.Task[None]] = set()
 
     async def close(self) -> None:
@@ -75,19 +74,15 @@ class HttpTransport:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def next_id(self) -> int:
-        """The id of a request that is sent without `attempt`."""
-        return next(self._ids)
-
     # -- one request
 
     async def attempt(
         self, session: HttpSession, request: UpstreamRequest, path: bytes = b"", hops: int = 0
     ) -> tuple[UpstreamResponse, HttpResponse]:
-        """Send it over a kept connection or a new one, and say of every failure what it means.
+        """Send a request over a kept connection or a new one, and turn every failure into an `UpstreamError`.
 
-        A kept connection may have been closed by the upstream in the very moment of sending. Whether the upstream ran
-        the request then, nobody can tell: only what is repeatable is sent again.
+        The upstream may have closed a kept connection in the very moment of sending. Nobody knows whether it has run
+        the request then: only what is repeatable is sent again.
 
         Raises:
             UpstreamError: see `Upstream.request`.
@@ -105,29 +100,26 @@ class HttpTransport:
             target = self._target(error)
             if target is None or hops >= MAX_REDIRECTS:
                 raise
-            return await self._moved(session, request, target, hops, error)
+            self._redirect(session, target, error)
+            return await self.attempt(session, request, target, hops + 1)
         except ConnectError as error:
             raise UpstreamError(ErrorType.UPSTREAM_UNREACHABLE, str(error)) from error
         except ConnectionLostError as error:
-            kind = _NO_MCP if error.began else ErrorType.UPSTREAM_UNREACHABLE
+            kind = _PROTOCOL_ERROR if error.began else ErrorType.UPSTREAM_UNREACHABLE
             raise UpstreamError(kind, str(error), http_status=request.http_status) from error
         except (MalformedResponseError, sse.EventTooLargeError) as error:
-            raise UpstreamError(_NO_MCP, str(error), http_status=request.http_status) from error
-
-    async def send(self, session: HttpSession, request: UpstreamRequest) -> UpstreamResponse:
-        reply, _ = await self.attempt(session, request)
-        return reply
+            raise UpstreamError(_PROTOCOL_ERROR, str(error), http_status=request.http_status) from error
 
     async def _over(
         self, connection: Connection, session: HttpSession, request: UpstreamRequest, path: bytes
     ) -> tuple[UpstreamResponse, HttpResponse]:
         request.acquired_ns = time.perf_counter_ns()
-        request_id = next(self._ids)
+        request_id = next(self.ids)
         try:
-            message = session.message(request, request_id)
-            answer = connection.send(moved(message, path) if path else message)
+            message = session.encode(request, request_id)
+            receiving = connection.send(with_path(message, path) if path else message)
             request.sent_ns = time.perf_counter_ns()
-            response = await answer
+            response = await receiving
             request.http_status = response.status
             if response.streaming and response.status == OK:
                 reply = await self._follow(connection, session, request, request_id)
@@ -135,9 +127,9 @@ class HttpTransport:
                 reply = read(response, request_id, session.era)
         except UpstreamError as error:
             request.first_byte_ns = connection.first_byte_ns
-            if error.error_type is http_response.HTTP_ERROR:
+            if error.error_type is ErrorType.UPSTREAM_HTTP_ERROR:
                 self.pool.release(connection)
-            else:  # who answers something else may still send the answer: it must not meet the next request
+            else:  # the right response may still follow: it must not be taken for that of the next request
                 connection.abort()
             raise
         except BaseException as error:
@@ -152,19 +144,40 @@ class HttpTransport:
         return reply, response
 
     def _cancel(self, session: HttpSession, request: UpstreamRequest, request_id: int) -> None:
-        """To a legacy server a closed connection says nothing; `initialize` may not be cancelled."""
+        """A legacy server does not take a closed connection for a cancellation; `initialize` may not be cancelled."""
         if session.era is Era.LEGACY and request.sent_ns and request.method != "initialize":
-            self.post_soon(session, cancellation.notification(request_id, "the client waits no more"))
+            self.post_soon(session, cancellation.notification(request_id, CANCEL_REASON))
+
+    def _redirect(self, session: HttpSession, path: bytes, error: RedirectError) -> None:
+        """Remember where a redirect leads to; a permanent one holds for all later requests."""
+        if not self._redirected_path:
+            logger.warning("upstream %s %s", self.slug, error)
+        self._redirected_path = path
+        if error.http_status == _PERMANENT_REDIRECT:
+            self.base_head = with_path(self.base_head, path)
+            session.move(path)
+
+    def _target(self, error: RedirectError) -> bytes | None:
+        """The path that a redirect leads to; None if that is another origin: the headers may hold secrets."""
+        try:
+            target = urlsplit(urljoin(self._url, error.location.decode("ascii")))
+            port = target.port or _DEFAULT_PORTS.get(target.scheme, 0)
+        except ValueError:
+            return None
+        if (target.scheme, target.hostname, port) != self._origin:
+            return None
+        path = (target.path or "/") + (f"?{target.query}" if target.query else "")
+        return path.encode() if path.isprintable() and " " not in path else None
 
     # -- streams
 
     async def _follow(
         self, connection: Connection, session: HttpSession, request: UpstreamRequest, request_id: int
     ) -> UpstreamResponse:
-        """Read an event stream up to the response; what a legacy server broke off it may give the rest of."""
-        stream = ResponseStream(session, request, request_id, self._listeners)
+        """Read an event stream up to the response; a legacy server may give the rest of one that broke."""
+        stream = ResponseStream(session, request, request_id, self.notifier)
         try:
-            reply = await stream.until_answer(connection)
+            reply = await stream.until_response(connection)
         except ConnectionLostError:
             reply = await self._resumed(session, stream)
             if reply is None:
@@ -172,7 +185,7 @@ class HttpTransport:
         else:
             reply = reply or await self._resumed(session, stream)
         if reply is None:
-            raise UpstreamError(_NO_MCP, "ended its event stream without an answer", http_status=OK)
+            raise UpstreamError(_PROTOCOL_ERROR, "ended its event stream without a response", http_status=OK)
         return reply
 
     async def _resumed(self, session: HttpSession, stream: ResponseStream) -> UpstreamResponse | None:
@@ -180,7 +193,7 @@ class HttpTransport:
         tries, seen = 0, stream.parser.last_id
         while isinstance(session, LegacyHttpSession) and stream.parser.last_id and tries < MAX_RESUMES:
             await asyncio.sleep(stream.retry_s)
-            stream.begin_anew()
+            stream.resume()
             try:
                 connection, response = await self.get(session, stream.parser.last_id)
             except FAILURES:
@@ -188,7 +201,7 @@ class HttpTransport:
             try:
                 if response.status != OK or not response.streaming:
                     return None
-                reply = await stream.until_answer(connection)
+                reply = await stream.until_response(connection)
             except ConnectionLostError:
                 reply = None
             finally:
@@ -200,10 +213,10 @@ class HttpTransport:
         return None
 
     async def get(self, session: HttpSession, last_event_id: str | None = None) -> tuple[Connection, HttpResponse]:
-        """Open a legacy server's own event stream; who asks for it aborts the connection.
+        """Open a legacy session's own event stream; the caller aborts the connection.
 
         Raises:
-            ConnectError, ConnectionLostError, MalformedResponseError: there is no answer.
+            ConnectError, ConnectionLostError, MalformedResponseError: there is no response.
         """
         head = session.head.replace(b"POST ", b"GET ", 1)
         head = head.replace(b"content-type: application/json\r\naccept: application/json, ", b"accept: ", 1)
@@ -212,80 +225,58 @@ class HttpTransport:
         return await self.open(head + b"\r\n")
 
     async def open(self, request: bytes) -> tuple[Connection, HttpResponse]:
-        """Send what is answered by a stream; who asks for it aborts the connection.
+        """Send a request that may be sent twice, as it opens a stream; the caller aborts the connection.
 
         Raises:
-            ConnectError, ConnectionLostError, MalformedResponseError: there is no answer.
+            ConnectError, ConnectionLostError, MalformedResponseError: there is no response.
         """
-        request = moved(request, self._elsewhere) if self._elsewhere else request
-        for connection in (self.pool.take(), None):
-            kept = connection is not None
-            opened = connection or await self.pool.connect()
+        if self._redirected_path:
+            request = with_path(request, self._redirected_path)
+        connection = self.pool.take()
+        if connection is not None:
             try:
-                return opened, await opened.send(request)
+                return connection, await self._sent(connection, request)
             except ConnectionLostError as error:
-                opened.abort()
-                if error.began or not kept:  # a kept connection may have been closed in this very moment
+                if error.began:
                     raise
-            except BaseException:
-                opened.abort()
-                raise
-        raise AssertionError  # the second one is new
+        connection = await self.pool.connect()
+        return connection, await self._sent(connection, request)
 
-    # -- what gets no answer
+    @staticmethod
+    async def _sent(connection: Connection, request: bytes) -> HttpResponse:
+        try:
+            return await connection.send(request)
+        except BaseException:
+            connection.abort()
+            raise
+
+    # -- messages that get no response
 
     def post_soon(self, session: HttpSession, body: bytes) -> None:
-        """Send a notification or a response, in the background; a server that takes too many gets no more."""
-        self.soon(self.post(session, body))
+        """Send a notification or a response in the background, unless too many are under way."""
+        self.run_soon(self.post(session, body))
 
-    def soon(self, courtesy: Coroutine[Any, Any, None]) -> None:
-        """Do it in the background, unless too much is done there."""
+    def run_soon(self, posting: Coroutine[Any, Any, None]) -> None:
         if len(self._background) >= MAX_BACKGROUND:
-            courtesy.close()
+            posting.close()
             return
-        task = asyncio.create_task(courtesy)
+        task = asyncio.create_task(posting)
         self._background.add(task)
         task.add_done_callback(self._background.discard)
 
     async def post(self, session: HttpSession, body: bytes) -> None:
-        """Send what gets no answer; it is a courtesy, so that a failure is only logged."""
-        await self._courtesy(b"%bcontent-length: %d\r\n\r\n%b" % (session.head, len(body), body))
+        """Send a message that gets no response; a failure is only logged."""
+        await self._post(b"%bcontent-length: %d\r\n\r\n%b" % (session.head, len(body), body))
 
     async def end(self, session: HttpSession) -> None:
-        """Tell a legacy server that its session is over; it may not care."""
+        """Tell a legacy server that its session is over; it may ignore that."""
         head = session.head.replace(b"POST ", b"DELETE ", 1)
-        await self._courtesy(head.replace(b"content-type: application/json\r\n", b"", 1) + b"content-length: 0\r\n\r\n")
+        await self._post(head.replace(b"content-type: application/json\r\n", b"", 1) + b"content-length: 0\r\n\r\n")
 
-    async def _courtesy(self, request: bytes) -> None:
+    async def _post(self, request: bytes) -> None:
         try:
-            async with asyncio.timeout(COURTESY_TIMEOUT_S):
+            async with asyncio.timeout(POST_TIMEOUT_S):
                 connection, _ = await self.open(request)
                 self.pool.release(connection)
         except (ConnectError, ConnectionLostError, MalformedResponseError, TimeoutError) as error:
             logger.warning("upstream %s took no message from the gateway: %s", self.slug, error)
-
-    # -- redirects
-
-    def _target(self, error: RedirectError) -> bytes | None:
-        """Where a redirect leads, as a path; None if that is another origin, which a request must not go to."""
-        try:
-            target = urlsplit(urljoin(self._url, error.location.decode("ascii")))
-            port = target.port or _HTTP.get(target.scheme, 0)
-        except ValueError:
-            return None
-        if (target.scheme, target.hostname, port) != self._origin:
-            return None
-        path = (target.path or "/") + (f"?{target.query}" if target.query else "")
-        return path.encode() if path.isprintable() and " " not in path else None
-
-    async def _moved(
-        self, session: HttpSession, request: UpstreamRequest, path: bytes, hops: int, error: RedirectError
-    ) -> tuple[UpstreamResponse, HttpResponse]:
-        """Follow a redirect; one that is permanent holds from now on."""
-        if not self._elsewhere:
-            logger.warning("upstream %s %s", self.slug, error)
-        self._elsewhere = path
-        if error.http_status == _PERMANENT:
-            self.base_head = moved(self.base_head, path)
-            session.move(path)
-        return await self.attempt(session, request, path, hops + 1)

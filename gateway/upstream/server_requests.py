@@ -1,7 +1,7 @@
-"""What a legacy server asks its client in the midst of a request: carried to that client, or refused.
+"""The requests that a legacy server sends to its client (elicitation, sampling, roots): passed on to it, or refused.
 
-Its law: every request of the server's that has an id gets at most one answer, and none any more when its request is
-over. Source: specification 2025-11-25, basic/index and client/*.
+Law: every request of the server that has an id gets at most one response, and none once the request that it belongs to
+is over. Source: specification 2025-11-25, basic/index and client/*.
 """
 
 import asyncio
@@ -12,87 +12,88 @@ from typing import Final
 from msgspec import UNSET, Raw
 
 from gateway.errors import CallscopeError
-from gateway.mcp import capabilities, jsonrpc
+from gateway.mcp import cancellation, capabilities, jsonrpc
 from gateway.mcp.capabilities import InvalidInputRequestError
-from gateway.mcp.jsonrpc import Id
+from gateway.mcp.jsonrpc import Id, Params
 from gateway.upstream.base import Client, UpstreamResponse
 
 logger = logging.getLogger(__name__)
 
-MAX_QUESTIONS: Final = 16
-"""Of one request that may wait for their answers at a time."""
-
-Answer = Callable[[bytes], None]
-"""Takes a JSON-RPC response for the server."""
+MAX_WAITING: Final = 16
+"""Requests that may wait for the client at a time while one request of ours is under way."""
 
 
 class ServerRequests:
-    """The questions of a server while one request with it lasts."""
+    """The server's requests while one request of ours is under way."""
 
-    __slots__ = ("_answer", "_client", "_waiting")
+    __slots__ = ("_client", "_respond", "_waiting")
 
-    def __init__(self, client: Client | None, answer: Answer) -> None:
+    def __init__(self, client: Client | None, respond: Callable[[bytes], None]) -> None:
         self._client = client
-        self._answer = answer
+        self._respond = respond
         self._waiting: dict[Id, asyncio.Task[None]] = {}
 
-    def take(self, message: jsonrpc.Message) -> None:
-        """Answer `ping`; hand on what the client can be asked; refuse all else."""
+    def receive(self, message: jsonrpc.Message) -> None:
+        """Answer `ping`, pass on what the client has declared, and refuse all else."""
         request_id, method = message.id, message.method
-        if request_id is UNSET or method is UNSET:
+        if request_id is UNSET or method is UNSET or request_id in self._waiting:
             return
         if request_id is None:
-            self._answer(jsonrpc.error(None, jsonrpc.error_object(jsonrpc.INVALID_REQUEST, "'id' must not be null")))
+            self._refuse(None, jsonrpc.INVALID_REQUEST, "'id' must not be null")
             return
         if method == "ping":
-            self._answer(jsonrpc.result(request_id, jsonrpc.EMPTY_OBJECT))
+            self._respond(jsonrpc.result(request_id, jsonrpc.EMPTY_OBJECT))
             return
         params = jsonrpc.raw(message.params) if message.params is not UNSET else jsonrpc.EMPTY_OBJECT
-        why_not = self._refusal(method, params)
-        if why_not is not None or self._client is None:
-            refusal = jsonrpc.error_object(jsonrpc.METHOD_NOT_FOUND, why_not or "")
-            self._answer(jsonrpc.error(request_id, refusal))
+        if self._client is None:
+            self._refuse(request_id, jsonrpc.METHOD_NOT_FOUND, f"the gateway does not serve {method}")
             return
-        if request_id in self._waiting:
+        reason = self._reason_against(self._client, method, params)
+        if reason is not None:
+            self._refuse(request_id, jsonrpc.METHOD_NOT_FOUND, reason)
             return
         task = asyncio.create_task(self._ask(self._client, request_id, method, params))
         self._waiting[request_id] = task
         task.add_done_callback(lambda _: self._waiting.pop(request_id, None))
 
-    def cancel(self, request_id: Id) -> None:
-        """The server waits for this answer no more."""
-        task = self._waiting.get(request_id)
+    def cancel(self, params: Params) -> None:
+        """Take the server's `notifications/cancelled`: it does not wait for a response any more."""
+        cancelled = cancellation.read(params)
+        task = self._waiting.get(cancelled.request_id) if cancelled is not None else None
         if task is not None:
             task.cancel()
 
-    def end(self) -> None:
-        """The request is over, and with it all that was asked in it."""
+    def close(self) -> None:
+        """Our request is over, and so are the requests that belong to it."""
         for task in list(self._waiting.values()):
             task.cancel()
 
-    def _refusal(self, method: str, params: Raw) -> str | None:
-        if self._client is None:
-            return f"the gateway does not serve {method}"
+    def _reason_against(self, client: Client, method: str, params: Raw) -> str | None:
         try:
-            lacking = capabilities.missing(method, params, capabilities.read_client(self._client.capabilities))
+            missing = capabilities.missing(method, params, capabilities.read_client(client.capabilities))
         except InvalidInputRequestError as error:
             return f"the gateway does not serve {method}: {error}"
-        if lacking is not None:
-            return f"the client did not declare what {method} takes"
-        return "too many questions at a time" if len(self._waiting) >= MAX_QUESTIONS else None
+        if missing is not None:
+            return f"the client did not declare the capability that {method} needs"
+        return "too many requests wait for the client" if len(self._waiting) >= MAX_WAITING else None
 
     async def _ask(self, client: Client, request_id: Id, method: str, params: Raw) -> None:
         try:
             reply = await client.ask(method, params)
         except CallscopeError as error:
-            reply = UpstreamResponse(error=jsonrpc.error_object(jsonrpc.INTERNAL_ERROR, str(error)))
+            self._refuse(request_id, jsonrpc.INTERNAL_ERROR, str(error))
         except Exception:
-            logger.exception("a client could not be asked %s", method)
-            reply = UpstreamResponse(
-                error=jsonrpc.error_object(jsonrpc.INTERNAL_ERROR, "the client could not be asked")
-            )
-        if reply.error is not UNSET:
-            self._answer(jsonrpc.error(request_id, reply.error))
+            logger.exception("%s could not be passed on to the client", method)
+            self._refuse(request_id, jsonrpc.INTERNAL_ERROR, "the request could not be passed on to the client")
         else:
-            value = reply.result if reply.result is not UNSET else jsonrpc.EMPTY_OBJECT
-            self._answer(jsonrpc.result(request_id, value))
+            if reply.error is not UNSET:
+                self._respond(jsonrpc.error(request_id, reply.error))
+            else:
+                self._respond(jsonrpc.result(request_id, _result_of(reply)))
+
+    def _refuse(self, request_id: Id | None, code: int, message: str) -> None:
+        self._respond(jsonrpc.error(request_id, jsonrpc.error_object(code, message)))
+
+
+def _result_of(reply: UpstreamResponse) -> Raw:
+    return reply.result if reply.result is not UNSET else jsonrpc.EMPTY_OBJECT

@@ -1,107 +1,145 @@
-"""JSON-RPC with one server process: which request waits for which answer, and whose what comes without one is.
+"""JSON-RPC with one server process: which request waits for which response, and whose the other messages are.
 
 Source: specification 2026-07-28 and 2025-11-25, basic/transports/stdio; patterns/progress and patterns/cancellation.
-The official SDK's `stdio_client` decodes and encodes every message anew; here the bytes of an answer stay as they are.
+The official SDK's `stdio_client` decodes and encodes every message; here the bytes of a response stay as they are.
 """
 
 import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-import msgspec
 from mcp.shared.subscriptions import SUBSCRIPTION_ID_META_KEY
 from msgspec import UNSET, Raw
 
 from gateway.calls import ErrorType
-from gateway.mcp import cancellation, capabilities, jsonrpc, log_levels, subscriptions
-from gateway.mcp.log_levels import LEVELS
+from gateway.mcp import cancellation, jsonrpc, log_levels, outbound, subscriptions
 from gateway.mcp.revisions import Era
-from gateway.mcp.subscriptions import Filter
-from gateway.upstream import request_meta
-from gateway.upstream.base import Notify, UpstreamError, UpstreamRequest, UpstreamResponse
-from gateway.upstream.change_listeners import ChangeNotifier
+from gateway.mcp.subscriptions import NOTHING, Filter
+from gateway.upstream.base import (
+    CANCEL_REASON,
+    Notify,
+    ServerSession,
+    UpstreamError,
+    UpstreamRequest,
+    UpstreamResponse,
+)
 from gateway.upstream.server_requests import ServerRequests
+from gateway.upstream.server_subscriptions import ChangeNotifier, refusal
 from gateway.upstream.subprocess import Subprocess
 
 logger = logging.getLogger(__name__)
 
-MAX_NOTES: Final = 256
-"""Notifications kept for a client that is slower than the server; then the oldest goes."""
-TOKEN: Final = "progressToken"  # noqa: S105 - the member's name in MCP
+MAX_NOTIFICATIONS: Final = 256
+"""Kept for a client that is slower than the server; then the oldest is dropped."""
+_TOKEN: Final = "progressToken"  # noqa: S105 - the member's name in MCP
 _MAX_DIGITS: Final = 18
-_NO_JSON: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 _PROTOCOL_ERROR: Final = ErrorType.UPSTREAM_PROTOCOL_ERROR
-_UNREACHABLE: Final = ErrorType.UPSTREAM_UNREACHABLE
 
 
 class PendingRequest:
-    """A request that waits: for its answer, and for what the process tells in the meantime."""
+    """A request that waits for its response, and for the notifications that come before it."""
 
-    __slots__ = ("answer", "asked", "changed", "done_ns", "first_byte_ns", "notes", "request", "token")
+    __slots__ = (
+        "_notifications",
+        "_progress",
+        "done_ns",
+        "first_byte_ns",
+        "request",
+        "response",
+        "server_requests",
+        "token",
+    )
 
-    def __init__(self, request: UpstreamRequest | None, token: Raw | None, asked: ServerRequests | None) -> None:
-        self.answer: asyncio.Future[UpstreamResponse | UpstreamError] = asyncio.get_running_loop().create_future()
+    def __init__(self, request: UpstreamRequest | None, token: Raw | None, respond: Callable[[bytes], None]) -> None:
+        self.response: asyncio.Future[UpstreamResponse | UpstreamError] = asyncio.get_running_loop().create_future()
         self.request = request
         """None: a request of the gateway's own, of a handshake or a subscription."""
         self.token = token
-        """The client's own; upstream it is the request's id, which is unique."""
-        self.asked = asked
-        self.notes: deque[bytes] = deque(maxlen=MAX_NOTES)
-        self.changed = asyncio.Event()
+        """The client's progress token; the server gets the request's id instead, which is unique."""
+        client = request.client if request is not None else None
+        self.server_requests = ServerRequests(client, respond) if client is not None else None
+        self._notifications: deque[bytes] = deque(maxlen=MAX_NOTIFICATIONS)
+        self._progress = asyncio.Event()
         self.first_byte_ns = self.done_ns = 0
 
-    def settle(self, answer: UpstreamResponse | UpstreamError) -> None:
-        """End the waiting."""
-        if not self.answer.done():
-            self.answer.set_result(answer)
-            self.changed.set()
+    def finish(self, response: UpstreamResponse | UpstreamError) -> None:
+        self.close()
+        if not self.response.done():
+            self.response.set_result(response)
+            self._progress.set()
 
-    def note(self, message: bytes) -> None:
-        """Keep a notification for the client."""
-        self.notes.append(message)
-        self.changed.set()
+    def close(self) -> None:
+        if self.server_requests is not None:
+            self.server_requests.close()
 
-    async def reply(self, notify: Notify | None) -> UpstreamResponse:
-        """Pass on what comes before the answer, then the answer."""
+    def add_notification(self, message: bytes) -> None:
+        self._notifications.append(message)
+        self._progress.set()
+
+    async def until_response(self, notify: Notify | None = None) -> UpstreamResponse:
+        """Pass on the notifications that come before the response, then return it.
+
+        Raises:
+            UpstreamError: there is none.
+        """
         while notify is not None:
-            while self.notes:
-                await notify(self.notes.popleft())
-            if self.answer.done():
+            while self._notifications:
+                await notify(self._notifications.popleft())
+            if self.response.done():
                 break
-            await self.changed.wait()
-            self.changed.clear()
-        answer = await self.answer
-        if isinstance(answer, UpstreamError):
-            raise answer
-        return answer
+            await self._progress.wait()
+            self._progress.clear()
+        response = await self.response
+        if isinstance(response, UpstreamError):
+            raise response
+        return response
 
 
-class StdioSession:
-    """What one process has been sent and has answered."""
+class StdioSession(ServerSession):
+    """What one process has been sent, and has sent. Its era is `LEGACY` until the handshake says otherwise."""
 
-    def __init__(self, slug: str, listeners: ChangeNotifier, *, probing: bool) -> None:
+    def __init__(self, slug: str, notifier: ChangeNotifier, *, probing: bool) -> None:
+        super().__init__(Era.LEGACY)
         self.probing = probing
-        """Whether the probe for the modern era is all that it has been sent, and has no answer."""
+        """Whether it has been sent nothing but the probe for the modern era, and has not responded."""
+        self.is_ready = False
+        """Whether the handshake is done."""
+        self.process: Subprocess
+        self.began = asyncio.get_running_loop().time()
         self._slug = slug
-        self._listeners = listeners
+        self._notifier = notifier
         self._pending: dict[int, PendingRequest] = {}
         self._acknowledging: dict[int, asyncio.Future[Filter]] = {}
-        self._nobody = ServerRequests(None, self.answer)
-        self._log_level: str | None = None
-        self._junk = 0
-        self.child: Subprocess
-        self.era: Era | None = None
-        self.declared: Raw | None = None
-        self.subscribed: frozenset[str] = frozenset()
-        self.began = asyncio.get_running_loop().time()
+        self._no_client = ServerRequests(None, self._respond)
+        self._junk_lines = 0
 
     @property
-    def idle(self) -> bool:
+    def is_idle(self) -> bool:
         """Whether no request of a client waits."""
         return all(pending.request is None for pending in self._pending.values())
+
+    async def request(self, request_id: int, request: UpstreamRequest) -> UpstreamResponse:
+        """Send a client's request and wait for the response; see `Upstream.request`.
+
+        Raises:
+            UpstreamError: there is none.
+        """
+        meta = request.meta_for(self.era)
+        token = meta.get(_TOKEN)
+        if token is not None:
+            meta = {**meta, _TOKEN: jsonrpc.raw(request_id)}
+        params = outbound.params(self.era, request.params, meta, request.traceparent, request.tracestate)
+        pending = await self.send(request_id, request.method, params, request, token)
+        try:
+            await self.process.writable()
+            request.sent_ns = time.perf_counter_ns()
+            return await pending.until_response(request.notify)
+        finally:
+            self.forget(request_id)
+            request.first_byte_ns, request.done_ns = pending.first_byte_ns, pending.done_ns
 
     async def send(
         self,
@@ -116,174 +154,197 @@ class StdioSession:
         Raises:
             UpstreamError: the process has ended.
         """
-        await self.child.writable()
-        if self.child.ended:
-            raise self.failure()
+        await self.process.writable()
+        if self.process.ended:
+            raise self._failure()
         line = jsonrpc.request(request_id, method, dict(params))
-        client = request.client if request is not None else None
-        asked = ServerRequests(client, self.answer) if client is not None else None
-        pending = self._pending[request_id] = PendingRequest(request, token, asked)
-        self.child.write(line)
+        pending = self._pending[request_id] = PendingRequest(request, token, self._respond)
+        self.process.write(line)
         return pending
 
-    def answer(self, body: bytes) -> None:
-        """Answer a request of the server's."""
-        if not self.child.lost:
-            self.child.write_courtesy(body)
-
     def forget(self, request_id: int) -> None:
-        """Wait no more; a process that has not answered yet is told so."""
+        """Wait no more; a process that has not responded yet gets a cancellation."""
         pending = self._pending.pop(request_id, None)
-        if pending is None:
-            return
-        if pending.asked is not None:
-            pending.asked.end()
-        if not self.child.lost:
-            self.child.write_courtesy(cancellation.notification(request_id, "the client waits no more"))
+        if pending is not None:
+            pending.close()
+            self._respond(cancellation.notification(request_id, CANCEL_REASON))
 
-    def acknowledgement(self, subscription: int) -> asyncio.Future[Filter]:
-        """What the server keeps to, when it has acknowledged `subscriptions/listen` with this id."""
-        future = self._acknowledging[subscription] = asyncio.get_running_loop().create_future()
-        future.add_done_callback(lambda _: self._acknowledging.pop(subscription, None))
+    def acknowledgment(self, subscription_id: int) -> asyncio.Future[Filter]:
+        """What the server accepts of the `subscriptions/listen` with this id, once it has acknowledged it."""
+        future = self._acknowledging[subscription_id] = asyncio.get_running_loop().create_future()
+        future.add_done_callback(lambda _: self._acknowledging.pop(subscription_id, None))
         return future
-
-    def raise_level(self, level: str | None) -> str | None:
-        """The level to ask a legacy server for, so that it sends at least these messages; None: it does already."""
-        if level is None or self.era is Era.MODERN or capabilities.read_server(self.declared).logging is None:
-            return None
-        if self._log_level is not None and LEVELS.index(self._log_level) <= LEVELS.index(level):
-            return None
-        self._log_level = level
-        return level
-
-    def failure(self) -> UpstreamError:
-        """What every request of a process that has ended fails with."""
-        return UpstreamError(_PROTOCOL_ERROR if self.child.line_too_long else _UNREACHABLE, self.child.ending)
 
     def fail(self) -> None:
         """End all waiting: the process has ended."""
         pending, self._pending = self._pending, {}
         for waiting in pending.values():
-            if waiting.asked is not None:
-                waiting.asked.end()
-            waiting.settle(self.failure())
+            waiting.finish(self._failure())
         for future in list(self._acknowledging.values()):
             future.cancel()
 
-    # -- what the process says
+    def _failure(self) -> UpstreamError:
+        kind = _PROTOCOL_ERROR if self.process.line_too_long else ErrorType.UPSTREAM_UNREACHABLE
+        return UpstreamError(kind, self.process.ending)
+
+    def _respond(self, message: bytes) -> None:
+        """Send a message that gets no response."""
+        if not self.process.lost:
+            self.process.write_unless_full(message)
+
+    # -- what the process sends
 
     def receive(self, line: bytes, began_ns: int) -> None:
-        """Take one line of the process: an answer, a notification, a request, or what is none of them."""
+        """Take one line of the process: a response, a notification, a request, or none of them."""
         if not line.strip():
             return
         try:
             message = jsonrpc.decode_message(line)
-        except _NO_JSON:
+        except jsonrpc.NO_JSON:
             self._count_junk(line)
             return
         if message.jsonrpc != "2.0" or (message.method is UNSET and message.id is UNSET):
             self._count_junk(line)
         elif message.method is UNSET:
-            self._answered(message, line, began_ns)
+            self._response(message, line, began_ns)
         elif message.id is UNSET or message.id is None:
-            self._notified(message, line)
+            self._notification(message.method, message.params if message.params is not UNSET else {}, line)
         else:
-            self._asked().take(message)
+            self._server_requests().receive(message)
 
     def _count_junk(self, line: bytes) -> None:
-        """Some servers print to stdout; the first line of it is worth a warning, as it may explain a silence."""
-        self._junk += 1
-        level = logging.WARNING if self._junk == 1 else logging.DEBUG
-        logger.log(level, "server %s: line %d on stdout is no JSON-RPC: %r", self._slug, self._junk, line[:200])
+        """Some servers print to stdout; the first such line is worth a warning, as it may explain a silence."""
+        self._junk_lines += 1
+        level = logging.WARNING if self._junk_lines == 1 else logging.DEBUG
+        logger.log(level, "server %s: line %d on stdout is not JSON-RPC: %r", self._slug, self._junk_lines, line[:200])
 
-    def _answered(self, message: jsonrpc.Message, line: bytes, began_ns: int) -> None:
+    def _response(self, message: jsonrpc.Message, line: bytes, began_ns: int) -> None:
         pending = self._pending.pop(message.id, None) if isinstance(message.id, int) else None
         if pending is None:
-            logger.debug("server %s: an answer to nothing that waits, id %r", self._slug, message.id)
+            logger.debug("server %s: a response to nothing that waits, id %r", self._slug, message.id)
             return
-        if pending.asked is not None:
-            pending.asked.end()
         pending.first_byte_ns, pending.done_ns = began_ns, time.perf_counter_ns()
         if not _is_utf8(line):
-            pending.settle(UpstreamError(_PROTOCOL_ERROR, "answered with text that is no UTF-8"))
+            pending.finish(UpstreamError(_PROTOCOL_ERROR, "answered with text that is not UTF-8"))
         elif message.error is not UNSET:
-            pending.settle(UpstreamResponse(UNSET, message.error, len(line), self.era))
+            pending.finish(UpstreamResponse(UNSET, message.error, len(line), self.era))
         elif message.result is not UNSET:
-            pending.settle(UpstreamResponse(message.result, UNSET, len(line), self.era))
+            pending.finish(UpstreamResponse(message.result, UNSET, len(line), self.era))
         else:
-            pending.settle(UpstreamError(_PROTOCOL_ERROR, "answered with neither a result nor an error"))
+            pending.finish(UpstreamError(_PROTOCOL_ERROR, "answered with neither a result nor an error"))
 
-    def _notified(self, message: jsonrpc.Message, line: bytes) -> None:
-        """A change is everybody's; what names a progress token of ours goes to its request, with the client's token."""
-        method, params = str(message.method), message.params if message.params is not UNSET else {}
+    def _notification(self, method: str, params: jsonrpc.Params, line: bytes) -> None:
         if method in subscriptions.CHANGES:
-            self._listeners.tell(method, params)
+            self._notifier.notify(method, params)
         elif method == subscriptions.ACKNOWLEDGED:
-            self._acknowledged(params)
+            future = self._acknowledging.get(_subscription_id(params))
+            if future is not None and not future.done():
+                future.set_result(subscriptions.read_acknowledged(params))
+        elif method == cancellation.METHOD and self.era is Era.MODERN:
+            self._subscription_cancelled(params)
         elif method == cancellation.METHOD:
-            cancelled = cancellation.read(params)
-            if cancelled is not None and self.era is Era.MODERN:
-                self._torn_down(cancelled.request_id)
-            elif cancelled is not None:
-                self._asked().cancel(cancelled.request_id)
+            self._server_requests().cancel(params)
         elif method == log_levels.METHOD:
-            self._logged(method, params, line)
+            self._log_message(method, params, line)
         else:
-            self._progressed(method, params)
+            self._progress(method, params)
 
-    def _progressed(self, method: str, params: jsonrpc.Params) -> None:
-        token = bytes(params.get(TOKEN, b""))
+    def _progress(self, method: str, params: jsonrpc.Params) -> None:
+        """A notification with one of our progress tokens belongs to that request; its client gets its own token."""
+        token = bytes(params.get(_TOKEN, b""))
         pending = self._pending.get(int(token)) if token.isdigit() and len(token) <= _MAX_DIGITS else None
         if pending is None or pending.token is None:
             logger.debug("server %s: %s belongs to no request", self._slug, method)
             return
-        pending.note(jsonrpc.notification(method, {**params, TOKEN: pending.token}))
+        pending.add_notification(jsonrpc.notification(method, {**params, _TOKEN: pending.token}))
 
-    def _logged(self, method: str, params: jsonrpc.Params, line: bytes) -> None:
-        """A log message does not say what it belongs to: it is the only request's, if there is but one."""
+    def _log_message(self, method: str, params: jsonrpc.Params, line: bytes) -> None:
+        """A log message does not say which request it belongs to: with more than one under way nobody gets it."""
         waiting = [pending for pending in self._pending.values() if pending.request is not None]
         request = waiting[0].request if len(waiting) == 1 else None
         if request is None or not _is_utf8(line):
             return
         if self.era is Era.MODERN:
-            wanted = log_levels.passes(params, request_meta.log_level(request))
+            wanted = log_levels.passes(params, request.log_level)
         else:
-            wanted = request_meta.wants(request, method, params)
+            wanted = request.wants_notification(method, params)
         if wanted:
-            waiting[0].note(line)
+            waiting[0].add_notification(line)
 
-    def _acknowledged(self, params: jsonrpc.Params) -> None:
-        future = self._acknowledging.get(_subscription_of(params))
-        if future is not None and not future.done():
-            future.set_result(subscriptions.read_acknowledged(params))
-
-    def _torn_down(self, request_id: jsonrpc.Id) -> None:
-        """A modern server ends a subscription, which is all that it may cancel."""
-        if not isinstance(request_id, int):
+    def _subscription_cancelled(self, params: jsonrpc.Params) -> None:
+        """A modern server ends a subscription of the gateway's, which is all that it may cancel."""
+        cancelled = cancellation.read(params)
+        if cancelled is None or not isinstance(cancelled.request_id, int):
             return
-        pending = self._pending.get(request_id)
+        pending = self._pending.get(cancelled.request_id)
         if pending is not None and pending.request is None:
-            del self._pending[request_id]
-            pending.settle(UpstreamError(_PROTOCOL_ERROR, "cancelled the subscription"))
+            del self._pending[cancelled.request_id]
+            pending.finish(UpstreamError(_PROTOCOL_ERROR, "cancelled the subscription"))
 
-    def _asked(self) -> ServerRequests:
-        """Who answers a question, which does not say what it belongs to: the only client that can be meant, if any."""
-        able = [pending.asked for pending in self._pending.values() if pending.asked is not None]
-        return able[0] if len(able) == 1 else self._nobody
+    def _server_requests(self) -> ServerRequests:
+        """Who answers the server's request, which does not say whom it is for: the only client, if there is one."""
+        clients = [one.server_requests for one in self._pending.values() if one.server_requests is not None]
+        return clients[0] if len(clients) == 1 else self._no_client
 
 
-def _subscription_of(params: jsonrpc.Params) -> int:
+class StdioListenStream:
+    """One `subscriptions/listen` that the process has acknowledged."""
+
+    def __init__(self, session: StdioSession, request_id: int, pending: PendingRequest) -> None:
+        self._session = session
+        self._request_id = request_id
+        self.accepted = NOTHING
+        self.ended: asyncio.Future[Any] = pending.response
+
+    @classmethod
+    async def open(
+        cls, session: StdioSession, request_id: int, wanted: Filter, acknowledge_s: float
+    ) -> "StdioListenStream":
+        """Send the request, and wait until the server has acknowledged it.
+
+        Raises:
+            UpstreamError: it has not.
+        """
+        acknowledged = session.acknowledgment(request_id)
+        params = outbound.params(Era.MODERN, subscriptions.listen_params(wanted), {})
+        pending = await session.send(request_id, subscriptions.METHOD, params)
+        stream = cls(session, request_id, pending)
+        waited: list[asyncio.Future[Any]] = [acknowledged, pending.response]
+        try:
+            await asyncio.wait(waited, timeout=acknowledge_s, return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            acknowledged.cancel()
+            stream.close()
+            raise
+        if acknowledged.done() and not acknowledged.cancelled():
+            stream.accepted = acknowledged.result()
+            return stream
+        acknowledged.cancel()
+        if not pending.response.done():
+            stream.close()
+            reason = f"did not acknowledge subscriptions/listen within {acknowledge_s:g} s"
+            raise UpstreamError(ErrorType.UPSTREAM_TIMEOUT, reason)
+        reply = await pending.until_response()
+        if reply.error is not UNSET:
+            raise refusal(reply.error)
+        raise UpstreamError(_PROTOCOL_ERROR, "ended subscriptions/listen before it acknowledged it")
+
+    def close(self) -> None:
+        self._session.forget(self._request_id)
+
+
+def _subscription_id(params: jsonrpc.Params) -> int:
     """The id of the `subscriptions/listen` that a notification belongs to; 0, which no request has, if of none."""
     try:
         meta = jsonrpc.decode_params(params.get("_meta", b"{}"))
     except jsonrpc.NO_JSON:
         return 0
-    written = bytes(meta.get(SUBSCRIPTION_ID_META_KEY, b""))
-    return int(written) if written.isdigit() and len(written) <= _MAX_DIGITS else 0
+    digits = bytes(meta.get(SUBSCRIPTION_ID_META_KEY, b""))
+    return int(digits) if digits.isdigit() and len(digits) <= _MAX_DIGITS else 0
 
 
 def _is_utf8(line: bytes) -> bool:
-    """What stays undecoded is not looked at by the decoder."""
+    """Members that stay `Raw` were not decoded, so not checked either."""
     try:
         return line.isascii() or bool(line.decode())
     except UnicodeDecodeError:

@@ -1,10 +1,10 @@
 """One server process and its standard streams: lines in, lines out, and how it ended.
 
-Its laws: it leads a process group of its own, so that what it started ends with it; it inherits three pipes and no
-other descriptor; a line is whole or it is not handed over; whoever started it stops it.
+Laws: it leads a process group of its own, so that what it has started ends with it; it inherits three pipes and no
+other descriptor; a line is whole or it is not passed on; whoever has started it stops it.
 
-The process is `subprocess.Popen`'s, not the event loop's: uvloop's processes inherit every descriptor that may be
-inherited, the gateway's listening socket among them, and get sockets, which a shell cannot open as `/dev/stderr`.
+The process is `subprocess.Popen`'s, not the event loop's: processes of uvloop inherit every inheritable descriptor, the
+gateway's listening socket among them, and get sockets, which a shell cannot open as `/dev/stderr`.
 """
 
 import asyncio
@@ -27,11 +27,9 @@ stderr_logger = logging.getLogger("gateway.upstream.stderr")
 MAX_LINE_BYTES: Final = 64 * 2**20
 MAX_STDERR_LINE_BYTES: Final = 4096
 MAX_UNSENT_BYTES: Final = 2**20
-"""Over it a process that does not read gets no more answers and cancellations; requests wait anyway."""
+"""With more unsent, a process that does not read gets no more responses and cancellations; requests wait anyway."""
 LAST_WORDS_S: Final = 0.5
-"""How long the rest of the streams and the exit status may take, once one of them has ended."""
-GRACE_S: Final = 2.0
-"""For each step of stopping: its input ends, SIGTERM, SIGKILL (2025-11-25, basic/lifecycle, "Shutdown")."""
+"""How long the rest of the streams and the exit status may take once one of them has ended."""
 _UNPRINTABLE: Final = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f]")
 
 OnLine = Callable[[bytes, int], None]
@@ -80,14 +78,14 @@ class LineSplitter:
 
 
 class _Output(asyncio.Protocol):
-    """The reading end of one of its streams."""
+    """The reading end of its stdout or stderr."""
 
-    def __init__(self, take: Callable[[bytes], None], ended: Callable[["_Output"], None]) -> None:
-        self._take = take
+    def __init__(self, receive: Callable[[bytes], None], ended: Callable[["_Output"], None]) -> None:
+        self._receive = receive
         self._ended = ended
 
     def data_received(self, data: bytes) -> None:
-        self._take(data)
+        self._receive(data)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
         self._ended(self)
@@ -98,12 +96,12 @@ class _Input(asyncio.BaseProtocol):
 
     def __init__(self, ended: Callable[[], None]) -> None:
         self._ended = ended
+        self._lost = False
         self.writable = asyncio.Event()
         self.writable.set()
-        self.lost = False
 
     def pause_writing(self) -> None:
-        if not self.lost:
+        if not self._lost:
             self.writable.clear()
 
     def resume_writing(self) -> None:
@@ -113,29 +111,32 @@ class _Input(asyncio.BaseProtocol):
         self._ended()
 
     def lose(self) -> None:
-        """Let go of those who wait: nothing will be read any more."""
-        self.lost = True
+        """Nothing will be read any more: release those who wait to write."""
+        self._lost = True
         self.writable.set()
 
 
 class Subprocess:
-    """A process. `on_line` is called for each line that it writes, `on_ended` once, when none will come any more."""
+    """A process. `on_line` is called for each line that it writes, `on_end` once, when none will come any more."""
 
-    def __init__(self, slug: str, on_line: OnLine, on_ended: Callable[[], None]) -> None:
+    def __init__(self, slug: str, on_line: OnLine, on_end: Callable[[], None], grace_s: float) -> None:
         self._slug = slug
         self._on_line = on_line
-        self._on_ended = on_ended
+        self._on_end = on_end
+        self._grace_s = grace_s
+        """For each step of `stop`."""
         self._loop = asyncio.get_running_loop()
         self._input = _Input(self._lose)
         self._stdout = LineSplitter(MAX_LINE_BYTES)
         self._stderr = LineSplitter(MAX_STDERR_LINE_BYTES)
-        self._outputs = [_Output(self._take, self._output_ended), _Output(self._take_stderr, self._output_ended)]
+        self._outputs = [_Output(self._read_stdout, self._output_ended), _Output(self._read_stderr, self._output_ended)]
         self._open = set(self._outputs)
         self._transports: list[asyncio.BaseTransport] = []
         self._line_began_ns = 0
         self._status: int | None = None
         self._last_stderr = ""
-        self._verdict = ""
+        self._reason = ""
+        """Why the gateway has given it up."""
         self._last_words: asyncio.TimerHandle | None = None
         self._gone = asyncio.Event()
         """Nothing is left of it: it has exited, and nobody holds its streams."""
@@ -146,7 +147,7 @@ class Subprocess:
 
     @property
     def ended(self) -> bool:
-        """Whether nothing more will come of it."""
+        """Whether nothing more will come from it."""
         return self._ended.is_set()
 
     async def start(self, command: Sequence[str], environment: Mapping[str, str], cwd: Path | None) -> None:
@@ -171,11 +172,10 @@ class Subprocess:
         except (OSError, ValueError) as error:
             raise SpawnError(f"cannot start {command[0]!r}: {getattr(error, 'strerror', None) or error}") from error
         process, loop = self._process, self._loop
-        transport, _ = await loop.connect_write_pipe(lambda: self._input, process.stdin)
-        self._stdin = transport
+        self._stdin, _ = await loop.connect_write_pipe(lambda: self._input, process.stdin)
         for output, stream in zip(self._outputs, (process.stdout, process.stderr), strict=True):
-            reading, _ = await loop.connect_read_pipe(lambda output=output: output, stream)  # type: ignore[misc]  # bound now
-            self._transports.append(reading)
+            transport, _ = await loop.connect_read_pipe(lambda output=output: output, stream)  # type: ignore[misc]  # bound now
+            self._transports.append(transport)
         threading.Thread(target=self._wait, name=f"wait-{self._slug}", daemon=True).start()
 
     # -- what its owner uses
@@ -190,54 +190,54 @@ class Subprocess:
             await self._input.writable.wait()
 
     def write(self, line: bytes) -> None:
-        """Send a line; what stands between JSON's tokens may have line breaks, which a line must not."""
+        """Send a message as one line: between JSON's tokens it may have line breaks, which are replaced."""
         if self.lost or self._stdin.is_closing():
             return
         if b"\n" in line or b"\r" in line:
             line = line.replace(b"\n", b" ").replace(b"\r", b" ")
         self._stdin.write(line + b"\n")
 
-    def write_courtesy(self, line: bytes) -> None:
+    def write_unless_full(self, line: bytes) -> None:
         """Send a line that nobody waits for, unless the process does not read."""
         if self._stdin.get_write_buffer_size() < MAX_UNSENT_BYTES:
             self.write(line)
 
-    def give_up(self, why: str) -> None:
-        """Want nothing more of it; `ending` will say why."""
-        self._verdict = self._verdict or why
+    def give_up(self, reason: str) -> None:
+        """Expect nothing more from it; `ending` will give this reason."""
+        self._reason = self._reason or reason
         self._lose()
         self._end()
 
     @property
     def ending(self) -> str:
         """Why there is no process any more, for a person."""
-        if self._verdict:
-            return self._verdict
+        if self._reason:
+            return self._reason
         if self._status is None:
             how = "its process closed its standard streams"
         elif self._status < 0:
             how = f"its process was killed by {_signal_name(-self._status)}"
         else:
             how = f"its process ended with exit status {self._status}"
-        return f"{how}; the last it wrote to stderr: {self._last_stderr!r}" if self._last_stderr else how
+        return f"{how}; its last line on stderr: {self._last_stderr!r}" if self._last_stderr else how
 
     async def stop(self) -> None:
-        """Close its input, then SIGTERM, then SIGKILL, to the whole group; at most three times `GRACE_S`."""
+        """Close its input, then SIGTERM, then SIGKILL, to the whole group; each step gets `grace_s`."""
         self._lose()
         self._stdin.close()
         for number in (None, signal.SIGTERM, signal.SIGKILL):
             if number is not None:
                 self._signal_group(number)
             try:
-                async with asyncio.timeout(GRACE_S):
+                async with asyncio.timeout(self._grace_s):
                     await self._gone.wait()
                 break
             except TimeoutError:
                 continue
         else:
-            stderr_logger.error("server %s: its process %d outlives SIGKILL", self._slug, self._process.pid)
+            stderr_logger.error("server %s: its process %d survived SIGKILL", self._slug, self._process.pid)
         self._end()
-        if self._stdin.get_write_buffer_size():  # or else it is closed: asyncio's must not be closed twice
+        if self._stdin.get_write_buffer_size():  # otherwise it is closed: asyncio's must not be closed twice
             self._stdin.abort()
         for transport in self._transports:
             transport.close()
@@ -251,7 +251,7 @@ class Subprocess:
 
     # -- what the process does
 
-    def _take(self, data: bytes) -> None:
+    def _read_stdout(self, data: bytes) -> None:
         if self.ended:
             return
         now = time.perf_counter_ns()
@@ -266,7 +266,7 @@ class Subprocess:
             began = now
         self._line_began_ns = began
 
-    def _take_stderr(self, data: bytes) -> None:
+    def _read_stderr(self, data: bytes) -> None:
         for line in self._stderr.feed(data):
             text = _UNPRINTABLE.sub("", line.decode("utf-8", "replace")).strip()
             if text:
@@ -274,12 +274,12 @@ class Subprocess:
                 stderr_logger.info("server %s: %s", self._slug, text)
 
     def _output_ended(self, output: _Output) -> None:
-        """Without its output a process is of no use, but it may still say why; stderr may be closed at will."""
+        """A process without stdout is of no use, but it may still say why on stderr, which it may close at any time."""
         self._open.discard(output)
         if output is self._outputs[0]:
             self._lose()
         else:
-            self._take_stderr(b"\n")
+            self._read_stderr(b"\n")
         self._end_if_gone()
 
     def _wait(self) -> None:
@@ -287,7 +287,7 @@ class Subprocess:
         status = self._process.wait()
         try:
             self._loop.call_soon_threadsafe(self._exited, status)
-        except RuntimeError:  # the loop is closed, so that nobody wants to know
+        except RuntimeError:  # the loop is closed, so nobody wants to know
             stderr_logger.debug("server %s: ended after the event loop", self._slug)
 
     def _exited(self, status: int) -> None:
@@ -313,23 +313,23 @@ class Subprocess:
             self._last_words.cancel()
         if not self.ended:
             self._ended.set()
-            self._on_ended()
+            self._on_end()
 
 
 def _find(command: str, environment: Mapping[str, str], cwd: Path | None) -> str:
-    """The path of the program; it is looked up here so that each mistake is told apart."""
+    """The path of the program; it is looked up here, so that the error names the mistake."""
     if cwd is not None and not cwd.is_dir():
-        raise SpawnError(f"cannot start {command!r}: its working directory {cwd} is no folder")
+        raise SpawnError(f"cannot start {command!r}: its working directory {cwd} is not a folder")
     if os.sep in command:
         path = os.path.join(cwd or "", command)  # noqa: PTH118 - an absolute command stays as it is
         if shutil.which(path) is not None:
-            return os.path.abspath(path)  # noqa: PTH100 - a link's name may be what the program goes by
+            return os.path.abspath(path)  # noqa: PTH100 - resolving a link could change the program's name
         reason = "it is not executable" if os.path.exists(path) else "there is no such file"  # noqa: PTH110 - a str
         raise SpawnError(f"cannot start {command!r}: {reason}")
     found = shutil.which(command, path=environment.get("PATH", os.defpath))
     if found is None:
         raise SpawnError(f"cannot start {command!r}: there is no such command in the PATH")
-    return os.path.abspath(found)  # noqa: PTH100 - the same
+    return os.path.abspath(found)  # noqa: PTH100 - as above
 
 
 def _signal_name(number: int) -> str:

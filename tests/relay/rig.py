@@ -7,7 +7,7 @@ import json
 import socket
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,12 +20,14 @@ from gateway.http1.server import HttpProtocol
 from gateway.journal import Reader, Writer
 from gateway.process import serve
 from gateway.relay.relay_app import Relay, Tuning
+from gateway.upstream.base import UpstreamTimings
 from tests.http1.raw import Raw
 
 SECRETS: Final = {name: f"mwt_{name}_{'x' * 32}" for name in ("alice", "bot", "stranger")}
 """`stranger` is a member of another workspace."""
 PATH: Final = "/ws/team"
 ALICE: Final = "alice"
+QUICK: Final = UpstreamTimings(reconnect_s=0.01)
 HANG_S: Final = 10.0
 """A test that waits longer than this hangs."""
 MODERN_META: Final = {
@@ -163,7 +165,7 @@ async def rig(
     folder: Path, servers: Mapping[str, Raw | Mapping[str, Any]] | None = None, **changes: Any
 ) -> AsyncIterator[Rig]:
     """The relay, running, with `tuning` and a configuration; the journal can still be read when it has stopped."""
-    tuning = changes.pop("tuning", Tuning())
+    tuning = replace(changes.pop("tuning", Tuning()), upstream=QUICK)
     config = configuration(servers or {}, **changes)
     writer = Writer(folder / "journal", "relay")
     relay = Relay(config, writer, tuning=tuning)

@@ -60,7 +60,7 @@ def tool_error(text: str) -> dict[str, Any]:
         ),
         pytest.param(
             lambda r: [whole(b'{"id":%d,"result":{"isError":true,"content":[{"text":"\xff"}]}}' % r.message["id"])],
-            *("upstream_protocol_error", 200, "no JSON-RPC", "isError"),
+            *("upstream_protocol_error", 200, "not JSON-RPC", "isError"),
             id="one that is no UTF-8",
         ),
         pytest.param(
@@ -70,7 +70,7 @@ def tool_error(text: str) -> dict[str, Any]:
         ),
         pytest.param(
             lambda r: [whole(b'{"id":%d,"error":{"code":1,"message":"\xff"}}' % r.message["id"])],
-            *("upstream_protocol_error", 200, "no JSON-RPC", "code"),
+            *("upstream_protocol_error", 200, "not JSON-RPC", "code"),
             id="one that is no UTF-8 either",
         ),
         pytest.param(
@@ -98,7 +98,7 @@ def tool_error(text: str) -> dict[str, Any]:
             lambda _: [whole(b"half a mess")],
             "upstream_protocol_error",
             200,
-            "no JSON-RPC",
+            "not JSON-RPC",
             "half a mess",
             id="garbage",
         ),
@@ -108,7 +108,7 @@ def tool_error(text: str) -> dict[str, Any]:
             id="cut",
         ),
         pytest.param(
-            lambda _: [SSE_HEAD, SSE_END], "upstream_protocol_error", 200, "without an answer", None, id="empty stream"
+            lambda _: [SSE_HEAD, SSE_END], "upstream_protocol_error", 200, "without a response", None, id="empty stream"
         ),
         pytest.param(lambda _: [Do.CLOSE], "upstream_unreachable", None, "before it answered", None, id="closed"),
         pytest.param(lambda _: [Do.HOLD], "upstream_timeout", None, "within 0.2 s", None, id="silence"),

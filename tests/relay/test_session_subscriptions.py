@@ -12,8 +12,6 @@ from gateway.mcp.subscriptions import MAX_RESOURCES
 from gateway.relay.notification_stream import MAX_QUEUED
 from gateway.relay.relay_app import Tuning
 from gateway.relay.sessions import LegacySession
-from gateway.upstream import http_subscriptions
-from gateway.upstream import session_stream as hearing
 from tests.relay.changing import CAN_CHANGE, changing, follows, modern_client, servers, told
 from tests.relay.clients import LegacyClient, connected, until
 from tests.relay.offering import ERAS
@@ -21,12 +19,6 @@ from tests.relay.rig import PATH, Rig, configuration, member, rig
 
 SUBSCRIBE, UNSUBSCRIBE = "resources/subscribe", "resources/unsubscribe"
 A, B, C = "file:///a", "file:///b", "file:///c"
-
-
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http_subscriptions, "MIN_PAUSE_S", 0.01)
-    monkeypatch.setattr(hearing, "MIN_PAUSE_S", 0.01)
 
 
 async def subscribe(client: LegacyClient, uri: str) -> None:

@@ -9,7 +9,6 @@ from typing import Any, Final
 
 import pytest
 
-from gateway.upstream import http_subscriptions, session_stream
 from tests.relay.changing import (
     EVERYTHING,
     SUBSCRIPTION,
@@ -24,16 +23,10 @@ from tests.relay.changing import (
 from tests.relay.clients import until
 from tests.relay.offering import ERAS
 from tests.relay.rig import Rig, modern, rig
-from tests.upstream.processes import PRELUDE
+from tests.upstream.stdio_rig import PRELUDE
 
 TOOLS: Final[dict[str, Any]] = {"toolsListChanged": True}
 A, B = "file:///a", "file:///b"
-
-
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http_subscriptions, "MIN_PAUSE_S", 0.01)
-    monkeypatch.setattr(session_stream, "MIN_PAUSE_S", 0.01)
 
 
 STDIO: Final = """

@@ -10,7 +10,6 @@ from typing import Any, Final
 import pytest
 
 from gateway.config import Config
-from gateway.upstream import http_subscriptions, session_stream
 from tests.relay.changing import (
     CAN_CHANGE,
     EVERYTHING,
@@ -29,12 +28,6 @@ from tests.relay.rig import PATH, SECRETS, bearer, member, modern, rig
 
 TOOLS: Final[dict[str, Any]] = {"toolsListChanged": True}
 A, B = "file:///a", "file:///b"
-
-
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http_subscriptions, "MIN_PAUSE_S", 0.01)
-    monkeypatch.setattr(session_stream, "MIN_PAUSE_S", 0.01)
 
 
 # -- what is acknowledged

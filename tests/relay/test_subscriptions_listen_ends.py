@@ -17,7 +17,6 @@ from gateway.http1.server import HttpProtocol
 from gateway.journal import Writer
 from gateway.process import serve
 from gateway.relay.relay_app import Relay, Tuning
-from gateway.upstream import http_subscriptions, session_stream
 from tests.relay.changing import (
     LISTEN,
     SUBSCRIPTION,
@@ -35,12 +34,6 @@ from tests.relay.rig import PATH, Rig, bearer, configuration, member, modern, ri
 
 TOOLS: Final[dict[str, Any]] = {"toolsListChanged": True}
 A, B = "file:///a", "file:///b"
-
-
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http_subscriptions, "MIN_PAUSE_S", 0.01)
-    monkeypatch.setattr(session_stream, "MIN_PAUSE_S", 0.01)
 
 
 # -- the end of a stream

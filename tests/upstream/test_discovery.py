@@ -8,7 +8,6 @@ import pytest
 
 from gateway.calls import ErrorType
 from gateway.mcp.revisions import Era
-from gateway.upstream import http
 from gateway.upstream.base import UpstreamError, UpstreamRequest
 from tests.http1.raw import (
     DISCOVERED,
@@ -28,7 +27,7 @@ from tests.http1.raw import (
     raw,
     whole,
 )
-from tests.upstream.asking import call, upstream_of, value
+from tests.upstream.http_rig import call, upstream_of, value
 
 HANDSHAKE = ["server/discover", "initialize", "notifications/initialized"]
 
@@ -134,7 +133,7 @@ async def test_a_version_that_is_none_does_no_harm(version: Any) -> None:
 @pytest.mark.parametrize(
     ("behave", "error_type", "says"),
     [
-        pytest.param(lambda _: [whole(b"<html>", 200)], "upstream_protocol_error", "no JSON-RPC", id="a web site"),
+        pytest.param(lambda _: [whole(b"<html>", 200)], "upstream_protocol_error", "not JSON-RPC", id="a web site"),
         pytest.param(lambda _: [whole(b"", 401)], "upstream_http_error", "HTTP 401", id="a closed door"),
         pytest.param(lambda _: [whole(b"", 404)], "upstream_http_error", "HTTP 404", id="another path"),
         pytest.param(
@@ -221,9 +220,8 @@ async def test_a_caller_who_goes_away_during_the_handshake_does_not_end_it_for_t
         assert server.methods() == ["server/discover", "tools/call"]
 
 
-async def test_a_handshake_that_takes_too_long_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http, "NEGOTIATION_TIMEOUT_S", 0.05)
-    async with raw(lambda _: [Do.HOLD]) as server, upstream_of(server) as upstream:
+async def test_a_handshake_that_takes_too_long_is_given_up() -> None:
+    async with raw(lambda _: [Do.HOLD]) as server, upstream_of(server, timings={"handshake_s": 0.05}) as upstream:
         with pytest.raises(UpstreamError, match=r"handshake within 0\.05 s") as caught:
             await upstream.request(call())
 

@@ -25,7 +25,7 @@ from tests.http1.raw import (
     result,
     whole,
 )
-from tests.upstream.asking import call, upstream_of, value
+from tests.upstream.http_rig import call, upstream_of, value
 
 HTTP_ERROR = ErrorType.UPSTREAM_HTTP_ERROR
 NO_MCP = ErrorType.UPSTREAM_PROTOCOL_ERROR
@@ -103,18 +103,18 @@ async def test_an_error_without_an_id_is_this_requests_as_nothing_else_is_under_
         pytest.param(whole(b"", 202), NO_MCP, "HTTP 202 without a JSON-RPC response", 202, id="202 to a request"),
         pytest.param(head(204), NO_MCP, "HTTP 204 without a JSON-RPC response", 204, id="204"),
         pytest.param(whole(b""), NO_MCP, "HTTP 200 without a JSON-RPC response", 200, id="nothing"),
-        pytest.param(whole(b"<html>"), NO_MCP, "no JSON-RPC", 200, id="no JSON"),
-        pytest.param(whole(b'{"jsonrpc":"2.0","id":1,"resul'), NO_MCP, "no JSON-RPC", 200, id="half a message"),
-        pytest.param(whole(b'{"id":"\xff"}'), NO_MCP, "no JSON-RPC", 200, id="no UTF-8"),
-        pytest.param(whole(b"[" * 100_000), NO_MCP, "no JSON-RPC", 200, id="too deep"),
-        pytest.param(whole(b"[]"), NO_MCP, "no JSON-RPC", 200, id="a batch"),
-        pytest.param(whole(b"3"), NO_MCP, "no JSON-RPC", 200, id="a number"),
-        pytest.param(whole(b"HTTP/1.1"), NO_MCP, "no JSON-RPC", 200, id="HTTP in HTTP"),
-        pytest.param(whole(b'{"jsonrpc":"2.0","result":{}}'), NO_MCP, "no response to the request", 200, id="no id"),
-        pytest.param(whole(b'{"jsonrpc":"2.0","id":null,"result":{}}'), NO_MCP, "no response", 200, id="id null"),
-        pytest.param(whole(b'{"jsonrpc":"2.0","id":true,"result":{}}'), NO_MCP, "no JSON-RPC", 200, id="id true"),
-        pytest.param(whole(b'{"id":987654,"result":{}}'), NO_MCP, "no response", 200, id="another's id"),
-        pytest.param(whole(b'{"id":987654,"error":{"code":1}}'), NO_MCP, "no response", 200, id="its error"),
+        pytest.param(whole(b"<html>"), NO_MCP, "not JSON-RPC", 200, id="no JSON"),
+        pytest.param(whole(b'{"jsonrpc":"2.0","id":1,"resul'), NO_MCP, "not JSON-RPC", 200, id="half a message"),
+        pytest.param(whole(b'{"id":"\xff"}'), NO_MCP, "not JSON-RPC", 200, id="no UTF-8"),
+        pytest.param(whole(b"[" * 100_000), NO_MCP, "not JSON-RPC", 200, id="too deep"),
+        pytest.param(whole(b"[]"), NO_MCP, "not JSON-RPC", 200, id="a batch"),
+        pytest.param(whole(b"3"), NO_MCP, "not JSON-RPC", 200, id="a number"),
+        pytest.param(whole(b"HTTP/1.1"), NO_MCP, "not JSON-RPC", 200, id="HTTP in HTTP"),
+        pytest.param(whole(b'{"jsonrpc":"2.0","result":{}}'), NO_MCP, "not the response", 200, id="no id"),
+        pytest.param(whole(b'{"jsonrpc":"2.0","id":null,"result":{}}'), NO_MCP, "not the response", 200, id="id null"),
+        pytest.param(whole(b'{"jsonrpc":"2.0","id":true,"result":{}}'), NO_MCP, "not JSON-RPC", 200, id="id true"),
+        pytest.param(whole(b'{"id":987654,"result":{}}'), NO_MCP, "not the response", 200, id="another's id"),
+        pytest.param(whole(b'{"id":987654,"error":{"code":1}}'), NO_MCP, "not the response", 200, id="its error"),
         pytest.param(b"SSH-2.0-OpenSSH\r\n", NO_MCP, "no HTTP/1.1", None, id="no HTTP"),
         pytest.param(head(200, "content-length: 9") + b"half", NO_MCP, "in the middle", None, id="cut"),
     ],
@@ -259,7 +259,7 @@ async def test_after_an_answer_with_another_id_the_connection_is_not_trusted_any
     behave = modern(lambda _: [whole(b'{"id":987654,"result":{}}'), Do.HOLD])
     async with raw(behave) as server, upstream_of(server) as upstream:
         await upstream.request(UpstreamRequest("tools/list", {}, repeatable=True))
-        with pytest.raises(UpstreamError, match="no response to the request"):
+        with pytest.raises(UpstreamError, match="not the response"):
             await upstream.request(call())
 
         assert await eventually(lambda: server.open == 0)

@@ -8,7 +8,6 @@ import pytest
 
 from gateway.calls import ErrorType
 from gateway.mcp.revisions import Era
-from gateway.upstream import http
 from gateway.upstream.base import UpstreamError
 from tests.http1.raw import (
     DISCOVERED,
@@ -23,12 +22,9 @@ from tests.http1.raw import (
     raw,
     whole,
 )
-from tests.upstream.asking import call, upstream_of, value
+from tests.upstream.http_rig import call, upstream_of, value
 
-
-@pytest.fixture
-def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http, "REPROBE_AFTER_S", 0.0)
+AT_ONCE = {"reprobe_after_s": 0.0}
 
 
 class Changing:
@@ -64,13 +60,12 @@ def strictly_modern(request: Request) -> Steps:
 NO_SESSION = {"jsonrpc": "2.0", "id": None, "error": {"code": -32600, "message": "Bad Request: Missing session ID"}}
 
 
-@pytest.mark.usefixtures("at_once")
 @pytest.mark.parametrize(
     "refusal", [whole(b"", 404), whole(b"", 405), whole(b"no", 400), whole(json.dumps(NO_SESSION).encode(), 400)]
 )
 async def test_a_modern_server_that_comes_back_as_a_legacy_one_is_negotiated_anew(refusal: bytes) -> None:
     behave = Changing(modern())
-    async with raw(behave) as server, upstream_of(server) as upstream:
+    async with raw(behave) as server, upstream_of(server, timings=AT_ONCE) as upstream:
         await upstream.request(call())
         behave.now = strictly_legacy(refusal)
 
@@ -81,11 +76,10 @@ async def test_a_modern_server_that_comes_back_as_a_legacy_one_is_negotiated_ane
         assert upstream.era == "modern"
 
 
-@pytest.mark.usefixtures("at_once")
 @pytest.mark.parametrize(("status", "sent"), [(404, 2), (400, 1), (405, 1)])
 async def test_what_may_not_be_repeated_is_sent_in_the_other_era_only_after_a_404(status: int, sent: int) -> None:
     behave = Changing(modern())
-    async with raw(behave) as server, upstream_of(server) as upstream:
+    async with raw(behave) as server, upstream_of(server, timings=AT_ONCE) as upstream:
         await upstream.request(call())
         behave.now = strictly_legacy(whole(b"", status))
         with contextlib.suppress(UpstreamError):
@@ -96,10 +90,9 @@ async def test_what_may_not_be_repeated_is_sent_in_the_other_era_only_after_a_40
         assert upstream.era == "legacy"
 
 
-@pytest.mark.usefixtures("at_once")
 async def test_a_response_names_the_era_of_its_request_though_the_server_has_changed_eras_since() -> None:
     behave = Changing(legacy())
-    async with raw(behave) as server, upstream_of(server) as upstream:
+    async with raw(behave) as server, upstream_of(server, timings=AT_ONCE) as upstream:
         first = await upstream.request(call())
         behave.now = strictly_modern
         second = await upstream.request(call())
@@ -107,10 +100,9 @@ async def test_a_response_names_the_era_of_its_request_though_the_server_has_cha
         assert (first.era, second.era, upstream.era) == (Era.LEGACY, Era.MODERN, Era.MODERN)
 
 
-@pytest.mark.usefixtures("at_once")
 async def test_a_legacy_server_without_sessions_that_comes_back_as_a_modern_one_is_negotiated_anew() -> None:
     behave = Changing(legacy(session=None))
-    async with raw(behave) as server, upstream_of(server) as upstream:
+    async with raw(behave) as server, upstream_of(server, timings=AT_ONCE) as upstream:
         await upstream.request(call())
         behave.now = strictly_modern
 
@@ -129,10 +121,9 @@ async def test_a_server_that_refuses_all_calls_is_not_probed_for_each_of_them() 
 
 
 @pytest.mark.parametrize("code", [-32602, -32601, -32021, -32020])
-@pytest.mark.usefixtures("at_once")
 async def test_an_error_that_a_modern_server_gives_is_its_answer(code: int) -> None:
     behave = modern(lambda r: [whole(json.dumps(error(r, code, "no")).encode(), 400)])
-    async with raw(behave) as server, upstream_of(server) as upstream:
+    async with raw(behave) as server, upstream_of(server, timings=AT_ONCE) as upstream:
         assert not (await upstream.request(call())).is_result
 
         assert server.methods() == ["server/discover", "tools/call"]
@@ -219,12 +210,12 @@ async def test_redirects_without_end_are_not_followed() -> None:
 )  # fmt: skip
 async def test_a_redirect_to_another_origin_is_refused(location: str) -> None:
     async with raw(at("/never", modern(), 307, location)) as server, upstream_of(server) as upstream:
-        with pytest.raises(UpstreamError, match="name that URL instead"):
+        with pytest.raises(UpstreamError, match="configure that URL instead"):
             await upstream.request(call())
 
 
 @pytest.mark.parametrize("status", [301, 302, 303])
 async def test_a_redirect_that_would_change_the_method_is_refused(status: int) -> None:
     async with raw(at("/mcp/", modern(), status, "/mcp/")) as server, upstream_of(server) as upstream:
-        with pytest.raises(UpstreamError, match="'/mcp/': name that URL instead"):
+        with pytest.raises(UpstreamError, match="'/mcp/': configure that URL instead"):
             await upstream.request(call())

@@ -9,7 +9,7 @@ from tests.http1.raw import (
     modern,
     raw,
 )
-from tests.upstream.asking import call, upstream_of
+from tests.upstream.http_rig import call, upstream_of
 
 
 async def test_a_modern_upstream_is_told_in_headers_and_meta_what_the_request_is() -> None:

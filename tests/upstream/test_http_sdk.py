@@ -19,7 +19,7 @@ from gateway.process import serve
 from gateway.upstream.base import Client, UpstreamRequest, UpstreamResponse
 from gateway.upstream.http import HttpUpstream
 from tests.conformance.fixture import application
-from tests.upstream.processes import result, until
+from tests.upstream.stdio_rig import result, until
 
 pytestmark = pytest.mark.filterwarnings("ignore::mcp.shared.exceptions.MCPDeprecationWarning")  # the server's own use
 
@@ -131,20 +131,18 @@ async def test_an_answer_whose_stream_the_server_closed_on_the_way_is_fetched() 
 async def test_listeners_hear_of_changes_whoever_caused_them(era: Era) -> None:
     heard: list[str] = []
     async with served(era) as upstream:
-        stop = upstream.listen(lambda method, _: heard.append(method))
+        upstream.listen(lambda method, _: heard.append(method))
         await upstream.subscribe(frozenset())
         assert upstream.era is era
         await upstream.request(Person({}).calls("test_trigger_tool_change"))
         await until(lambda: heard == ["notifications/tools/list_changed"])
         await upstream.request(Person({}).calls("test_trigger_prompt_change"))
         await until(lambda: heard[1:] == ["notifications/prompts/list_changed"])
-        stop()
 
 
 @pytest.mark.parametrize("era", [Era.MODERN, Era.LEGACY])
 async def test_subscriptions_are_made_and_taken_back(era: Era) -> None:
     async with served(era) as upstream:
-        stop = upstream.listen(lambda *_: None)
+        upstream.listen(lambda *_: None)
         for uris in [{"test://watched-resource"}, {"test://watched-resource", "test://static-text"}, set()]:
             await upstream.subscribe(frozenset(uris))
-        stop()

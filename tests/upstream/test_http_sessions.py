@@ -11,7 +11,6 @@ from msgspec import UNSET
 from msgspec import Raw as RawJson
 
 from gateway.mcp import jsonrpc
-from gateway.upstream import http_sessions
 from gateway.upstream.base import Client, UpstreamError, UpstreamRequest, UpstreamResponse
 from tests.http1.raw import (
     TEXT,
@@ -29,7 +28,7 @@ from tests.http1.raw import (
     raw,
     whole,
 )
-from tests.upstream.asking import upstream_of, value
+from tests.upstream.http_rig import upstream_of, value
 
 LOGGING: dict[str, Any] = {"tools": {}, "logging": {}}
 
@@ -236,20 +235,18 @@ async def test_closing_the_upstream_ends_its_sessions() -> None:
         assert sorted(behave.ended) == ["s-1", "s-2"]
 
 
-async def test_a_server_that_does_not_answer_a_delete_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http_sessions, "END_S", 0.05)
+async def test_a_server_that_does_not_answer_a_delete_is_not_waited_for() -> None:
     ordinary = Sessions()
     async with raw(lambda r: [Do.HOLD] if r.verb == "DELETE" else ordinary(r)) as server:
-        async with upstream_of(server) as upstream:
+        async with upstream_of(server, timings={"close_s": 0.05}) as upstream:
             await upstream.request(call("alice"))
 
         assert await eventually(lambda: server.open == 0)
 
 
-async def test_the_session_used_least_recently_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http_sessions, "MAX_SESSIONS", 2)
+async def test_the_session_used_least_recently_makes_room() -> None:
     behave = Sessions()
-    async with raw(behave) as server, upstream_of(server) as upstream:
+    async with raw(behave) as server, upstream_of(server, max_sessions=2) as upstream:
         for token_id in ("alice", "bot", "alice", "carl"):
             await upstream.request(call(token_id))
 
@@ -258,13 +255,12 @@ async def test_the_session_used_least_recently_makes_room(monkeypatch: pytest.Mo
         assert used(server)[-1] == "s-1"
 
 
-async def test_a_session_with_a_request_under_way_makes_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http_sessions, "MAX_SESSIONS", 1)
+async def test_a_session_with_a_request_under_way_makes_no_room() -> None:
     go = asyncio.Event()
     behave = Sessions(
         lambda r: [go, answered(r, TEXT)] if r.headers["mcp-session-id"] == "s-1" else [answered(r, TEXT)]
     )
-    async with raw(behave) as server, upstream_of(server) as upstream:
+    async with raw(behave) as server, upstream_of(server, max_sessions=1) as upstream:
         calling = asyncio.create_task(upstream.request(call("alice")))
         assert await eventually(lambda: len(server.calls) == 1)
         await upstream.request(call("bot"))
@@ -274,10 +270,9 @@ async def test_a_session_with_a_request_under_way_makes_no_room(monkeypatch: pyt
         assert "s-1" not in behave.ended
 
 
-async def test_an_idle_session_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http_sessions, "IDLE_S", 0.05)
+async def test_an_idle_session_is_ended() -> None:
     behave = Sessions()
-    async with raw(behave) as server, upstream_of(server) as upstream:
+    async with raw(behave) as server, upstream_of(server, timings={"idle_s": 0.05}) as upstream:
         await upstream.request(call("alice"))
 
         assert await eventually(lambda: behave.ended == ["s-1"])

@@ -32,7 +32,7 @@ from tests.http1.raw import (
     raw,
     result,
 )
-from tests.upstream.asking import call, upstream_of, value
+from tests.upstream.http_rig import call, upstream_of, value
 
 PROGRESS = {"jsonrpc": "2.0", "method": "notifications/progress", "params": {"progressToken": 1, "progress": 1}}
 PING = {"jsonrpc": "2.0", "id": "s-7", "method": "ping"}
@@ -119,18 +119,18 @@ async def test_an_error_may_come_as_an_event() -> None:
 @pytest.mark.parametrize(
     ("steps", "says"),
     [
-        pytest.param([SSE_HEAD, SSE_END], "ended its event stream without an answer", id="nothing"),
+        pytest.param([SSE_HEAD, SSE_END], "ended its event stream without a response", id="nothing"),
         pytest.param([SSE_HEAD, event(PROGRESS), SSE_END], "ended its event stream without", id="notifications only"),
-        pytest.param([head(200, "content-type: text/event-stream"), Do.CLOSE], "without an answer", id="to the end"),
-        pytest.param([SSE_HEAD, chunk(b'data: {"jsonrpc"'), SSE_END], "without an answer", id="half an event"),
+        pytest.param([head(200, "content-type: text/event-stream"), Do.CLOSE], "without a response", id="to the end"),
+        pytest.param([SSE_HEAD, chunk(b'data: {"jsonrpc"'), SSE_END], "without a response", id="half an event"),
         pytest.param([SSE_HEAD, event(PROGRESS), Do.CLOSE], "in the middle of its answer", id="cut"),
         pytest.param([SSE_HEAD, Do.RESET], "in the middle of its answer", id="reset"),
-        pytest.param([SSE_HEAD, event(b"no json")], "no JSON-RPC", id="no JSON"),
-        pytest.param([SSE_HEAD, event(b'{"id":"\xff"}')], "no JSON-RPC", id="no UTF-8"),
-        pytest.param([SSE_HEAD, event(b"[]")], "no JSON-RPC", id="a batch"),
-        pytest.param([SSE_HEAD, event(b'{"id":987654,"result":{}}')], "no response to the request", id="another's id"),
-        pytest.param([SSE_HEAD, event({"id": 1 << 80, "method": "x"}), SSE_END], "without an answer", id="huge id"),
-        pytest.param([SSE_HEAD, event(b'{"id":1' + b"0" * 5000 + b',"method":"x"}')], "no JSON-RPC", id="a larger id"),
+        pytest.param([SSE_HEAD, event(b"no json")], "not JSON-RPC", id="no JSON"),
+        pytest.param([SSE_HEAD, event(b'{"id":"\xff"}')], "not JSON-RPC", id="no UTF-8"),
+        pytest.param([SSE_HEAD, event(b"[]")], "not JSON-RPC", id="a batch"),
+        pytest.param([SSE_HEAD, event(b'{"id":987654,"result":{}}')], "not the response", id="another's id"),
+        pytest.param([SSE_HEAD, event({"id": 1 << 80, "method": "x"}), SSE_END], "without a response", id="huge id"),
+        pytest.param([SSE_HEAD, event(b'{"id":1' + b"0" * 5000 + b',"method":"x"}')], "not JSON-RPC", id="a larger id"),
     ],
 )
 async def test_a_stream_without_an_answer_says_so_and_leaves_nothing_open(steps: Steps, says: str) -> None:

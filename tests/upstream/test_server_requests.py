@@ -27,7 +27,7 @@ from tests.http1.raw import (
     result,
     whole,
 )
-from tests.upstream.asking import upstream_of, value
+from tests.upstream.http_rig import upstream_of, value
 
 ELICIT = {"jsonrpc": "2.0", "id": "q-1", "method": "elicitation/create", "params": {"message": "who?"}}
 FORM: dict[str, Any] = {"elicitation": {}}

@@ -6,9 +6,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -19,22 +18,7 @@ from gateway.config import StdioServer
 from gateway.upstream.base import UpstreamError, UpstreamRequest
 from gateway.upstream.stdio import StdioUpstream
 from gateway.upstream.subprocess import LineSplitter
-from tests.upstream.processes import ECHO, PRELUDE, is_alive, lines, result, script, until
-
-Start = Callable[..., StdioUpstream]
-
-
-@pytest.fixture
-async def start() -> AsyncIterator[Start]:
-    started: list[StdioUpstream] = []
-
-    def make(server: StdioServer, **settings: Any) -> StdioUpstream:
-        started.append(StdioUpstream("files", server, **settings))
-        return started[-1]
-
-    yield make
-    for upstream in started:
-        await upstream.close()
+from tests.upstream.stdio_rig import ECHO, PRELUDE, Start, is_alive, lines, result, script, until
 
 
 def call(tool: str = "read") -> UpstreamRequest:
@@ -142,7 +126,7 @@ MISTAKES: dict[str, tuple[Callable[[Path], StdioServer], str]] = {
     "no interpreter": (_no_interpreter, "cannot start '{folder}/server': No such file or directory"),
     "no folder": (
         lambda folder: StdioServer(command=sys.executable, cwd=folder / "nowhere"),
-        f"cannot start '{sys.executable}': its working directory {{folder}}/nowhere is no folder",
+        f"cannot start '{sys.executable}': its working directory {{folder}}/nowhere is not a folder",
     ),
     "a NUL": (
         lambda _: StdioServer(command=sys.executable, args=["\0"]),
@@ -181,7 +165,7 @@ async def test_a_process_that_dies_at_once_is_told_with_its_status_and_its_last_
     """)
     error = await failure(start(server))
     assert error.error_type is ErrorType.UPSTREAM_UNREACHABLE
-    assert str(error) == "its process ended with exit status 3; the last it wrote to stderr: 'no such database'"
+    assert str(error) == "its process ended with exit status 3; its last line on stderr: 'no such database'"
 
 
 async def test_every_call_under_way_fails_when_the_process_is_killed(start: Start) -> None:
@@ -199,24 +183,20 @@ async def test_every_call_under_way_fails_when_the_process_is_killed(start: Star
         assert str(outcome) == "its process was killed by SIGKILL"
 
 
-async def test_a_process_that_closes_its_output_but_lives_is_given_up_and_ended(
-    monkeypatch: pytest.MonkeyPatch, start: Start, tmp_path: Path
-) -> None:
-    monkeypatch.setattr("gateway.upstream.subprocess.GRACE_S", 0.1)
+async def test_a_process_that_closes_its_output_but_lives_is_given_up_and_ended(start: Start, tmp_path: Path) -> None:
     pids = tmp_path / "pids"
     server = script(CLOSES, str(pids), "1")
-    error = await failure(start(server))
+    error = await failure(start(server, close_s=0.1))
     assert error.error_type is ErrorType.UPSTREAM_UNREACHABLE
     assert str(error) == "its process closed its standard streams"
     await until(lambda: not is_alive(int(lines(pids)[0])))
 
 
 async def test_a_process_that_closes_its_input_but_lives_is_given_up_at_the_next_request_at_the_latest(
-    monkeypatch: pytest.MonkeyPatch, start: Start, tmp_path: Path
+    start: Start, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("gateway.upstream.subprocess.GRACE_S", 0.1)
     pids = tmp_path / "pids"
-    upstream = start(script(CLOSES, str(pids), "0"))
+    upstream = start(script(CLOSES, str(pids), "0"), close_s=0.1)
     first = asyncio.create_task(upstream.request(call()))
     await until(lambda: lines(pids))
     assert (await failure(upstream)).error_type is ErrorType.UPSTREAM_UNREACHABLE
@@ -240,10 +220,12 @@ async def test_a_process_that_ended_is_started_again_by_the_next_request_after_a
         """,
         str(starts),
     )
-    upstream = start(server, min_backoff=0.4)
+    upstream = start(server, restart_s=0.4)
     with pytest.raises(UpstreamError, match="exit status 1"):
         await upstream.request(call("crash"))
-    assert str(await failure(upstream)).startswith("its process ended with exit status 1; it is started again in 0.")
+    assert str(await failure(upstream)).startswith(
+        "its process ended with exit status 1; it is started again by a request in 0."
+    )
     assert lines(starts) == ["start"]
 
     async def answers() -> bool:
@@ -264,38 +246,39 @@ async def pause_after_the_next_death(upstream: StdioUpstream) -> int:
     assert "it is started again" not in str(await failure(upstream))
     told = str(await failure(upstream))
     upstream._own._not_before = 0.0  # the pause is over
-    return round(float(told.rpartition("again in ")[2].partition(" s")[0]))
+    return round(float(told.rpartition("request in ")[2].partition(" s")[0]))
 
 
 async def test_the_pause_doubles_while_the_process_keeps_dying_and_has_a_limit(start: Start) -> None:
-    upstream = start(script("read()\nsys.exit(1)"), min_backoff=8.0)
+    upstream = start(script("read()\nsys.exit(1)"), restart_s=8.0)
     assert [await pause_after_the_next_death(upstream) for _ in range(4)] == [8, 16, 30, 30]
 
 
-async def test_a_process_that_lived_long_makes_the_pauses_begin_anew(
-    monkeypatch: pytest.MonkeyPatch, start: Start
-) -> None:
-    upstream = start(script("modern()\nread()\nsys.exit(1)"), min_backoff=8.0)
+async def test_a_process_that_lived_long_makes_the_pauses_begin_anew(start: Start) -> None:
+    server = script("""
+        modern()
+        while True:
+            request = read()
+            if request["params"]["name"] == "read":
+                sys.exit(1)
+            answer(request, "fine")
+    """)
+    upstream = start(server, restart_s=8.0)
     assert [await pause_after_the_next_death(upstream) for _ in range(2)] == [8, 16]
-    with monkeypatch.context() as patch:
-        patch.setattr("gateway.upstream.stdio_process.STEADY_S", 0.0)
-        assert str(await failure(upstream)) == "its process ended with exit status 1"
+    await upstream.request(call("ping"))
+    assert upstream._own._session is not None
+    upstream._own._session.began -= 100  # it has lived for so long
+    assert str(await failure(upstream)) == "its process ended with exit status 1"
     assert await pause_after_the_next_death(upstream) == 8
 
 
-async def test_a_process_that_lived_long_is_started_again_without_a_pause(
-    monkeypatch: pytest.MonkeyPatch, start: Start
-) -> None:
-    monkeypatch.setattr("gateway.upstream.stdio_process.STEADY_S", 0.0)
-    upstream = start(script("modern()\nread()\nsys.exit(1)"), min_backoff=60.0)
+async def test_a_process_that_lived_long_is_started_again_without_a_pause(start: Start) -> None:
+    upstream = start(script("modern()\nread()\nsys.exit(1)"), restart_s=60.0, stable_process_s=0.0)
     for _ in range(3):
         assert str(await failure(upstream)) == "its process ended with exit status 1"
 
 
-async def test_a_process_is_started_only_when_the_one_before_is_gone(
-    monkeypatch: pytest.MonkeyPatch, start: Start, tmp_path: Path
-) -> None:
-    monkeypatch.setattr("gateway.upstream.subprocess.GRACE_S", 0.1)
+async def test_a_process_is_started_only_when_the_one_before_is_gone(start: Start, tmp_path: Path) -> None:
     server = script(
         """
         import fcntl
@@ -312,7 +295,7 @@ async def test_a_process_is_started_only_when_the_one_before_is_gone(
         """,
         str(tmp_path / "database"),
     )
-    upstream = start(server, min_backoff=0.0)
+    upstream = start(server, restart_s=0.0, close_s=0.1)
     with pytest.raises(UpstreamError, match="closed its standard streams"):
         await upstream.request(call("linger"))
     assert result(await upstream.request(call())) == "alone"
@@ -381,9 +364,8 @@ async def test_closing_what_was_never_started_or_is_closed_does_nothing(start: S
 
 
 async def test_a_server_that_ignores_everything_is_killed_with_all_that_it_started(
-    monkeypatch: pytest.MonkeyPatch, start: Start, tmp_path: Path
+    start: Start, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("gateway.upstream.subprocess.GRACE_S", 0.1)
     pids = tmp_path / "pids"
     server = script(
         """
@@ -397,7 +379,7 @@ async def test_a_server_that_ignores_everything_is_killed_with_all_that_it_start
         """,
         str(pids),
     )
-    upstream = start(server)
+    upstream = start(server, close_s=0.1)
     under_way = asyncio.create_task(upstream.request(call()))
     await until(lambda: len(lines(pids)) == 2)
     await upstream.close()
@@ -405,10 +387,7 @@ async def test_a_server_that_ignores_everything_is_killed_with_all_that_it_start
     await asyncio.gather(under_way, return_exceptions=True)
 
 
-async def test_a_child_that_outlives_its_server_is_ended_with_it(
-    monkeypatch: pytest.MonkeyPatch, start: Start, tmp_path: Path
-) -> None:
-    monkeypatch.setattr("gateway.upstream.subprocess.GRACE_S", 0.1)
+async def test_a_child_that_outlives_its_server_is_ended_with_it(start: Start, tmp_path: Path) -> None:
     pids = tmp_path / "pids"
     server = script(
         """
@@ -422,7 +401,7 @@ async def test_a_child_that_outlives_its_server_is_ended_with_it(
         """,
         str(pids),
     )
-    error = await failure(start(server))
+    error = await failure(start(server, close_s=0.1))
     assert str(error) == "its process ended with exit status 4"
     await until(lambda: lines(pids) and not is_alive(int(lines(pids)[0])))
 

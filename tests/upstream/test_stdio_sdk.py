@@ -13,7 +13,7 @@ from gateway.config import StdioServer
 from gateway.mcp.revisions import Era
 from gateway.upstream.base import UpstreamRequest
 from gateway.upstream.stdio import StdioUpstream
-from tests.upstream.processes import lines, result, until
+from tests.upstream.stdio_rig import lines, result, until
 
 SERVER = """
 import asyncio, sys

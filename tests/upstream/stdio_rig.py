@@ -13,6 +13,10 @@ from msgspec import UNSET
 
 from gateway.config import StdioServer
 from gateway.upstream.base import UpstreamResponse
+from gateway.upstream.stdio import StdioUpstream
+
+Start = Callable[..., StdioUpstream]
+"""`start(server, max_processes=64, **timings)`: an upstream that the fixture of this name closes."""
 
 PRELUDE = """
 import json, os, signal, sys

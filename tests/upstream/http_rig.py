@@ -13,26 +13,40 @@ from msgspec import Raw as RawJson
 from gateway.config import HttpServer
 from gateway.http1.pool import Pool
 from gateway.mcp import jsonrpc
-from gateway.upstream.base import Notify, UpstreamRequest, UpstreamResponse
+from gateway.upstream.base import Notify, UpstreamRequest, UpstreamResponse, UpstreamTimings
 from gateway.upstream.http import HttpUpstream
 from tests.http1.raw import Raw
 
 NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
+QUICK: Final = {"reconnect_s": 0.01}
 HANG_S: Final = 5.0
 """A test that waits longer than this hangs."""
 
 
 @contextlib.asynccontextmanager
 async def upstream_of(
-    server: Raw, *, most: int = 512, tls: ssl.SSLContext | None = None, **settings: Any
+    server: Raw,
+    *,
+    most: int = 512,
+    tls: ssl.SSLContext | None = None,
+    timings: Mapping[str, float] = NOTHING,
+    max_sessions: int = 256,
+    **settings: Any,
 ) -> AsyncIterator[HttpUpstream]:
+    """The upstream, with other `timings` than those of `QUICK`."""
     pools: list[Pool] = []
 
     def pool_of(host: str, port: int, secure: bool) -> Pool:  # noqa: FBT001 - the relay's own signature
         pools.append(Pool(host, port, tls if secure else None, max_connections=most))
         return pools[-1]
 
-    upstream = HttpUpstream("files", HttpServer(url=server.url, **settings), pool_of)
+    upstream = HttpUpstream(
+        "files",
+        HttpServer(url=server.url, **settings),
+        pool_of,
+        UpstreamTimings(**{**QUICK, **timings}),
+        max_sessions=max_sessions,
+    )
     try:
         async with asyncio.timeout(HANG_S):
             yield upstream

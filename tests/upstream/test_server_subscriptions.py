@@ -9,9 +9,8 @@ import pytest
 from msgspec import Raw as RawJson
 
 from gateway.calls import ErrorType
-from gateway.upstream import change_listeners, http_subscriptions, session_stream, subscription_stream
 from gateway.upstream.base import UpstreamError, UpstreamRequest
-from gateway.upstream.change_listeners import ChangeNotifier
+from gateway.upstream.server_subscriptions import ChangeNotifier
 from tests.http1.raw import (
     DISCOVERED,
     SSE_END,
@@ -33,7 +32,7 @@ from tests.http1.raw import (
     result,
     whole,
 )
-from tests.upstream.asking import call, upstream_of
+from tests.upstream.http_rig import call, upstream_of
 
 ALL: dict[str, Any] = {"tools": {"listChanged": True}, "prompts": {}, "resources": {"subscribe": True}}
 TOOLS = {"jsonrpc": "2.0", "method": "notifications/tools/list_changed"}
@@ -51,12 +50,6 @@ class Heard(list[tuple[str, Any]]):
     @property
     def methods(self) -> list[str]:
         return [method for method, _ in self]
-
-
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http_subscriptions, "MIN_PAUSE_S", 0.01)
-    monkeypatch.setattr(session_stream, "MIN_PAUSE_S", 0.01)
 
 
 def acknowledged(request: Request) -> bytes:
@@ -90,14 +83,13 @@ def listens(server: Raw) -> list[Any]:
 # -- a modern server
 
 
-async def test_a_modern_server_is_asked_for_every_list_that_may_change_and_each_listener_told() -> None:
-    one, other = Heard(), Heard()
+async def test_a_modern_server_is_asked_for_every_list_that_may_change() -> None:
+    heard = Heard()
     async with raw(listened([event(TOOLS), event(UPDATED), Do.HOLD])) as server, upstream_of(server) as upstream:
-        upstream.listen(one)
-        upstream.listen(other)
+        upstream.listen(heard)
 
-        assert await eventually(lambda: one.methods == other.methods == ["tools/list_changed", "resources/updated"])
-        assert one[1] == ("resources/updated", {"uri": "file:///a"})
+        assert await eventually(lambda: heard.methods == ["tools/list_changed", "resources/updated"])
+        assert heard[1] == ("resources/updated", {"uri": "file:///a"})
         assert listens(server) == [{"toolsListChanged": True}]
         assert server.requests[-1].headers["mcp-method"] == LISTEN
 
@@ -122,19 +114,14 @@ async def test_a_subscription_is_acknowledged_before_it_is_done() -> None:
         assert len(listens(server)) == 2
 
 
-async def test_the_last_listener_closes_the_stream_and_a_new_one_opens_it_again() -> None:
-    async with raw(listened([Do.HOLD])) as server, upstream_of(server) as upstream:
-        first, second = upstream.listen(Heard()), upstream.listen(Heard())
-        await upstream.subscribe(frozenset())
-        first()
-        await upstream.request(call())
-        assert len(listens(server)) == 1
-        second()
-        second()
-        assert await eventually(lambda: server.open == len(upstream._transport.pool._idle))
+async def test_closing_the_upstream_closes_its_stream() -> None:
+    async with raw(listened([Do.HOLD])) as server:
+        async with upstream_of(server) as upstream:
+            upstream.listen(Heard())
+            await upstream.subscribe(frozenset())
+            assert len(listens(server)) == 1
 
-        upstream.listen(Heard())
-        assert await eventually(lambda: len(listens(server)) == 2)
+        assert await eventually(lambda: server.open == 0)
 
 
 @pytest.mark.parametrize("ending", [[Do.CLOSE], [Do.RESET], [SSE_END], [event(b"no json"), Do.HOLD]])
@@ -159,16 +146,13 @@ async def test_a_server_that_was_away_may_have_changed_everything() -> None:
         assert heard[-1] == ("resources/updated", {"uri": "file:///a"})
 
 
-async def test_a_server_that_ends_its_streams_at_once_is_asked_less_and_less_often(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(http_subscriptions, "MIN_PAUSE_S", 1000.0)
-    async with raw(listened([SSE_END])) as server, upstream_of(server) as upstream:
+async def test_a_server_that_ends_its_streams_at_once_is_asked_again_only_after_a_pause() -> None:
+    async with raw(listened([SSE_END])) as server, upstream_of(server, timings={"reconnect_s": 1000.0}) as upstream:
         upstream.listen(Heard())
-        assert await eventually(lambda: len(listens(server)) == 2)
+        assert await eventually(lambda: len(listens(server)) == 1)
         await upstream.request(call())
 
-        assert len(listens(server)) == 2
+        assert len(listens(server)) == 1
 
 
 @pytest.mark.parametrize(
@@ -183,11 +167,8 @@ async def test_a_server_that_ends_its_streams_at_once_is_asked_less_and_less_oft
         (lambda _: [Do.CLOSE], ErrorType.UPSTREAM_PROTOCOL_ERROR, "closed the connection"),
     ],
 )
-async def test_a_subscription_that_the_server_does_not_take_fails(
-    turn: Any, error_type: ErrorType, says: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(subscription_stream, "ACKNOWLEDGE_S", 0.1)
-    async with raw(listened(turn)) as server, upstream_of(server) as upstream:
+async def test_a_subscription_that_the_server_does_not_take_fails(turn: Any, error_type: ErrorType, says: str) -> None:
+    async with raw(listened(turn)) as server, upstream_of(server, timings={"acknowledge_s": 0.1}) as upstream:
         upstream.listen(Heard())
         with pytest.raises(UpstreamError, match=says) as caught:
             await upstream.subscribe(frozenset({"file:///a"}))
@@ -265,13 +246,11 @@ async def test_the_streams_of_tokens_sessions_are_heard_too_while_there_is_a_lis
     async with raw(behave) as server, upstream_of(server) as upstream:
         await upstream.request(UpstreamRequest("tools/call", {"name": "act"}, name="act", token_id="before"))
         assert behave.gets == []
-        stop = upstream.listen(Heard())
+        upstream.listen(Heard())
         await upstream.subscribe(frozenset())
         await upstream.request(UpstreamRequest("tools/call", {"name": "act"}, name="act", token_id="after"))
 
         assert sorted(get.headers["mcp-session-id"] for get in behave.gets) == ["s-1", "s-2", "s-3"]
-        stop()
-        assert await eventually(lambda: server.open == len(upstream._transport.pool._idle))
 
 
 @pytest.mark.parametrize("status", [405, 404, 400, 500])
@@ -380,20 +359,18 @@ async def test_a_server_that_cannot_be_reached_is_listened_to_when_it_is_up() ->
 # -- the fan-out
 
 
-async def test_a_change_that_is_said_many_times_at_once_is_told_twice(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(change_listeners, "QUIET_S", 0.02)
+async def test_changes_of_a_list_that_follow_soon_are_one_more_change() -> None:
     heard = Heard()
-    listeners = ChangeNotifier()
-    remove = listeners.add(heard)
+    notifier = ChangeNotifier(quiet_s=0.02)
+    notifier.start(heard)
     for _ in range(10):
-        listeners.tell("notifications/tools/list_changed", {})
-    listeners.tell("notifications/prompts/list_changed", {})
-    listeners.tell("notifications/progress", {})
+        notifier.notify("notifications/tools/list_changed", {})
+    notifier.notify("notifications/prompts/list_changed", {})
+    notifier.notify("notifications/progress", {})
     assert heard.methods == ["tools/list_changed", "prompts/list_changed"]
 
     assert await eventually(lambda: len(heard) == 3)
     assert heard.methods[2] == "tools/list_changed"
-    remove()
-    listeners.tell("notifications/resources/updated", {})
+    notifier.close()
+    notifier.notify("notifications/resources/updated", {})
     assert len(heard) == 3
-    listeners.close()
