@@ -1,6 +1,7 @@
 """`notifications/cancelled`: how a legacy peer, and any over stdio, says that it does not wait any more.
 
-A modern client over HTTP closes the stream of its request instead; from it this notification cancels nothing (M4).
+A modern client over HTTP closes the stream of its request instead (streamable-http "Cancellation"): from it this
+notification cancels nothing.
 
 Source: specification 2026-07-28, basic/patterns/cancellation; 2025-11-25, basic/utilities/cancellation.
 """

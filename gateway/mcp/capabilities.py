@@ -16,7 +16,6 @@ from msgspec import Raw, Struct
 from gateway.errors import CallscopeError
 from gateway.mcp import jsonrpc
 from gateway.mcp.jsonrpc import EMPTY_OBJECT, NO_JSON
-from gateway.mcp.revisions import Era
 
 _Object = dict[str, Raw]
 
@@ -137,17 +136,8 @@ def _lists(declared: Iterable[_Lists | _Resources], serves: Serves) -> dict[str,
     return {"listChanged": True} if serves.changes and any(one.list_changed for one in declared) else {}
 
 
-def for_upstream(declared: Raw | None, client: Era, upstream: Era, *, bridged: bool) -> Raw:
-    """What an upstream is told that the client can do.
-
-    Between modern peers it is what the client said, unchanged. Otherwise only the kinds of input that the gateway can
-    carry between the eras, and those only if it does for this client (`bridged`: a legacy client has a stream open, a
-    legacy server's requests can be parked).
-    """
-    if client is upstream is Era.MODERN:
-        return declared if declared is not None else EMPTY_OBJECT
-    if not bridged:
-        return EMPTY_OBJECT
+def for_upstream(declared: Raw | None) -> Raw:
+    """What an upstream of another era is told that the client can do: the kinds of input that the gateway carries."""
     can = read_client(declared)
     kinds: dict[str, Any] = {}
     if can.elicitation is not None:

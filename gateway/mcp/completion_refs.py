@@ -13,8 +13,6 @@ from gateway.errors import CallscopeError
 from gateway.mcp import jsonrpc
 from gateway.mcp.jsonrpc import NO_JSON, Params
 
-METHOD: Final = "completion/complete"
-
 
 class InvalidReferenceError(CallscopeError):
     """A `completion/complete` does not say of what: -32602."""

@@ -1,7 +1,7 @@
-"""A result of an upstream, for a client of the other era. What is not named here passes byte for byte.
+"""Results and errors of an upstream, translated for a client of the other era. All else passes byte for byte.
 
-Source: specification 2026-07-28, basic/index "Responses", server/utilities/caching and server/tools; 2025-11-25,
-server/tools "Structured Content" and "Output Schema".
+Source: specification 2026-07-28, basic/index "Responses" and "Error Codes", server/utilities/caching, server/tools;
+2025-11-25, server/tools, server/resources "Error Handling", client/elicitation "URL Elicitation Required Error".
 """
 
 from enum import StrEnum
@@ -9,12 +9,18 @@ from typing import Any, Final
 
 import msgspec
 from mcp_types import SERVER_INFO_META_KEY
+from mcp_types.jsonrpc import (
+    HEADER_MISMATCH,
+    MISSING_REQUIRED_CLIENT_CAPABILITY,
+    UNSUPPORTED_PROTOCOL_VERSION,
+    URL_ELICITATION_REQUIRED,
+)
 from mcp_types.methods import CACHEABLE_METHODS, INPUT_REQUIRED_METHODS
 from msgspec import Raw, Struct
 
 from gateway.errors import CallscopeError
 from gateway.mcp import jsonrpc
-from gateway.mcp.jsonrpc import NO_JSON, Params
+from gateway.mcp.jsonrpc import NO_JSON, ErrorObject, Params, Response
 from gateway.mcp.revisions import Era
 
 _COMPLETE: Final = Raw(b'"complete"')
@@ -167,3 +173,111 @@ def _object(value: Raw, what: str) -> Params:
         return jsonrpc.decode_params(value)
     except NO_JSON as error:
         raise InvalidResultError(f"{what} is no object: {error}") from error
+
+
+# -- errors: each era has codes that mean nothing to the other
+
+RESOURCE_NOT_FOUND: Final = -32002
+"""The legacy revisions' code for a resource that is not there; 2026-07-28 has -32602 for it and retired this one."""
+
+_GATEWAY_FAULTS: Final = (HEADER_MISMATCH, UNSUPPORTED_PROTOCOL_VERSION)
+"""What a server answers to headers and a version that are the gateway's own: no client can do better."""
+
+
+class _Elicitation(Struct, frozen=True):
+    message: str = ""
+    url: str = ""
+
+
+class _Elicitations(Struct, frozen=True):
+    elicitations: tuple[_Elicitation, ...] = ()
+
+
+class _UrlRequired(Struct, frozen=True):
+    data: _Elicitations = _Elicitations()
+
+
+class _RequiredCapabilities(Struct, frozen=True):
+    requiredCapabilities: Raw = jsonrpc.EMPTY_OBJECT  # noqa: N815 - the member's name in MCP
+
+
+class _CapabilityMissing(Struct, frozen=True):
+    data: _RequiredCapabilities = _RequiredCapabilities()
+
+
+_decode_url_required: Final = msgspec.json.Decoder(_UrlRequired).decode
+_decode_capability_missing: Final = msgspec.json.Decoder(_CapabilityMissing).decode
+
+
+def error(method: str, client: Era, upstream: Era, value: Raw) -> Response:
+    """An upstream's error for a client: a `Response` without id that has a `result` or an `error`, never both.
+
+    Unlike a result, an error may need translation between modern peers as well. One that needs none is the same object.
+
+    Raises:
+        InvalidResultError: it is no error object of JSON-RPC.
+    """
+    try:
+        seen = jsonrpc.decode_error(value)
+    except NO_JSON as error:
+        raise InvalidResultError(f"the error is none of JSON-RPC's: {error}") from error
+    if client is Era.MODERN:
+        return _error_to_modern(method, upstream, seen, value)
+    if upstream is Era.MODERN:
+        return _error_to_legacy(method, seen, value)
+    return Response(error=value)
+
+
+def _error_to_modern(method: str, upstream: Era, seen: ErrorObject, value: Raw) -> Response:
+    if seen.code == RESOURCE_NOT_FOUND:
+        return _with_code(value, jsonrpc.INVALID_PARAMS)
+    if seen.code == URL_ELICITATION_REQUIRED:
+        if method == "tools/call":
+            return _failed_result(_pages_to_open(seen.message, value), {"resultType": "complete"})
+        return _with_code(value, jsonrpc.INVALID_PARAMS)
+    if seen.code in _GATEWAY_FAULTS:
+        return _gateway_fault(seen, value)
+    if seen.code == MISSING_REQUIRED_CLIENT_CAPABILITY and upstream is Era.LEGACY:
+        return _gateway_fault(seen, value)  # no legacy server means this code
+    return Response(error=value)
+
+
+def _error_to_legacy(method: str, seen: ErrorObject, value: Raw) -> Response:
+    if seen.code in _GATEWAY_FAULTS:
+        return _gateway_fault(seen, value)
+    if seen.code == MISSING_REQUIRED_CLIENT_CAPABILITY:
+        if method == "tools/call":
+            return _failed_result(_missing_capabilities(seen.message, value), {})
+        return _gateway_fault(seen, value)
+    return Response(error=value)
+
+
+def _gateway_fault(seen: ErrorObject, value: Raw) -> Response:
+    message = f"the server refused what the gateway sent it (code {seen.code}): {seen.message}"
+    return Response(error=jsonrpc.error_object(jsonrpc.INTERNAL_ERROR, message, {"upstream": value}))
+
+
+def _with_code(value: Raw, code: int) -> Response:
+    return Response(error=jsonrpc.raw({**jsonrpc.decode_params(value), "code": code}))
+
+
+def _failed_result(text: str, members: dict[str, Any]) -> Response:
+    """A tool's failure as a result: a model can read it, where an error would only end its turn."""
+    return Response(result=jsonrpc.raw({**members, "content": [{"type": "text", "text": text}], "isError": True}))
+
+
+def _pages_to_open(message: str, value: Raw) -> str:
+    try:
+        asked = _decode_url_required(value).data.elicitations
+    except NO_JSON:
+        asked = ()
+    pages = [f"{one.message}: {one.url}".removeprefix(": ") for one in asked if one.url]
+    return "\n".join([message or "the server needs a page to be opened, then the call to be made again", *pages])
+
+
+def _missing_capabilities(message: str, value: Raw) -> str:
+    try:
+        needed = bytes(_decode_capability_missing(value).data.requiredCapabilities).decode()
+    except NO_JSON:
+        needed = "that are not named"
+    return f"{message or 'the tool cannot serve this client'} (needed client capabilities: {needed})"

@@ -1,7 +1,6 @@
 """One POST of a client: bytes and headers in, a request, a notification or a rejection out.
 
-Source: specification 2026-07-28, basic/index and streamable-http, "Sending Messages" and "Standard headers"
-(requirements M2-M10 of the modern era); JSON-RPC 2.0, sections 4 to 6.
+Source: specification 2026-07-28, basic/index, streamable-http "Sending Messages", "Standard headers"; JSON-RPC 2.0.
 """
 
 from collections.abc import Mapping, Sequence

@@ -20,6 +20,7 @@ from gateway.mcp import jsonrpc
 from gateway.mcp.capabilities import ClientCapabilities, InvalidInputRequestError, missing
 from gateway.mcp.era_bridge import InvalidResultError
 from gateway.mcp.jsonrpc import NO_JSON, Id, Params, Response
+from gateway.mcp.request_state import RETRY_MEMBERS
 from gateway.mcp.revisions import LATEST_HANDSHAKE_VERSION
 
 ELICITATION: Final = "elicitation/create"
@@ -28,7 +29,6 @@ QUESTIONS: Final = frozenset({ELICITATION, "sampling/createMessage", "roots/list
 _CANCELLED: Final = Raw(b'{"action":"cancel"}')
 _OF_LEGACY: Final = frozenset({"_meta", "task"})
 """Params of a legacy server's request that are between it and the gateway, which is its client."""
-_OF_THE_ROUND: Final = frozenset({"_meta", "inputResponses", "requestState"})
 
 
 class InvalidAnswerError(CallscopeError):
@@ -126,7 +126,7 @@ def client_answer(question: InputRequest, response: Response) -> Raw:
 
 def retried(params: Mapping[str, Any], answers: Mapping[str, Raw], state: str | UnsetType) -> dict[str, Any]:
     """The params of a request made again with what its server asked for, without `_meta`."""
-    again = {name: value for name, value in params.items() if name not in _OF_THE_ROUND}
+    again = {name: value for name, value in params.items() if name not in RETRY_MEMBERS}
     if answers:
         again["inputResponses"] = dict(answers)
     if state is not UNSET:

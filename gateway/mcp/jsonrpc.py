@@ -118,30 +118,5 @@ def http_status(era: Era, code: int) -> int:
     return ERROR_CODE_HTTP_STATUS.get(code, 200) if era is Era.MODERN else 200
 
 
-__all__ = [
-    "EMPTY_OBJECT",
-    "INTERNAL_ERROR",
-    "INVALID_PARAMS",
-    "INVALID_REQUEST",
-    "METHOD_NOT_FOUND",
-    "NO_JSON",
-    "PARSE_ERROR",
-    "ErrorObject",
-    "Id",
-    "Message",
-    "Params",
-    "Response",
-    "decode_error",
-    "decode_message",
-    "decode_params",
-    "decode_response",
-    "decode_string",
-    "encode",
-    "error",
-    "error_object",
-    "http_status",
-    "notification",
-    "raw",
-    "request",
-    "result",
-]
+# Names that other modules import from here beside what is defined here.
+__all__ = ["INTERNAL_ERROR", "INVALID_PARAMS", "INVALID_REQUEST", "METHOD_NOT_FOUND", "PARSE_ERROR"]

@@ -1,4 +1,4 @@
-"""`notifications/message`: a modern client names on each request from which level on it wants them, if at all (M22).
+"""`notifications/message`: a modern client names on each request from which level on it wants them, if at all.
 
 A legacy client names it once, with `logging/setLevel`.
 

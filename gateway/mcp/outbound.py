@@ -9,7 +9,7 @@ from typing import Any, Final
 import msgspec
 from mcp.shared.inbound import NAME_BEARING_METHODS, encode_header_value
 from mcp_types import CLIENT_CAPABILITIES_META_KEY, CLIENT_INFO_META_KEY, PROTOCOL_VERSION_META_KEY
-from msgspec import UNSET, Raw, Struct, UnsetType
+from msgspec import Raw, Struct
 
 from gateway import __version__
 from gateway.mcp.jsonrpc import EMPTY_OBJECT, NO_JSON, Params, raw
@@ -104,37 +104,12 @@ def trace_headers(traceparent: str | None, tracestate: str | None) -> bytes:
     return lines
 
 
-def result(client_era: Era, upstream_era: Era, value: Raw) -> Raw:
-    """An upstream's result for a client of the other era; between peers of one era the bytes are the same.
-
-    A modern result says what kind it is: a legacy upstream's is always `complete`.
-    """
-    if client_era is Era.LEGACY or upstream_era is Era.MODERN:
-        return value
-    body = bytes(value).lstrip()
-    if not body.startswith(b"{") or (b'"resultType"' in body and _has_kind(body)):
-        return value
-    rest = body[1:].lstrip()
-    return Raw(b'{"resultType":"complete"' + (b"" if rest.startswith(b"}") else b",") + rest)
-
-
-class _Kind(Struct):
-    resultType: Raw | UnsetType = UNSET  # noqa: N815 - the member's name in MCP
-
-
 class _Discovered(Struct):
     supportedVersions: list[str] = []  # noqa: N815 - the member's name in MCP
 
 
 class _Initialized(Struct):
     protocolVersion: str | None = None  # noqa: N815 - the member's name in MCP
-
-
-def _has_kind(body: bytes) -> bool:
-    try:
-        return msgspec.json.decode(body, type=_Kind).resultType is not UNSET
-    except NO_JSON:
-        return True
 
 
 def supported_versions(discover_result: Raw) -> list[str]:

@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Raw
 
 from gateway.mcp import jsonrpc
-from gateway.mcp.jsonrpc import NO_JSON, Id, Params
+from gateway.mcp.jsonrpc import NO_JSON, Params
 
 METHOD: Final = "notifications/progress"
 TOKEN: Final = "progressToken"  # noqa: S105 - the member's name in MCP
@@ -35,18 +35,13 @@ def key(token: Raw) -> tuple[type, str | float] | None:
     return (str, value) if isinstance(value, str) else (float, value)
 
 
-def requested(meta: Params, token: Id) -> Params:
-    """A request's `_meta` with the gateway's own token in place of the client's, for an upstream that others share."""
-    return {**meta, TOKEN: jsonrpc.raw(token)}
-
-
 def notification(params: Params, token: Raw) -> bytes:
     """An upstream's progress under the client's token; everything else stays as it is."""
     return jsonrpc.notification(METHOD, {**params, TOKEN: token})
 
 
 class Steps:
-    """The progress of one request: a client is told of what is more than it was told before (M21)."""
+    """The progress of one request: a client is told of what is more than it was told before."""
 
     __slots__ = ("_last",)
 

@@ -23,7 +23,7 @@ MAX_STATE_CHARACTERS: Final = 65_536
 _PREFIX: Final = "cs1."
 _DOMAIN: Final = b"callscope requestState 1\0"
 """What the key signs here is valid nowhere else that it may sign something."""
-_OF_THE_ROUND: Final = frozenset({"_meta", "inputResponses", "requestState"})
+RETRY_MEMBERS: Final = frozenset({"_meta", "inputResponses", "requestState"})
 """What differs between a request and its retry."""
 
 
@@ -60,7 +60,7 @@ def bind(principal: str, method: str, params: Mapping[str, Raw]) -> Binding:
         InvalidStateError: the params cannot be decoded.
     """
     try:
-        said = {name: _decode(value) for name, value in params.items() if name not in _OF_THE_ROUND}
+        said = {name: _decode(value) for name, value in params.items() if name not in RETRY_MEMBERS}
     except NO_JSON as error:
         raise InvalidStateError(f"the request's params cannot be decoded: {error}") from error
     written = msgspec.json.encode(said, order="deterministic")

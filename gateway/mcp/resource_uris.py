@@ -6,7 +6,7 @@ the configuration file wins.
 Source: specification 2026-07-28, server/resources; RFC 6570.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 from mcp.shared.uri_template import DEFAULT_MAX_URI_LENGTH, InvalidUriTemplate, UriTemplate
@@ -55,11 +55,6 @@ class ResourceRoutes:
         if len(found) == 1 or uri in self._by_uri or self._matching(uri):
             return found[0]
         return None
-
-    @property
-    def ambiguous(self) -> Mapping[str, tuple[str, ...]]:
-        """The URIs that several servers list, for the operator: the first server of each is the one that is asked."""
-        return {uri: tuple(slugs) for uri, slugs in self._by_uri.items() if len(slugs) > 1}
 
     def _matching(self, uri: str) -> tuple[str, ...]:
         if len(uri) > MAX_URI:

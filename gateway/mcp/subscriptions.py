@@ -1,4 +1,4 @@
-"""`subscriptions/listen`: what a modern client wants to be told, and the frames that tell it (M24).
+"""`subscriptions/listen`: what a modern client wants to be told, and the frames that tell it.
 
 Source: specification 2026-07-28, basic/patterns/subscriptions; 2025-11-25, server/resources "Subscriptions".
 """
@@ -91,7 +91,7 @@ def read(params: Params) -> Filter:
     return found
 
 
-def honoured(
+def honored(
     requested: Filter,
     *,
     tools: bool = False,
@@ -146,13 +146,13 @@ def read_acknowledged(params: Params) -> Filter:
         return NOTHING
 
 
-def stamped(subscription: Id, method: str, params: Params) -> bytes:
+def with_subscription_id(subscription: Id, method: str, params: Params) -> bytes:
     """A change as a frame of the stream that `subscriptions/listen` with this id opened."""
     meta: dict[str, Any] = {**_meta(params), SUBSCRIPTION_ID_META_KEY: subscription}
     return jsonrpc.notification(method, {**params, "_meta": jsonrpc.raw(meta)})
 
 
-def unstamped(method: str, params: Params) -> bytes:
+def without_subscription_id(method: str, params: Params) -> bytes:
     """A change of an upstream's stream, for a legacy client: no word of the gateway's own subscription."""
     meta = _meta(params)
     meta.pop(SUBSCRIPTION_ID_META_KEY, None)

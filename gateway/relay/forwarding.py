@@ -21,7 +21,7 @@ from msgspec import UNSET, Raw
 
 from gateway import __version__
 from gateway.calls import ErrorType
-from gateway.mcp import era_bridge, era_bridge_errors, input_requests, jsonrpc
+from gateway.mcp import era_bridge, input_requests, jsonrpc
 from gateway.mcp.input_requests import AnswerRefusedError, InvalidAnswerError
 from gateway.mcp.log_levels import InvalidLevelError
 from gateway.mcp.request_state import InvalidStateError
@@ -164,7 +164,7 @@ def for_client(call: Call, reply: UpstreamResponse) -> UpstreamResponse:
     if reply.era is None:
         return reply
     if reply.error is not UNSET:
-        response = era_bridge_errors.error(method, era, reply.era, reply.error)
+        response = era_bridge.error(method, era, reply.era, reply.error)
         return UpstreamResponse(response.result, response.error)
     if reply.era is era or reply.result is UNSET:
         return reply

@@ -23,7 +23,6 @@ from gateway.mcp.inbound import Request
 from gateway.mcp.input_requests import InputRequest
 from gateway.mcp.jsonrpc import NO_JSON, Id, Params
 from gateway.mcp.request_state import Binding, InvalidStateError
-from gateway.mcp.revisions import Era
 from gateway.relay.notifications import NotificationFilter
 from gateway.relay.registry import Principal
 from gateway.upstream.base import Client, Notify, UpstreamResponse
@@ -134,7 +133,7 @@ class PendingCalls:
             call = self._resume(binding, request.params)
         else:
             declared = request.meta.get(CLIENT_CAPABILITIES_META_KEY)
-            can = capabilities.for_upstream(declared, Era.MODERN, Era.LEGACY, bridged=True)
+            can = capabilities.for_upstream(declared)
             call = _PendingCall(begin, can, log_levels.requested(request.meta))
         call.notifications = notifications
         try:

@@ -73,7 +73,7 @@ class LegacyClients:
     def notified(
         self, state: RelayState, principal: Principal, headers: Headers, notification: inbound.Notification
     ) -> None:
-        """Take a notification; only one of a legacy client's means anything (M4).
+        """Take a notification; only one of a legacy client means anything (streamable-http "Cancellation").
 
         Raises:
             RejectedError: see `session`.

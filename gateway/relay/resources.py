@@ -12,7 +12,7 @@ from msgspec import Raw, Struct
 
 from gateway.mcp import jsonrpc
 from gateway.mcp.capabilities import ServerCapabilities
-from gateway.mcp.era_bridge_errors import RESOURCE_NOT_FOUND
+from gateway.mcp.era_bridge import RESOURCE_NOT_FOUND
 from gateway.mcp.resource_uris import Offered, ResourceRoutes
 from gateway.mcp.revisions import Era
 from gateway.relay.aggregation import Part, may_offer, parts

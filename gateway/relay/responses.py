@@ -11,7 +11,7 @@ from starlette.types import Send
 from gateway.calls import ErrorType
 from gateway.errors import CallscopeError
 from gateway.mcp import jsonrpc, sse
-from gateway.mcp.era_bridge_errors import RESOURCE_NOT_FOUND
+from gateway.mcp.era_bridge import RESOURCE_NOT_FOUND
 from gateway.mcp.jsonrpc import Id
 from gateway.mcp.revisions import Era
 from gateway.media_types import accepts

@@ -13,7 +13,7 @@ from msgspec import UNSET, Raw
 from starlette.types import Receive, Send
 
 from gateway.calls import ErrorType
-from gateway.mcp import era_bridge_errors, jsonrpc
+from gateway.mcp import era_bridge, jsonrpc
 from gateway.mcp.era_bridge import InvalidResultError
 from gateway.mcp.inbound import Request
 from gateway.mcp.revisions import Era
@@ -111,7 +111,7 @@ def _rejection(uri: str, error: UpstreamError) -> JsonRpcError:
     if error.error_type is not ErrorType.JSONRPC_ERROR or error.response is None:
         return unknown
     try:  # a legacy server's error passes unchanged, as a modern server's does
-        translated = era_bridge_errors.error(SUBSCRIBE, Era.LEGACY, Era.MODERN, Raw(error.response)).error
+        translated = era_bridge.error(SUBSCRIBE, Era.LEGACY, Era.MODERN, Raw(error.response)).error
     except InvalidResultError:
         return unknown
     return JsonRpcError.of(translated) if translated is not UNSET else unknown

@@ -22,7 +22,6 @@ from gateway.journal import lines
 from gateway.mcp import capabilities, inbound, jsonrpc, request_state, subscriptions
 from gateway.mcp.jsonrpc import EMPTY_OBJECT, NO_JSON, Id, Params, Response
 from gateway.mcp.request_state import Binding, InvalidStateError
-from gateway.mcp.revisions import Era
 from gateway.mcp.subscriptions import Filter
 from gateway.relay.notification_stream import NotificationQueue
 from gateway.relay.registry import Principal
@@ -72,7 +71,7 @@ class LegacySession:
         self.members = "," + lines.members(session_id=initialized.nonce)
         """For a call's lines in the journal."""
         self.used_at = now
-        self.queue = NotificationQueue(_ALL_LISTS, subscriptions.unstamped)
+        self.queue = NotificationQueue(_ALL_LISTS, subscriptions.without_subscription_id)
         """What waits for the stream that the client opens by GET."""
         self.stream: object | None = None
         """The newest of these streams. Only this one sends."""
@@ -154,7 +153,7 @@ class Sessions:
     def open(self, owner: Principal, params: Params, revision: str) -> LegacySession:
         """Begin a session from the params of `initialize`."""
         now = self._clock()
-        declared = capabilities.for_upstream(params.get("capabilities"), Era.LEGACY, Era.LEGACY, bridged=True)
+        declared = capabilities.for_upstream(params.get("capabilities"))
         client = inbound.client_of(params.get("clientInfo", EMPTY_OBJECT))
         initialized = _Initialized(
             secrets.token_urlsafe(_NONCE_BYTES),

@@ -3,7 +3,7 @@
 Recorded as its duration is the time until it is acknowledged: how long a client then keeps the stream open says
 nothing about the gateway, and would drown the rest of the histogram.
 
-Source: specification 2026-07-28, basic/patterns/subscriptions (requirement M24).
+Source: specification 2026-07-28, basic/patterns/subscriptions.
 """
 
 import functools
@@ -67,7 +67,7 @@ class SubscriptionStreams:
         self._open[owner] += 1
         try:
             await list_unmet_servers(call.view)
-            encode = functools.partial(subscriptions.stamped, call.request.id)
+            encode = functools.partial(subscriptions.with_subscription_id, call.request.id)
             queue = NotificationQueue(_offered(call.view, requested), encode)
             try:
                 await self._stream(call, queue, receive, send)
@@ -129,7 +129,7 @@ def _offered(view: WorkspaceView, requested: Filter) -> Filter:
     """The part of a filter that a server declares: changes of a list, subscriptions to resources."""
     declared = [capabilities.read_server(server.upstream.declared) for server in view.servers.values()]
     subscribable = any(offers_subscriptions(server) for server in view.servers.values())
-    return subscriptions.honoured(
+    return subscriptions.honored(
         requested,
         tools=any(one.tools is not None and one.tools.list_changed for one in declared),
         prompts=any(one.prompts is not None and one.prompts.list_changed for one in declared),

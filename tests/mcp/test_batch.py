@@ -45,7 +45,7 @@ def test_json_rpc_6_a_member_that_is_no_message_does_not_cost_the_others_their_a
         pytest.param(b"[%b]" % PING, "2024-11-05", -32600, "one message", id="1.2 an older revision"),
         pytest.param(b"[%b]" % PING, "2025-06-18", -32600, "one message", id="1.2 removed in 2025-06-18"),
         pytest.param(b"[%b]" % PING, "2025-11-25", -32600, "one message", id="1.2 removed, latest legacy"),
-        pytest.param(b"[%b]" % PING, "2026-07-28", -32600, "one message", id="M2 modern"),
+        pytest.param(b"[%b]" % PING, "2026-07-28", -32600, "one message", id="modern"),
         pytest.param(b'[%b,{"id":2,"method":"initialize"}]' % PING, None, -32600, "initialize", id="1.2 initialize"),
         pytest.param(
             rb'[{"id":2,"method":"\u0069nitialize"}]', None, -32600, "initialize", id="1.2 escaped initialize"

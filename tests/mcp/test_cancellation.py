@@ -13,14 +13,14 @@ from gateway.mcp.cancellation import Cancelled
 @pytest.mark.parametrize(
     ("params", "cancelled"),
     [
-        pytest.param({"requestId": b"7"}, Cancelled(7), id="1.4 Cancel integer"),
-        pytest.param({"requestId": b'"7"'}, Cancelled("7"), id="1.4 Cancel string"),
-        pytest.param({"requestId": b"7", "reason": b'"late"'}, Cancelled(7, "late"), id="1.4 Cancel reason"),
-        pytest.param({"requestId": b"7", "reason": b"7"}, Cancelled(7), id="1.4 Cancel a reason that is none"),
-        pytest.param({}, None, id="1.4 Cancel nothing"),
-        pytest.param({"requestId": b"null"}, None, id="1.4 Cancel null"),
-        pytest.param({"requestId": b"1.5"}, None, id="1.4 Cancel no id"),
-        pytest.param({"requestId": b'"\xff"'}, None, id="1.4 Cancel no UTF-8"),
+        pytest.param({"requestId": b"7"}, Cancelled(7), id="Cancel integer"),
+        pytest.param({"requestId": b'"7"'}, Cancelled("7"), id="Cancel string"),
+        pytest.param({"requestId": b"7", "reason": b'"late"'}, Cancelled(7, "late"), id="Cancel reason"),
+        pytest.param({"requestId": b"7", "reason": b"7"}, Cancelled(7), id="Cancel a reason that is none"),
+        pytest.param({}, None, id="Cancel nothing"),
+        pytest.param({"requestId": b"null"}, None, id="Cancel null"),
+        pytest.param({"requestId": b"1.5"}, None, id="Cancel no id"),
+        pytest.param({"requestId": b'"\xff"'}, None, id="Cancel no UTF-8"),
     ],
 )
 def test_a_notification_says_which_request_is_not_waited_for(

@@ -8,7 +8,6 @@ from msgspec import Raw
 
 from gateway.mcp import capabilities, jsonrpc
 from gateway.mcp.capabilities import InvalidInputRequestError, Serves
-from gateway.mcp.revisions import Era
 
 EVERYTHING = Serves(logging=True, changes=True, subscriptions=True)
 ALL_OF_A_CLIENT = {
@@ -28,25 +27,25 @@ def declared(*servers: Any, serves: Serves = EVERYTHING) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("servers", "found"),
     [
-        pytest.param([], {"tools": {}}, id="1.4 union of none"),
-        pytest.param([{"tools": {}}], {"tools": {}}, id="1.4 union tools"),
-        pytest.param([{"prompts": {}}], {"tools": {}, "prompts": {}}, id="1.4 union prompts"),
+        pytest.param([], {"tools": {}}, id="union of none"),
+        pytest.param([{"tools": {}}], {"tools": {}}, id="union tools"),
+        pytest.param([{"prompts": {}}], {"tools": {}, "prompts": {}}, id="union prompts"),
         pytest.param(
             [{"tools": {"listChanged": True}}, {"tools": {}, "completions": {}}],
             {"tools": {"listChanged": True}, "completions": {}},
-            id="1.4 union of two",
+            id="union of two",
         ),
         pytest.param(
             [{"resources": {"subscribe": True}}, {"resources": {"listChanged": True}}, {"logging": {}}],
             {"tools": {}, "resources": {"subscribe": True, "listChanged": True}, "logging": {}},
-            id="1.4 union of members",
+            id="union of members",
         ),
         pytest.param(
             [{"tools": {"listChanged": False}, "tasks": {"list": {}}, "experimental": {"x": {}}, "extensions": {}}],
             {"tools": {}},
             id="1.2 no tasks, no experiments",
         ),
-        pytest.param([{"prompts": True}, [], None, "x"], {"tools": {}}, id="1.4 union what is none"),
+        pytest.param([{"prompts": True}, [], None, "x"], {"tools": {}}, id="union what is none"),
     ],
 )
 def test_what_one_server_offers_the_gateway_offers(servers: list[Any], found: dict[str, Any]) -> None:
@@ -59,17 +58,17 @@ def test_what_one_server_offers_the_gateway_offers(servers: list[Any], found: di
         pytest.param(
             Serves(),
             {"tools": {}, "prompts": {}, "resources": {}, "completions": {}},
-            id="1.4 union without streams",
+            id="union without streams",
         ),
         pytest.param(
             Serves(prompts=False, resources=False, completions=False, changes=True, subscriptions=True),
             {"tools": {"listChanged": True}},
-            id="1.4 union tools only",
+            id="union tools only",
         ),
         pytest.param(
             Serves(completions=False, logging=True, subscriptions=True),
             {"tools": {}, "prompts": {}, "resources": {"subscribe": True}, "logging": {}},
-            id="1.4 union updates but no lists",
+            id="union updates but no lists",
         ),
     ],
 )
@@ -84,67 +83,53 @@ def test_what_the_gateway_does_not_serve_it_does_not_declare(serves: Serves, fou
     assert declared(offers, serves=serves) == found
 
 
-@pytest.mark.parametrize("bridged", [True, False])
-def test_1_4_between_modern_peers_the_clients_word_goes_on_unchanged(bridged: bool) -> None:  # noqa: FBT001 - a table's column
-    said = Raw(b'{ "extensions":{"a/b":{ }} }')
-    assert capabilities.for_upstream(said, Era.MODERN, Era.MODERN, bridged=bridged) is said
-    assert bytes(capabilities.for_upstream(None, Era.MODERN, Era.MODERN, bridged=bridged)) == b"{}"
-
-
-CROSSINGS = [(Era.LEGACY, Era.MODERN), (Era.MODERN, Era.LEGACY), (Era.LEGACY, Era.LEGACY)]
-
-
-@pytest.mark.parametrize(("client", "upstream"), CROSSINGS, ids=lambda era: era.value)
 @pytest.mark.parametrize(
     ("said", "told"),
     [
         pytest.param(
             ALL_OF_A_CLIENT,
             {"elicitation": {"form": {}, "url": {}}, "sampling": {"tools": {}, "context": {}}, "roots": {}},
-            id="1.4 Elicit everything",
+            id="Elicit everything",
         ),
-        pytest.param({"elicitation": {}}, {"elicitation": {}}, id="1.4 Elicit no mode"),
-        pytest.param({"sampling": {}}, {"sampling": {}}, id="1.4 Elicit sampling"),
-        pytest.param({}, {}, id="1.4 Elicit nothing"),
-        pytest.param(None, {}, id="1.4 Elicit unsaid"),
-        pytest.param({"sampling": 7}, {}, id="1.4 Elicit what is none"),
+        pytest.param({"elicitation": {}}, {"elicitation": {}}, id="Elicit no mode"),
+        pytest.param({"sampling": {}}, {"sampling": {}}, id="Elicit sampling"),
+        pytest.param({}, {}, id="Elicit nothing"),
+        pytest.param(None, {}, id="Elicit unsaid"),
+        pytest.param({"sampling": 7}, {}, id="Elicit what is none"),
     ],
 )
-def test_across_the_eras_only_what_the_gateway_carries_is_told_and_only_if_it_carries_it(
-    client: Era, upstream: Era, said: Any, told: Any
-) -> None:
+def test_an_upstream_of_another_era_is_told_only_what_the_gateway_carries(said: Any, told: Any) -> None:
     raw = jsonrpc.raw(said) if said is not None else None
-    assert json.loads(bytes(capabilities.for_upstream(raw, client, upstream, bridged=True))) == told
-    assert bytes(capabilities.for_upstream(raw, client, upstream, bridged=False)) == b"{}"
+    assert json.loads(bytes(capabilities.for_upstream(raw))) == told
 
 
 @pytest.mark.parametrize(
     ("method", "params", "can", "needed"),
     [
-        pytest.param("elicitation/create", {}, {"elicitation": {}}, None, id="M25 form by default"),
-        pytest.param("elicitation/create", {"mode": "form"}, {"elicitation": {"form": {}}}, None, id="M25 form"),
-        pytest.param("elicitation/create", {"mode": "url"}, {"elicitation": {"url": {}}}, None, id="M25 url"),
-        pytest.param("elicitation/create", {}, {}, {"elicitation": {"form": {}}}, id="M12 no elicitation"),
+        pytest.param("elicitation/create", {}, {"elicitation": {}}, None, id="form by default"),
+        pytest.param("elicitation/create", {"mode": "form"}, {"elicitation": {"form": {}}}, None, id="form"),
+        pytest.param("elicitation/create", {"mode": "url"}, {"elicitation": {"url": {}}}, None, id="url"),
+        pytest.param("elicitation/create", {}, {}, {"elicitation": {"form": {}}}, id="no elicitation"),
         pytest.param(
-            "elicitation/create", {}, {"elicitation": {"url": {}}}, {"elicitation": {"form": {}}}, id="M12 only url"
+            "elicitation/create", {}, {"elicitation": {"url": {}}}, {"elicitation": {"form": {}}}, id="only url"
         ),
         pytest.param(
-            "elicitation/create", {"mode": "url"}, {"elicitation": {}}, {"elicitation": {"url": {}}}, id="M12 no url"
+            "elicitation/create", {"mode": "url"}, {"elicitation": {}}, {"elicitation": {"url": {}}}, id="no url"
         ),
-        pytest.param("sampling/createMessage", {}, {"sampling": {}}, None, id="M25 sampling"),
-        pytest.param("sampling/createMessage", {}, {"roots": {}}, {"sampling": {}}, id="M12 no sampling"),
+        pytest.param("sampling/createMessage", {}, {"sampling": {}}, None, id="sampling"),
+        pytest.param("sampling/createMessage", {}, {"roots": {}}, {"sampling": {}}, id="no sampling"),
         pytest.param(
             "sampling/createMessage",
             {"tools": []},
             {"sampling": {}},
             {"sampling": {"tools": {}}},
-            id="M12 no sampling with tools",
+            id="no sampling with tools",
         ),
         pytest.param(
-            "sampling/createMessage", {"toolChoice": {}}, {"sampling": {"tools": {}}}, None, id="M25 sampling tools"
+            "sampling/createMessage", {"toolChoice": {}}, {"sampling": {"tools": {}}}, None, id="sampling tools"
         ),
-        pytest.param("roots/list", None, {"roots": {}}, None, id="M25 roots"),
-        pytest.param("roots/list", {}, {}, {"roots": {}}, id="M12 no roots"),
+        pytest.param("roots/list", None, {"roots": {}}, None, id="roots"),
+        pytest.param("roots/list", {}, {}, {"roots": {}}, id="no roots"),
     ],
 )
 def test_a_question_needs_what_the_client_must_have_declared(
@@ -158,7 +143,7 @@ def test_a_question_needs_what_the_client_must_have_declared(
     ("method", "params"),
     [("tools/call", b"{}"), ("elicitation/create", b'{"mode":"voice"}'), ("roots/list", b"7"), ("", b"{}")],
 )
-def test_m25_what_no_server_may_ask_is_not_passed_on(method: str, params: bytes) -> None:
+def test_what_no_server_may_ask_is_not_passed_on(method: str, params: bytes) -> None:
     can = capabilities.read_client(jsonrpc.raw(ALL_OF_A_CLIENT))
     with pytest.raises(InvalidInputRequestError):
         capabilities.missing(method, Raw(params), can)

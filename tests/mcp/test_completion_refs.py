@@ -33,7 +33,7 @@ def test_a_completion_is_about_a_prompt_or_a_resource(ref: Any, found: PromptRef
         b'{"type":"ref/prompt","name":7}',
     ],
 )
-def test_m13_a_completion_of_nothing_is_refused(ref: bytes) -> None:
+def test_a_completion_of_nothing_is_refused(ref: bytes) -> None:
     with pytest.raises(InvalidReferenceError):
         completion_refs.read({"ref": Raw(ref)})
     with pytest.raises(InvalidReferenceError):

@@ -65,10 +65,10 @@ def test_a_legacy_upstreams_result_becomes_a_valid_modern_one_and_returns_as_it_
 @pytest.mark.parametrize(
     ("sent", "meta"),
     [
-        pytest.param({}, {SERVER_INFO: GATEWAY}, id="M16 no _meta"),
-        pytest.param({"_meta": {"vendor/key": [1]}}, {"vendor/key": [1], SERVER_INFO: GATEWAY}, id="M16 beside others"),
-        pytest.param({"_meta": {SERVER_INFO: {"name": "x"}}}, {SERVER_INFO: GATEWAY}, id="M16 in place of another"),
-        pytest.param({"_meta": None}, {SERVER_INFO: GATEWAY}, id="M16 null _meta"),
+        pytest.param({}, {SERVER_INFO: GATEWAY}, id="no _meta"),
+        pytest.param({"_meta": {"vendor/key": [1]}}, {"vendor/key": [1], SERVER_INFO: GATEWAY}, id="beside others"),
+        pytest.param({"_meta": {SERVER_INFO: {"name": "x"}}}, {SERVER_INFO: GATEWAY}, id="in place of another"),
+        pytest.param({"_meta": None}, {SERVER_INFO: GATEWAY}, id="null _meta"),
     ],
 )
 def test_a_modern_client_is_told_of_the_gateway(sent: dict[str, Any], meta: dict[str, Any]) -> None:
@@ -85,9 +85,9 @@ def test_without_a_server_info_the_meta_of_a_result_stays_as_it_is() -> None:
 @pytest.mark.parametrize(
     "value",
     [
-        pytest.param({"resultType": "task"}, id="M16 another resultType"),
-        pytest.param({"resultType": "complete"}, id="M16 the same resultType"),
-        pytest.param({"resultType": None}, id="M16 null resultType"),
+        pytest.param({"resultType": "task"}, id="another resultType"),
+        pytest.param({"resultType": "complete"}, id="the same resultType"),
+        pytest.param({"resultType": None}, id="null resultType"),
     ],
 )
 def test_what_a_legacy_upstream_calls_result_type_is_none(value: dict[str, Any]) -> None:
@@ -112,9 +112,9 @@ def test_members_that_nobody_knows_keep_their_bytes(client: Era) -> None:
 @pytest.mark.parametrize(
     ("meta", "kept"),
     [
-        pytest.param({SERVER_INFO: GATEWAY}, {}, id="1.4 Result only serverInfo"),
-        pytest.param({SERVER_INFO: GATEWAY, "a": 1}, {"_meta": {"a": 1}}, id="1.4 Result serverInfo and more"),
-        pytest.param({"a": 1}, {"_meta": {"a": 1}}, id="1.4 Result no serverInfo"),
+        pytest.param({SERVER_INFO: GATEWAY}, {}, id="Result only serverInfo"),
+        pytest.param({SERVER_INFO: GATEWAY, "a": 1}, {"_meta": {"a": 1}}, id="Result serverInfo and more"),
+        pytest.param({"a": 1}, {"_meta": {"a": 1}}, id="Result no serverInfo"),
     ],
 )
 def test_a_legacy_client_is_not_told_of_a_modern_server(meta: dict[str, Any], kept: dict[str, Any]) -> None:
@@ -130,7 +130,7 @@ def test_a_legacy_client_is_not_told_of_a_modern_server(meta: dict[str, Any], ke
         pytest.param({"structuredContent": None}, {}, id="null"),
     ],
 )
-def test_1_4_result_a_legacy_client_gets_structured_content_only_if_it_is_an_object(
+def test_result_a_legacy_client_gets_structured_content_only_if_it_is_an_object(
     sent: dict[str, Any], got: dict[str, Any]
 ) -> None:
     assert for_legacy("tools/call", {"content": TEXT, **sent}) == {"content": TEXT, **got}
@@ -183,10 +183,10 @@ def test_a_tool_has_what_the_clients_era_knows(client: Era, sent: dict[str, Any]
     ("method", "value", "kind"),
     [
         pytest.param("tools/call", {}, ResultType.COMPLETE, id="1.3 absent is complete"),
-        pytest.param("tools/list", {"resultType": "complete"}, ResultType.COMPLETE, id="M16 complete"),
-        pytest.param("tools/call", {"resultType": "input_required"}, ResultType.INPUT_REQUIRED, id="M25 tools/call"),
-        pytest.param("prompts/get", {"resultType": "input_required"}, ResultType.INPUT_REQUIRED, id="M25 prompts/get"),
-        pytest.param("resources/read", {"resultType": "input_required"}, ResultType.INPUT_REQUIRED, id="M25 read"),
+        pytest.param("tools/list", {"resultType": "complete"}, ResultType.COMPLETE, id="complete"),
+        pytest.param("tools/call", {"resultType": "input_required"}, ResultType.INPUT_REQUIRED, id="tools/call"),
+        pytest.param("prompts/get", {"resultType": "input_required"}, ResultType.INPUT_REQUIRED, id="prompts/get"),
+        pytest.param("resources/read", {"resultType": "input_required"}, ResultType.INPUT_REQUIRED, id="read"),
     ],
 )
 def test_a_result_is_complete_or_asks_for_input(method: str, value: dict[str, Any], kind: ResultType) -> None:
@@ -199,8 +199,8 @@ def test_a_result_is_complete_or_asks_for_input(method: str, value: dict[str, An
         pytest.param("tools/call", b'{"resultType":"task"}', "'task'", id="1.3 unrecognised resultType"),
         pytest.param("tools/call", b'{"resultType":7}', "resultType", id="1.3 resultType that is no text"),
         pytest.param("tools/call", b'{"resultType":"\xff"}', "resultType", id="no UTF-8"),
-        pytest.param("tools/list", b'{"resultType":"input_required"}', "tools/list", id="M25 not on tools/list"),
-        pytest.param("tools/call", b'{"resultType":"input_required"}', "input", id="M25 a client that was not asked"),
+        pytest.param("tools/list", b'{"resultType":"input_required"}', "tools/list", id="not on tools/list"),
+        pytest.param("tools/call", b'{"resultType":"input_required"}', "input", id="a client that was not asked"),
         pytest.param("tools/call", b"[]", "no object", id="no object"),
         pytest.param("tools/list", b'{"tools":{}}', "'tools'", id="no list of tools"),
         pytest.param("tools/list", b'{"tools":[7]}', "tool", id="no tool"),

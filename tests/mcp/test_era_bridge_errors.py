@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from msgspec import UNSET, Raw
 
-from gateway.mcp import era_bridge_errors, jsonrpc
+from gateway.mcp import era_bridge, jsonrpc
 from gateway.mcp.era_bridge import InvalidResultError
 from gateway.mcp.revisions import Era
 
@@ -16,7 +16,7 @@ DATA = {"uri": "test://r", "more": [1.0]}
 
 def translated(method: str, client: Era, upstream: Era, value: dict[str, Any]) -> tuple[str, Any]:
     """Which member the client's response has, and its value."""
-    response = era_bridge_errors.error(method, client, upstream, jsonrpc.raw(value))
+    response = era_bridge.error(method, client, upstream, jsonrpc.raw(value))
     assert (response.result is UNSET) != (response.error is UNSET)
     if response.error is UNSET:
         assert response.result is not UNSET
@@ -40,7 +40,7 @@ KEPT: dict[str, tuple[Era, Era, int]] = {
 @pytest.mark.parametrize(("client", "upstream", "code"), KEPT.values(), ids=KEPT)
 def test_an_error_that_both_eras_know_is_the_very_same_object(client: Era, upstream: Era, code: int) -> None:
     value = Raw(b'{ "code":%d , "message":"m", "x":1.0 }' % code)
-    assert era_bridge_errors.error("tools/call", client, upstream, value).error is value
+    assert era_bridge.error("tools/call", client, upstream, value).error is value
 
 
 RECODED: dict[str, tuple[str, Era, Era, int, int]] = {
@@ -81,7 +81,7 @@ def test_what_the_client_cannot_mend_is_an_internal_error_that_says_what_the_ser
     assert "header does not match" in got["message"]
 
 
-def test_1_4_errors_a_legacy_client_reads_which_capability_a_tool_misses() -> None:
+def test_errors_a_legacy_client_reads_which_capability_a_tool_misses() -> None:
     value = {"code": -32021, "message": "needs sampling", "data": {"requiredCapabilities": {"sampling": {}}}}
     member, got = translated("tools/call", LEGACY, MODERN, value)
     assert (member, got["isError"], "resultType" in got) == ("result", True, False)
@@ -90,7 +90,7 @@ def test_1_4_errors_a_legacy_client_reads_which_capability_a_tool_misses() -> No
     ]
 
 
-def test_1_4_errors_a_modern_client_reads_which_page_a_legacy_tool_wants_opened() -> None:
+def test_errors_a_modern_client_reads_which_page_a_legacy_tool_wants_opened() -> None:
     pages = [{"mode": "url", "elicitationId": "1", "url": "https://x.example/login", "message": "Log in"}]
     value = {"code": -32042, "message": "authorize first", "data": {"elicitations": pages}}
     member, got = translated("tools/call", MODERN, LEGACY, value)
@@ -115,4 +115,4 @@ def test_a_data_that_names_no_capability_leaves_the_message(data: Any) -> None:
 @pytest.mark.parametrize("client", Era)
 def test_an_error_that_is_none_of_json_rpcs_is_refused(client: Era, written: bytes) -> None:
     with pytest.raises(InvalidResultError):
-        era_bridge_errors.error("tools/call", client, Era.LEGACY, Raw(written))
+        era_bridge.error("tools/call", client, Era.LEGACY, Raw(written))

@@ -72,13 +72,13 @@ def test_a_legacy_client_is_asked_what_a_modern_server_requires_and_the_retry_ha
 
 
 @pytest.mark.parametrize("state", ["s", ""])
-def test_m25_a_server_that_only_wants_to_be_called_again_gets_its_state_back_and_nothing_else(state: str) -> None:
+def test_a_server_that_only_wants_to_be_called_again_gets_its_state_back_and_nothing_else(state: str) -> None:
     found = required(requestState=state)
     assert found.questions == {}
     assert input_requests.retried({"name": "x"}, {}, found.request_state) == {"name": "x", "requestState": state}
 
 
-def test_m25_a_server_that_gave_no_state_gets_none() -> None:
+def test_a_server_that_gave_no_state_gets_none() -> None:
     found = required(inputRequests={"k": {"method": "roots/list"}})
     assert "requestState" not in input_requests.retried({"name": "x"}, {"k": Raw(b"{}")}, found.request_state)
 
@@ -86,12 +86,12 @@ def test_m25_a_server_that_gave_no_state_gets_none() -> None:
 @pytest.mark.parametrize(
     "members",
     [
-        pytest.param({}, id="M25 neither requests nor state"),
-        pytest.param({"requestState": 7}, id="M25 a state that is no text"),
-        pytest.param({"inputRequests": []}, id="M25 no map"),
-        pytest.param({"inputRequests": {"k": {"params": {}}}}, id="M25 no method"),
-        pytest.param({"inputRequests": {"k": {"method": "tools/call"}}}, id="M25 another method"),
-        pytest.param({"inputRequests": {"k": {"method": "roots/list", "params": 7}}}, id="M25 params of no kind"),
+        pytest.param({}, id="neither requests nor state"),
+        pytest.param({"requestState": 7}, id="a state that is no text"),
+        pytest.param({"inputRequests": []}, id="no map"),
+        pytest.param({"inputRequests": {"k": {"params": {}}}}, id="no method"),
+        pytest.param({"inputRequests": {"k": {"method": "tools/call"}}}, id="another method"),
+        pytest.param({"inputRequests": {"k": {"method": "roots/list", "params": 7}}}, id="params of no kind"),
     ],
 )
 def test_a_result_that_asks_for_nothing_that_may_be_asked_is_invalid(members: dict[str, Any]) -> None:
@@ -167,7 +167,7 @@ def test_a_modern_client_is_asked_what_a_legacy_server_requests_and_the_server_g
     assert (answered, json.loads(bytes(given))) == (request_id, answer)
 
 
-def test_m25_what_the_client_left_out_can_be_asked_again() -> None:
+def test_what_the_client_left_out_can_be_asked_again() -> None:
     asked: dict[Id, InputRequest] = {1: question("elicitation/create", FORM), "1": question("roots/list", None)}
     _, second = keys(asked)
     assert input_requests.answers(asked, {}) == {}
@@ -175,7 +175,7 @@ def test_m25_what_the_client_left_out_can_be_asked_again() -> None:
     assert list(given) == ["1"]
 
 
-def test_m25_two_requests_whose_ids_look_alike_have_two_keys() -> None:
+def test_two_requests_whose_ids_look_alike_have_two_keys() -> None:
     asked: dict[Id, InputRequest] = {1: question("roots/list", None), "1": question("roots/list", None)}
     assert len(keys(asked)) == 2
 
@@ -186,7 +186,7 @@ def test_input_responses_that_are_no_object_are_refused(value: bytes) -> None:
         input_requests.answers({}, {"inputResponses": Raw(value)})
 
 
-def test_m25_members_that_nobody_knows_keep_their_bytes() -> None:
+def test_members_that_nobody_knows_keep_their_bytes() -> None:
     params = {"message": Raw(b'"m"'), "x": Raw(b"[ 1.0 ]")}
     asked: dict[Id, InputRequest] = {1: input_requests.read_question("elicitation/create", params)}
     assert b"[ 1.0 ]" in bytes(input_requests.input_required(asked, "s"))
@@ -206,19 +206,19 @@ def test_what_no_server_may_ask_reaches_no_client(method: str) -> None:
 @pytest.mark.parametrize(
     ("questions", "can", "lacking"),
     [
-        pytest.param([("roots/list", None)], {"roots": {}}, {}, id="M12 declared"),
-        pytest.param([], {}, {}, id="M12 nothing asked"),
+        pytest.param([("roots/list", None)], {"roots": {}}, {}, id="declared"),
+        pytest.param([], {}, {}, id="nothing asked"),
         pytest.param(
             [("roots/list", None), ("sampling/createMessage", SAMPLE)],
             {},
             {"roots": {}, "sampling": {}},
-            id="M12 two kinds",
+            id="two kinds",
         ),
         pytest.param(
             [("elicitation/create", FORM), ("elicitation/create", PAGE)],
             {},
             {"elicitation": {"form": {}, "url": {}}},
-            id="M12 two modes",
+            id="two modes",
         ),
     ],
 )

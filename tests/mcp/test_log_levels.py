@@ -12,20 +12,20 @@ LEVEL = "io.modelcontextprotocol/logLevel"
 
 
 @pytest.mark.parametrize("level", LEVELS)
-def test_m22_a_level_is_read_from_a_modern_request_and_from_a_legacy_one(level: str) -> None:
+def test_a_level_is_read_from_a_modern_request_and_from_a_legacy_one(level: str) -> None:
     assert log_levels.requested({LEVEL: jsonrpc.raw(level)}) == level
     assert log_levels.chosen({"level": jsonrpc.raw(level)}) == level
     assert log_levels.requested(log_levels.with_level({}, level)) == level
 
 
-def test_m22_a_request_that_names_no_level_wants_no_message() -> None:
+def test_a_request_that_names_no_level_wants_no_message() -> None:
     assert log_levels.requested({}) is None
     assert log_levels.with_level({"a": Raw(b"1")}, None) == {"a": Raw(b"1")}
     assert not log_levels.passes({"level": jsonrpc.raw("emergency")}, None)
 
 
 @pytest.mark.parametrize("value", ["loud", "Error", "", 3, None])
-def test_m13_a_level_that_is_none_is_refused(value: Any) -> None:
+def test_a_level_that_is_none_is_refused(value: Any) -> None:
     with pytest.raises(InvalidLevelError, match="debug, info"):
         log_levels.requested({LEVEL: jsonrpc.raw(value)})
     with pytest.raises(InvalidLevelError, match="'level'"):
@@ -35,7 +35,7 @@ def test_m13_a_level_that_is_none_is_refused(value: Any) -> None:
 
 
 @pytest.mark.parametrize("minimum", LEVELS)
-def test_m22_messages_at_the_level_and_above_it_go_on(minimum: str) -> None:
+def test_messages_at_the_level_and_above_it_go_on(minimum: str) -> None:
     passed = [level for level in LEVELS if log_levels.passes({"level": jsonrpc.raw(level)}, minimum)]
     assert passed == list(LEVELS[LEVELS.index(minimum) :])
 

@@ -106,39 +106,6 @@ def test_a_tracestate_that_is_no_header_value_is_left_out(tracestate: str) -> No
 
 
 @pytest.mark.parametrize(
-    ("client", "upstream"), [(Era.MODERN, Era.MODERN), (Era.LEGACY, Era.LEGACY), (Era.LEGACY, Era.MODERN)]
-)
-@pytest.mark.parametrize("written", [b'{ "content":[] , "x":1.0}', b'{"resultType":"complete"}', b"[]", b'"x"'])
-def test_a_result_that_needs_no_kind_stays_byte_for_byte(client: Era, upstream: Era, written: bytes) -> None:
-    assert bytes(outbound.result(client, upstream, Raw(written))) == written
-
-
-@pytest.mark.parametrize(
-    ("written", "translated"),
-    [
-        (b"{}", b'{"resultType":"complete"}'),
-        (b"{ }", b'{"resultType":"complete"}'),
-        (b' { "content":[ ], "x":1.0 }', b'{"resultType":"complete","content":[ ], "x":1.0 }'),
-        (
-            b'{"structuredContent":{"resultType":"a"}}',
-            b'{"resultType":"complete","structuredContent":{"resultType":"a"}}',
-        ),
-        (
-            b'{"content":[{"text":"\\"resultType\\""}]}',
-            b'{"resultType":"complete","content":[{"text":"\\"resultType\\""}]}',
-        ),
-        (b'{"x":1,"resultType":"complete"}', b'{"x":1,"resultType":"complete"}'),
-        (b"[]", b"[]"),
-        (b"null", b"null"),
-    ],
-)
-def test_a_legacy_upstreams_result_is_complete_for_a_modern_client(written: bytes, translated: bytes) -> None:
-    once = outbound.result(Era.MODERN, Era.LEGACY, Raw(written))
-    assert bytes(once) == translated
-    assert bytes(outbound.result(Era.MODERN, Era.LEGACY, once)) == translated
-
-
-@pytest.mark.parametrize(
     ("result", "versions"),
     [
         (b'{"supportedVersions":["2026-07-28"],"capabilities":{}}', ["2026-07-28"]),

@@ -109,22 +109,22 @@ def test_1_3_a_tool_with_an_invalid_header_is_to_be_dropped_and_says_why(input_s
         ),
     ],
 )
-def test_m9_a_call_upstream_has_the_headers_that_its_arguments_ask_for(arguments: bytes | None, lines: bytes) -> None:
+def test_a_call_upstream_has_the_headers_that_its_arguments_ask_for(arguments: bytes | None, lines: bytes) -> None:
     assert CITY.lines(Raw(arguments) if arguments is not None else None) == lines
 
 
 @pytest.mark.parametrize(
     ("arguments", "lines"),
     [
-        pytest.param(b"{}", [], id="M9 absent together"),
-        pytest.param(b'{"region":null}', [], id="M9 null is absent"),
-        pytest.param(b'{"region":"eu"}', [(b"mcp-param-region", b"eu")], id="M9 present together"),
-        pytest.param(b'{"region":"eu"}', [(b"mcp-param-region", encoded("eu"))], id="M9 base64"),
-        pytest.param('{"region":"ü"}'.encode(), [(b"mcp-param-region", encoded("ü"))], id="M9 base64 not ASCII"),
-        pytest.param(b'{"count":42}', [(b"mcp-param-count", b"42.0")], id="M9 numerically"),
-        pytest.param(b'{"count":42.0}', [(b"mcp-param-count", b"42")], id="M9 numerically, the other way round"),
-        pytest.param(b'{"dry":false}', [(b"mcp-param-dry-run", b"false")], id="M9 boolean"),
-        pytest.param(b"{}", [(b"mcp-param-other", b"x"), (b"mcp-param-other", b"y")], id="M9 unknown is ignored"),
+        pytest.param(b"{}", [], id="absent together"),
+        pytest.param(b'{"region":null}', [], id="null is absent"),
+        pytest.param(b'{"region":"eu"}', [(b"mcp-param-region", b"eu")], id="present together"),
+        pytest.param(b'{"region":"eu"}', [(b"mcp-param-region", encoded("eu"))], id="base64"),
+        pytest.param('{"region":"ü"}'.encode(), [(b"mcp-param-region", encoded("ü"))], id="base64 not ASCII"),
+        pytest.param(b'{"count":42}', [(b"mcp-param-count", b"42.0")], id="numerically"),
+        pytest.param(b'{"count":42.0}', [(b"mcp-param-count", b"42")], id="numerically, the other way round"),
+        pytest.param(b'{"dry":false}', [(b"mcp-param-dry-run", b"false")], id="boolean"),
+        pytest.param(b"{}", [(b"mcp-param-other", b"x"), (b"mcp-param-other", b"y")], id="unknown is ignored"),
     ],
 )
 def test_headers_that_agree_with_the_arguments_are_accepted(arguments: bytes, lines: list[tuple[bytes, bytes]]) -> None:
@@ -134,22 +134,22 @@ def test_headers_that_agree_with_the_arguments_are_accepted(arguments: bytes, li
 @pytest.mark.parametrize(
     ("arguments", "lines", "told"),
     [
-        pytest.param(b"{}", [(b"mcp-param-region", b"eu")], "absent", id="M9 only the header"),
-        pytest.param(b'{"region":null}', [(b"mcp-param-region", b"null")], "absent", id="M9 null and a header"),
-        pytest.param(b'{"region":"eu"}', [], "missing", id="M9 only the argument"),
-        pytest.param(b'{"region":"eu"}', [(b"mcp-param-region", b"us")], "match", id="M9 another value"),
-        pytest.param(b'{"region":"eu"}', [(b"mcp-param-region", b"EU")], "match", id="M9 another case"),
-        pytest.param(b'{"region":"eu"}', [(b"mcp-param-region", b"=?base64?%%?=")], "malformed", id="M9 bad base64"),
-        pytest.param(b'{"count":42}', [(b"mcp-param-count", b"42.5")], "match", id="M9 another number"),
-        pytest.param(b'{"count":1000}', [(b"mcp-param-count", b"1e3")], "match", id="M9 no scientific notation"),
-        pytest.param(b'{"dry":true}', [(b"mcp-param-dry-run", b"1")], "match", id="M9 a boolean is no number"),
+        pytest.param(b"{}", [(b"mcp-param-region", b"eu")], "absent", id="only the header"),
+        pytest.param(b'{"region":null}', [(b"mcp-param-region", b"null")], "absent", id="null and a header"),
+        pytest.param(b'{"region":"eu"}', [], "missing", id="only the argument"),
+        pytest.param(b'{"region":"eu"}', [(b"mcp-param-region", b"us")], "match", id="another value"),
+        pytest.param(b'{"region":"eu"}', [(b"mcp-param-region", b"EU")], "match", id="another case"),
+        pytest.param(b'{"region":"eu"}', [(b"mcp-param-region", b"=?base64?%%?=")], "malformed", id="bad base64"),
+        pytest.param(b'{"count":42}', [(b"mcp-param-count", b"42.5")], "match", id="another number"),
+        pytest.param(b'{"count":1000}', [(b"mcp-param-count", b"1e3")], "match", id="no scientific notation"),
+        pytest.param(b'{"dry":true}', [(b"mcp-param-dry-run", b"1")], "match", id="a boolean is no number"),
         pytest.param(
             b'{"region":"eu"}',
             [(b"mcp-param-region", b"eu"), (b"mcp-param-region", b"us")],
             "more than once",
-            id="M9 twice",
+            id="twice",
         ),
-        pytest.param('{"region":"ü"}'.encode(), [(b"mcp-param-region", b"\xc3\xbc")], "match", id="M9 raw bytes"),
+        pytest.param('{"region":"ü"}'.encode(), [(b"mcp-param-region", b"\xc3\xbc")], "match", id="raw bytes"),
     ],
 )
 def test_headers_that_disagree_are_told_apart(arguments: bytes, lines: list[tuple[bytes, bytes]], told: str) -> None:
@@ -177,7 +177,7 @@ def test_what_the_gateway_sends_is_what_it_would_accept(region: str, count: int,
     assert CITY.mismatch(arguments, lines) is None
 
 
-def test_m9_what_the_tool_does_not_name_goes_on_as_it_came() -> None:
+def test_what_the_tool_does_not_name_goes_on_as_it_came() -> None:
     lines = [(b"mcp-param-region", b"eu"), (b"mcp-param-x", b"1"), (b"authorization", b"secret"), (b"mcp-name", b"n")]
     assert param_headers.forwarded(lines, CITY) == b"mcp-param-x: 1\r\n"
     assert param_headers.forwarded(lines, None) == b"mcp-param-region: eu\r\nmcp-param-x: 1\r\n"

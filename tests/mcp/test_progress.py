@@ -39,17 +39,10 @@ def test_what_is_no_token_asks_for_no_progress(written: bytes) -> None:
         (b"9007199254740993", b"9007199254740992", False),
     ],
 )
-def test_1_4_progress_tokens_are_compared_by_value_and_type(one: bytes, other: bytes, same: bool) -> None:  # noqa: FBT001 - a table's column
+def test_progress_tokens_are_compared_by_value_and_type(one: bytes, other: bytes, same: bool) -> None:  # noqa: FBT001 - a table's column
     keys = (progress.key(Raw(one)), progress.key(Raw(other)))
     assert None not in keys
     assert (keys[0] == keys[1]) is same
-
-
-def test_1_4_progress_an_upstream_that_others_share_gets_a_token_of_the_gateways() -> None:
-    meta = {"progressToken": Raw(b'"client"'), "vendor/key": Raw(b"[ 1.0 ]")}
-    assert progress.requested(meta, 7) == {"progressToken": Raw(b"7"), "vendor/key": Raw(b"[ 1.0 ]")}
-    assert meta["progressToken"] == Raw(b'"client"')
-    assert progress.requested({}, "g") == {"progressToken": Raw(b'"g"')}
 
 
 def test_everything_but_the_token_goes_on_as_it_came() -> None:
@@ -70,11 +63,11 @@ def told(*values: Any) -> list[Any]:
     return [value for value in values if steps.advance({"progress": jsonrpc.raw(value)})]
 
 
-def test_m21_a_client_hears_only_of_more_than_before() -> None:
+def test_a_client_hears_only_of_more_than_before() -> None:
     assert told(0, 0.5, 0.5, 0.4, 1, 1.0, 2) == [0, 0.5, 1, 2]
     assert told(-3, -5, -2.5) == [-3, -2.5]
 
 
-def test_m21_what_says_no_progress_is_not_told() -> None:
+def test_what_says_no_progress_is_not_told() -> None:
     assert told("1", None, {}, 1) == [1]
     assert not progress.Steps().advance({})

@@ -28,7 +28,7 @@ def bound(**changes: Any) -> Binding:
 
 
 @given(st.dictionaries(st.text(), st.integers(-(2**53), 2**53) | st.text()))
-def test_m25_what_was_sealed_comes_back(content: dict[str, Any]) -> None:
+def test_what_was_sealed_comes_back(content: dict[str, Any]) -> None:
     state = sealed(content)
     assert state.isascii()
     assert json.loads(bytes(request_state.unseal([KEY], BINDING, state, NOW))) == content
@@ -37,14 +37,14 @@ def test_m25_what_was_sealed_comes_back(content: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     "retry",
     [
-        pytest.param(bound(), id="M25 the same"),
-        pytest.param(bound(inputResponses={"a": 1}, requestState="x", _meta={"p": 1}), id="M25 answers and state"),
-        pytest.param(bound(arguments={"b": [1.0], "a": 1}), id="M25 another order"),
+        pytest.param(bound(), id="the same"),
+        pytest.param(bound(inputResponses={"a": 1}, requestState="x", _meta={"p": 1}), id="answers and state"),
+        pytest.param(bound(arguments={"b": [1.0], "a": 1}), id="another order"),
         pytest.param(
             request_state.bind(
                 "acme/alice", "tools/call", {**CALL, "arguments": Raw(rb'{ "\u0061" : 1, "b" : [ 1.0 ] }')}
             ),
-            id="M25 written differently",
+            id="written differently",
         ),
     ],
 )
@@ -55,27 +55,25 @@ def test_a_retry_that_says_the_same_is_the_same_request(retry: Binding) -> None:
 @pytest.mark.parametrize(
     ("binding", "now", "told"),
     [
-        pytest.param(BINDING._replace(principal="acme/bob"), NOW, "principal", id="M25 another principal"),
-        pytest.param(BINDING._replace(method="prompts/get"), NOW, "another request", id="M25 another method"),
-        pytest.param(bound(name="files__write"), NOW, "another request", id="M25 another tool"),
-        pytest.param(bound(arguments={"a": 2}), NOW, "another request", id="M25 other arguments"),
-        pytest.param(bound(more=1), NOW, "another request", id="M25 more params"),
-        pytest.param(BINDING, NOW + 60, "lapsed", id="M25 lapsed"),
+        pytest.param(BINDING._replace(principal="acme/bob"), NOW, "principal", id="another principal"),
+        pytest.param(BINDING._replace(method="prompts/get"), NOW, "another request", id="another method"),
+        pytest.param(bound(name="files__write"), NOW, "another request", id="another tool"),
+        pytest.param(bound(arguments={"a": 2}), NOW, "another request", id="other arguments"),
+        pytest.param(bound(more=1), NOW, "another request", id="more params"),
+        pytest.param(BINDING, NOW + 60, "lapsed", id="lapsed"),
     ],
 )
-def test_m25_a_state_is_good_for_its_principal_its_request_and_its_time(
-    binding: Binding, now: float, told: str
-) -> None:
+def test_a_state_is_good_for_its_principal_its_request_and_its_time(binding: Binding, now: float, told: str) -> None:
     with pytest.raises(InvalidStateError, match=told):
         request_state.unseal([KEY], binding, sealed(), now)
 
 
-def test_m25_a_state_is_good_until_it_lapses() -> None:
+def test_a_state_is_good_until_it_lapses() -> None:
     assert bytes(request_state.unseal([KEY], BINDING, sealed(1), NOW + 59.999)) == b"1"
 
 
 @given(st.data())
-def test_m25_no_character_can_be_changed_left_out_or_added(data: st.DataObject) -> None:
+def test_no_character_can_be_changed_left_out_or_added(data: st.DataObject) -> None:
     state = sealed({"call": "1"})
     at = data.draw(st.integers(0, len(state) - 1))
     other = data.draw(st.characters(codec="utf-8"))
@@ -89,7 +87,7 @@ def test_m25_no_character_can_be_changed_left_out_or_added(data: st.DataObject) 
                 request_state.unseal([KEY], BINDING, tampered, NOW)
 
 
-def test_m25_a_payload_of_the_clients_own_is_refused() -> None:
+def test_a_payload_of_the_clients_own_is_refused() -> None:
     payload = base64.urlsafe_b64encode(jsonrpc.encode([*BINDING, NOW + 10**6, {"call": "of another"}])).decode()
     mac = sealed().rpartition(".")[2]
     with pytest.raises(InvalidStateError, match="changed"):

@@ -58,11 +58,6 @@ def test_every_server_that_knows_a_uri_is_a_candidate_and_no_other() -> None:
     assert ROUTES.candidates("ticket://77") == ("tickets",)
 
 
-def test_the_operator_can_be_told_which_uris_are_ambiguous() -> None:
-    assert ROUTES.ambiguous == {"file:///b": ("files", "tickets")}
-    assert ResourceRoutes([Offered("a", ["x", "x"])]).ambiguous == {}
-
-
 @pytest.mark.parametrize("template", ["{", "{}", "{a}{b}", "{+a}{+b}", pytest.param("x" * 10_000, id="too long")])
 def test_a_template_that_cannot_be_matched_is_none_and_costs_no_other(template: str) -> None:
     assert resource_uris.parse_template(template) is None

@@ -34,12 +34,12 @@ def frame(sent: bytes) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("asked", "found"),
     [
-        pytest.param({}, NOTHING, id="M24 nothing"),
-        pytest.param({"toolsListChanged": True}, Filter(tools_list_changed=True), id="M24 tools"),
-        pytest.param({"promptsListChanged": True}, Filter(prompts_list_changed=True), id="M24 prompts"),
-        pytest.param({"resourcesListChanged": True}, Filter(resources_list_changed=True), id="M24 resources"),
-        pytest.param({"resourceSubscriptions": ["a"]}, Filter(resource_subscriptions=("a",)), id="M24 uris"),
-        pytest.param({"toolsListChanged": None, "new": 1}, NOTHING, id="M24 null and unknown"),
+        pytest.param({}, NOTHING, id="nothing"),
+        pytest.param({"toolsListChanged": True}, Filter(tools_list_changed=True), id="tools"),
+        pytest.param({"promptsListChanged": True}, Filter(prompts_list_changed=True), id="prompts"),
+        pytest.param({"resourcesListChanged": True}, Filter(resources_list_changed=True), id="resources"),
+        pytest.param({"resourceSubscriptions": ["a"]}, Filter(resource_subscriptions=("a",)), id="uris"),
+        pytest.param({"toolsListChanged": None, "new": 1}, NOTHING, id="null and unknown"),
     ],
 )
 def test_a_client_says_what_it_listens_for(asked: dict[str, Any], found: Filter) -> None:
@@ -49,12 +49,12 @@ def test_a_client_says_what_it_listens_for(asked: dict[str, Any], found: Filter)
 @pytest.mark.parametrize(
     "asked",
     [
-        pytest.param(None, id="M24 null"),
-        pytest.param([], id="M24 no object"),
-        pytest.param({"toolsListChanged": "yes"}, id="M24 no boolean"),
-        pytest.param({"resourceSubscriptions": "test://a"}, id="M24 no list"),
-        pytest.param({"resourceSubscriptions": [1]}, id="M24 no URI"),
-        pytest.param({"resourceSubscriptions": ["a"] * 1001}, id="M24 too many URIs"),
+        pytest.param(None, id="null"),
+        pytest.param([], id="no object"),
+        pytest.param({"toolsListChanged": "yes"}, id="no boolean"),
+        pytest.param({"resourceSubscriptions": "test://a"}, id="no list"),
+        pytest.param({"resourceSubscriptions": [1]}, id="no URI"),
+        pytest.param({"resourceSubscriptions": ["a"] * 1001}, id="too many URIs"),
     ],
 )
 def test_a_filter_that_is_none_is_refused(asked: Any) -> None:
@@ -72,28 +72,28 @@ def test_a_request_without_a_filter_is_refused_but_an_upstreams_silence_is_no_pr
 @pytest.mark.parametrize(
     ("served", "kept"),
     [
-        pytest.param({}, NOTHING, id="M24 nothing"),
-        pytest.param({"tools": True}, Filter(tools_list_changed=True), id="M24 tools"),
-        pytest.param({"prompts": True}, Filter(prompts_list_changed=True), id="M24 prompts"),
-        pytest.param({"resources": True}, Filter(resources_list_changed=True), id="M24 resources"),
+        pytest.param({}, NOTHING, id="nothing"),
+        pytest.param({"tools": True}, Filter(tools_list_changed=True), id="tools"),
+        pytest.param({"prompts": True}, Filter(prompts_list_changed=True), id="prompts"),
+        pytest.param({"resources": True}, Filter(resources_list_changed=True), id="resources"),
         pytest.param(
-            {"subscribable": "test://b".__eq__}, Filter(resource_subscriptions=("test://b",)), id="M24 one URI of two"
+            {"subscribable": "test://b".__eq__}, Filter(resource_subscriptions=("test://b",)), id="one URI of two"
         ),
     ],
 )
 def test_only_what_the_gateway_can_tell_is_acknowledged(served: dict[str, Any], kept: Filter) -> None:
-    assert subscriptions.honoured(EVERYTHING, **served) == kept
-    assert subscriptions.honoured(NOTHING, **served) == NOTHING
+    assert subscriptions.honored(EVERYTHING, **served) == kept
+    assert subscriptions.honored(NOTHING, **served) == NOTHING
 
 
 def test_what_was_not_asked_for_is_not_kept_to_and_no_falsehood_is_echoed() -> None:
     asked = Filter(tools_list_changed=False, prompts_list_changed=True, resource_subscriptions=("a", "a"))
-    kept = subscriptions.honoured(asked, tools=True, prompts=True, resources=True, subscribable=lambda _: True)
+    kept = subscriptions.honored(asked, tools=True, prompts=True, resources=True, subscribable=lambda _: True)
     assert json.loads(jsonrpc.encode(kept)) == {"promptsListChanged": True, "resourceSubscriptions": ["a"]}
 
 
 @pytest.mark.parametrize("subscription", [1, "1", "listen-é"])
-def test_m24_the_first_frame_says_what_is_kept_to_and_has_the_requests_id_in_its_own_type(
+def test_the_first_frame_says_what_is_kept_to_and_has_the_requests_id_in_its_own_type(
     subscription: int | str,
 ) -> None:
     assert frame(subscriptions.acknowledged(subscription, Filter(tools_list_changed=True))) == {
@@ -134,33 +134,33 @@ def test_what_is_no_change_that_was_named_is_not_for_the_stream(method: str, uri
     assert not EVERYTHING.wants(method, uri)
 
 
-def test_m24_every_frame_names_its_subscription_and_keeps_everything_else() -> None:
+def test_every_frame_names_its_subscription_and_keeps_everything_else() -> None:
     params = {"uri": Raw(b'"test://a"'), "x": Raw(b"[ 1.0 ]"), "_meta": Raw(b'{"y":{ }}')}
-    sent = subscriptions.stamped("s", UPDATED, params)
+    sent = subscriptions.with_subscription_id("s", UPDATED, params)
     assert frame(sent)["params"] == {"uri": "test://a", "x": [1.0], "_meta": {"y": {}, SUBSCRIPTION: "s"}}
     assert b"[ 1.0 ]" in sent
     assert b"{ }" in sent
-    assert frame(subscriptions.stamped(7, TOOLS, {}))["params"] == {"_meta": {SUBSCRIPTION: 7}}
+    assert frame(subscriptions.with_subscription_id(7, TOOLS, {}))["params"] == {"_meta": {SUBSCRIPTION: 7}}
 
 
 def test_a_change_of_an_upstreams_stream_is_stamped_with_the_clients_id_and_not_the_gateways() -> None:
-    upstream = frame(subscriptions.stamped("gateway", TOOLS, {}))
+    upstream = frame(subscriptions.with_subscription_id("gateway", TOOLS, {}))
     params = {name: jsonrpc.raw(value) for name, value in upstream["params"].items()}
-    assert frame(subscriptions.stamped(1, TOOLS, params))["params"]["_meta"] == {SUBSCRIPTION: 1}
+    assert frame(subscriptions.with_subscription_id(1, TOOLS, params))["params"]["_meta"] == {SUBSCRIPTION: 1}
 
 
 @pytest.mark.parametrize(
     ("params", "got"),
     [
-        pytest.param({"_meta": {SUBSCRIPTION: 1}}, None, id="1.4 Change events only the id"),
-        pytest.param({"_meta": {SUBSCRIPTION: 1, "a": 2}}, {"_meta": {"a": 2}}, id="1.4 Change events more"),
-        pytest.param({"_meta": {SUBSCRIPTION: 1}, "uri": "a"}, {"uri": "a"}, id="1.4 Change events uri"),
-        pytest.param({"_meta": 7}, None, id="1.4 Change events no _meta"),
+        pytest.param({"_meta": {SUBSCRIPTION: 1}}, None, id="Change events only the id"),
+        pytest.param({"_meta": {SUBSCRIPTION: 1, "a": 2}}, {"_meta": {"a": 2}}, id="Change events more"),
+        pytest.param({"_meta": {SUBSCRIPTION: 1}, "uri": "a"}, {"uri": "a"}, id="Change events uri"),
+        pytest.param({"_meta": 7}, None, id="Change events no _meta"),
     ],
 )
 def test_a_legacy_client_hears_of_a_change_without_the_subscription(params: dict[str, Any], got: Any) -> None:
     raws = {name: jsonrpc.raw(value) for name, value in params.items()}
-    assert json.loads(subscriptions.unstamped(TOOLS, raws)).get("params") == got
+    assert json.loads(subscriptions.without_subscription_id(TOOLS, raws)).get("params") == got
 
 
 @pytest.mark.parametrize(
@@ -180,7 +180,7 @@ def test_one_stream_upstream_carries_what_all_listeners_want() -> None:
 
 
 @pytest.mark.parametrize("subscription", [1, "1"])
-def test_m24_a_graceful_end_is_a_complete_result_that_names_the_subscription(subscription: int | str) -> None:
+def test_a_graceful_end_is_a_complete_result_that_names_the_subscription(subscription: int | str) -> None:
     info = {"name": "callscope", "version": "1"}
     result = json.loads(bytes(subscriptions.ended(subscription, jsonrpc.raw(info))))
     assert result == {
