@@ -49,9 +49,7 @@ LEGACY_RESULTS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize(
-    ("method", "value"), LEGACY_RESULTS.values(), ids=[f"1.4 Result {key}" for key in LEGACY_RESULTS]
-)
+@pytest.mark.parametrize(("method", "value"), LEGACY_RESULTS.values(), ids=[f"Result {key}" for key in LEGACY_RESULTS])
 def test_a_legacy_upstreams_result_becomes_a_valid_modern_one_and_returns_as_it_was(
     method: str, value: dict[str, Any]
 ) -> None:
@@ -148,22 +146,22 @@ def test_a_structure_of_null_says_nothing_that_would_have_to_stay_readable() -> 
 
 
 TOOLS: dict[str, tuple[Era, dict[str, Any], dict[str, Any]]] = {
-    "1.4 List no execution for a modern client": (Era.MODERN, {"execution": {"taskSupport": "optional"}}, {}),
-    "1.4 List any outputSchema for a modern client": (
+    "List no execution for a modern client": (Era.MODERN, {"execution": {"taskSupport": "optional"}}, {}),
+    "List any outputSchema for a modern client": (
         Era.MODERN,
         {"outputSchema": {"type": "array"}},
         {"outputSchema": {"type": "array"}},
     ),
-    "1.4 Result outputSchema of an object": (
+    "Result outputSchema of an object": (
         Era.LEGACY,
         {"outputSchema": {"type": "object", "$defs": {}}},
         {"outputSchema": {"type": "object", "$defs": {}}},
     ),
-    "1.4 Result outputSchema of an array": (Era.LEGACY, {"outputSchema": {"type": "array"}}, {}),
-    "1.4 Result outputSchema of several": (Era.LEGACY, {"outputSchema": {"type": ["object", "null"]}}, {}),
-    "1.4 Result outputSchema without type": (Era.LEGACY, {"outputSchema": {"anyOf": []}}, {}),
-    "1.4 Result outputSchema that is none": (Era.LEGACY, {"outputSchema": True}, {}),
-    "1.4 Result no outputSchema": (Era.LEGACY, {"x-vendor": 1}, {"x-vendor": 1}),
+    "Result outputSchema of an array": (Era.LEGACY, {"outputSchema": {"type": "array"}}, {}),
+    "Result outputSchema of several": (Era.LEGACY, {"outputSchema": {"type": ["object", "null"]}}, {}),
+    "Result outputSchema without type": (Era.LEGACY, {"outputSchema": {"anyOf": []}}, {}),
+    "Result outputSchema that is none": (Era.LEGACY, {"outputSchema": True}, {}),
+    "Result no outputSchema": (Era.LEGACY, {"x-vendor": 1}, {"x-vendor": 1}),
 }
 
 

@@ -25,15 +25,15 @@ def translated(method: str, client: Era, upstream: Era, value: dict[str, Any]) -
 
 
 KEPT: dict[str, tuple[Era, Era, int]] = {
-    "1.4 Errors -32602": (MODERN, LEGACY, -32602),
-    "1.4 Errors -32601": (MODERN, LEGACY, -32601),
-    "1.4 Errors own code": (MODERN, LEGACY, 7),
-    "1.4 Errors own code to legacy": (LEGACY, MODERN, 7),
-    "1.4 Errors -32002 between legacy peers": (LEGACY, LEGACY, -32002),
-    "1.4 Errors -32042 between legacy peers": (LEGACY, LEGACY, -32042),
-    "1.4 Errors -32020 between legacy peers": (LEGACY, LEGACY, -32020),
-    "M12 -32021 between modern peers": (MODERN, MODERN, -32021),
-    "M13 -32602 between modern peers": (MODERN, MODERN, -32602),
+    "-32602": (MODERN, LEGACY, -32602),
+    "-32601": (MODERN, LEGACY, -32601),
+    "own code": (MODERN, LEGACY, 7),
+    "own code to legacy": (LEGACY, MODERN, 7),
+    "-32002 between legacy peers": (LEGACY, LEGACY, -32002),
+    "-32042 between legacy peers": (LEGACY, LEGACY, -32042),
+    "-32020 between legacy peers": (LEGACY, LEGACY, -32020),
+    "-32021 between modern peers": (MODERN, MODERN, -32021),
+    "-32602 between modern peers": (MODERN, MODERN, -32602),
 }
 
 
@@ -44,9 +44,9 @@ def test_an_error_that_both_eras_know_is_the_very_same_object(client: Era, upstr
 
 
 RECODED: dict[str, tuple[str, Era, Era, int, int]] = {
-    "1.4 Errors -32002 of a legacy upstream": ("resources/read", MODERN, LEGACY, -32002, -32602),
-    "M13 -32002 of a modern upstream": ("resources/read", MODERN, MODERN, -32002, -32602),
-    "1.4 Errors -32042 of no tool": ("prompts/get", MODERN, LEGACY, -32042, -32602),
+    "-32002 of a legacy upstream": ("resources/read", MODERN, LEGACY, -32002, -32602),
+    "-32002 of a modern upstream": ("resources/read", MODERN, MODERN, -32002, -32602),
+    "-32042 of no tool": ("prompts/get", MODERN, LEGACY, -32042, -32602),
 }
 
 
@@ -59,14 +59,14 @@ def test_a_retired_code_becomes_the_one_of_today_and_everything_else_stays(
 
 
 GATEWAYS_FAULT: dict[str, tuple[str, Era, Era, int]] = {
-    "1.4 Errors -32020 to a legacy client": ("tools/call", LEGACY, MODERN, -32020),
-    "1.4 Errors -32022 to a legacy client": ("tools/call", LEGACY, MODERN, -32022),
-    "1.4 Errors -32020 to a modern client": ("tools/call", MODERN, MODERN, -32020),
-    "1.4 Errors -32022 to a modern client": ("tools/call", MODERN, MODERN, -32022),
-    "M14 -32020 that a legacy upstream made up": ("tools/call", MODERN, LEGACY, -32020),
-    "M14 -32021 that a legacy upstream made up": ("tools/call", MODERN, LEGACY, -32021),
-    "M14 -32022 that a legacy upstream made up": ("tools/call", MODERN, LEGACY, -32022),
-    "1.4 Errors -32021 of no tool": ("prompts/get", LEGACY, MODERN, -32021),
+    "-32020 to a legacy client": ("tools/call", LEGACY, MODERN, -32020),
+    "-32022 to a legacy client": ("tools/call", LEGACY, MODERN, -32022),
+    "-32020 to a modern client": ("tools/call", MODERN, MODERN, -32020),
+    "-32022 to a modern client": ("tools/call", MODERN, MODERN, -32022),
+    "-32020 that a legacy upstream made up": ("tools/call", MODERN, LEGACY, -32020),
+    "-32021 that a legacy upstream made up": ("tools/call", MODERN, LEGACY, -32021),
+    "-32022 that a legacy upstream made up": ("tools/call", MODERN, LEGACY, -32022),
+    "-32021 of no tool": ("prompts/get", LEGACY, MODERN, -32021),
 }
 
 

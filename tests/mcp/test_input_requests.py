@@ -20,11 +20,11 @@ ACCEPTED = {"action": "accept", "content": {"name": "Ada"}}
 SAMPLED = {"role": "assistant", "content": {"type": "text", "text": "hello"}, "model": "m"}
 ROOTS = {"roots": [{"uri": "file:///home"}]}
 QUESTIONS: dict[str, tuple[str, Any, Any]] = {
-    "1.4 Elicit form": ("elicitation/create", FORM, ACCEPTED),
-    "1.4 Elicit page": ("elicitation/create", PAGE, {"action": "accept"}),
-    "1.4 Elicit declined": ("elicitation/create", FORM, {"action": "decline"}),
-    "1.4 Elicit sampling": ("sampling/createMessage", SAMPLE, SAMPLED),
-    "1.4 Elicit roots": ("roots/list", None, ROOTS),
+    "Elicit form": ("elicitation/create", FORM, ACCEPTED),
+    "Elicit page": ("elicitation/create", PAGE, {"action": "accept"}),
+    "Elicit declined": ("elicitation/create", FORM, {"action": "decline"}),
+    "Elicit sampling": ("sampling/createMessage", SAMPLE, SAMPLED),
+    "Elicit roots": ("roots/list", None, ROOTS),
 }
 each_question = pytest.mark.parametrize(("method", "params", "answer"), QUESTIONS.values(), ids=QUESTIONS)
 
@@ -111,13 +111,13 @@ def test_an_error_to_an_elicitation_is_its_cancel_and_to_anything_else_the_end_o
 
 
 INVALID: dict[str, tuple[str, bytes]] = {
-    "M25 no action": ("elicitation/create", b"{}"),
-    "M25 another action": ("elicitation/create", b'{"action":"maybe"}'),
-    "M25 nested content": ("elicitation/create", b'{"action":"accept","content":{"a":{}}}'),
-    "M25 no object": ("elicitation/create", b"7"),
-    "M25 no UTF-8": ("elicitation/create", b'{"action":"\xff"}'),
-    "M25 no model": ("sampling/createMessage", b'{"role":"assistant","content":{"type":"text","text":"x"}}'),
-    "M25 no roots": ("roots/list", b'{"roots":7}'),
+    "no action": ("elicitation/create", b"{}"),
+    "another action": ("elicitation/create", b'{"action":"maybe"}'),
+    "nested content": ("elicitation/create", b'{"action":"accept","content":{"a":{}}}'),
+    "no object": ("elicitation/create", b"7"),
+    "no UTF-8": ("elicitation/create", b'{"action":"\xff"}'),
+    "no model": ("sampling/createMessage", b'{"role":"assistant","content":{"type":"text","text":"x"}}'),
+    "no roots": ("roots/list", b'{"roots":7}'),
 }
 
 

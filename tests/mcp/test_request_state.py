@@ -1,4 +1,4 @@
-"""The `requestState` that the gateway mints (M25)."""
+"""The `requestState` that the gateway mints."""
 
 import base64
 import json
