@@ -129,7 +129,7 @@ class UpstreamRequest(Struct, eq=False):
             return self.meta
         meta: Params = {name: value for name, value in self.meta.items() if name not in _CLIENT_META_KEYS}
         if self.client is not None:
-            can = capabilities.for_upstream(self.client.capabilities, Era.LEGACY, Era.MODERN, bridged=True)
+            can = capabilities.for_upstream(self.client.capabilities)
             meta = log_levels.with_level({**meta, CLIENT_CAPABILITIES_META_KEY: can}, self.client.log_level)
         return meta
 
@@ -138,7 +138,7 @@ class UpstreamRequest(Struct, eq=False):
         """What `initialize` declares to a legacy server on behalf of the client."""
         if self.client is None:
             return jsonrpc.EMPTY_OBJECT
-        return capabilities.for_upstream(self.client.capabilities, Era.LEGACY, Era.LEGACY, bridged=True)
+        return capabilities.for_upstream(self.client.capabilities)
 
     @property
     def log_level(self) -> str | None:

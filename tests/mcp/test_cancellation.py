@@ -1,4 +1,4 @@
-"""`notifications/cancelled` (M4, M23, 1.4 "Cancel")."""
+"""`notifications/cancelled`."""
 
 import json
 

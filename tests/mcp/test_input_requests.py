@@ -1,4 +1,4 @@
-"""What servers ask clients for, between the eras (M25, 1.4 "Elicit/sample/roots")."""
+"""What servers ask clients for, between the eras."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""Which log messages go on to a client (M13, M22, 1.4 "Log level")."""
+"""Which log messages go on to a client."""
 
 from typing import Any
 

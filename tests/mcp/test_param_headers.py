@@ -1,4 +1,4 @@
-"""`x-mcp-header` and `Mcp-Param-*` (SEP-2243, M9)."""
+"""`x-mcp-header` and `Mcp-Param-*`."""
 
 import base64
 from typing import Any

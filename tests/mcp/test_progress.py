@@ -1,4 +1,4 @@
-"""Progress tokens and the notifications that carry them (M21, 1.4 "Progress")."""
+"""Progress tokens and the notifications that carry them."""
 
 import json
 from typing import Any
@@ -12,7 +12,7 @@ from gateway.mcp import jsonrpc, progress
 @pytest.mark.parametrize(
     "written",
     [b"7", b'"7"', b"-1", b"1.0", b"123456789012345678901234567890", b'""', rb'"\u00fc"'],
-    ids=["integer", "M21 string", "M21 negative", "M21 float", "M21 large", "M21 empty", "M21 escape"],
+    ids=["integer", "string", "negative", "float", "large", "empty", "escape"],
 )
 def test_a_token_keeps_its_type_and_its_bytes(written: bytes) -> None:
     found = progress.token({"progressToken": Raw(written)})

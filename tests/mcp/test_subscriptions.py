@@ -111,7 +111,7 @@ def test_the_first_frame_says_what_is_kept_to_and_has_the_requests_id_in_its_own
         (RESOURCES, None, {"resources_list_changed": True}),
         (UPDATED, "test://a", {"resource_subscriptions": ("test://a",)}),
     ],
-    ids=["tools", "M24 prompts", "M24 resources", "M24 updated"],
+    ids=["tools", "prompts", "resources", "updated"],
 )
 def test_a_listener_gets_the_kinds_that_it_asked_for_and_no_other(
     method: str, uri: str | None, wanted: dict[str, Any]
