@@ -47,7 +47,7 @@ def split(body: bytes, version: str | None) -> list[bytes] | Rejection:
         messages = [bytes(message) for message in _decode_array(body)]
     except msgspec.ValidationError as error:
         return _refused(f"the body is no batch: {error}")
-    except jsonrpc.NO_JSON as error:
+    except jsonrpc.DECODE_ERRORS as error:
         return Rejection(400, None, jsonrpc.PARSE_ERROR, f"the body is no JSON: {error}")
     if not messages:
         return _refused("the batch is empty")
@@ -71,7 +71,7 @@ def _is_initialize(message: bytes) -> bool:
     try:
         method = _decode_head(message).method
         return method is not UNSET and jsonrpc.decode_string(method) == "initialize"
-    except jsonrpc.NO_JSON:
+    except jsonrpc.DECODE_ERRORS:
         return False
 
 

@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Struct
 
 from gateway.mcp import jsonrpc
-from gateway.mcp.jsonrpc import NO_JSON, Id, Params
+from gateway.mcp.jsonrpc import DECODE_ERRORS, Id, Params
 
 METHOD: Final = "notifications/cancelled"
 
@@ -30,13 +30,13 @@ def read(params: Params) -> Cancelled | None:
     """What is cancelled; None if the notification does not say: then there is nothing to do, and nobody to tell."""
     try:
         request_id = _decode_id(params["requestId"]) if "requestId" in params else None
-    except NO_JSON:
+    except DECODE_ERRORS:
         return None
     if request_id is None:
         return None
     try:
         reason = jsonrpc.decode_string(params["reason"]) if "reason" in params else None
-    except NO_JSON:
+    except DECODE_ERRORS:
         reason = None
     return Cancelled(request_id, reason)
 

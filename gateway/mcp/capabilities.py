@@ -15,7 +15,7 @@ from msgspec import Raw, Struct
 
 from gateway.errors import CallscopeError
 from gateway.mcp import jsonrpc
-from gateway.mcp.jsonrpc import EMPTY_OBJECT, NO_JSON
+from gateway.mcp.jsonrpc import DECODE_ERRORS, EMPTY_OBJECT
 
 _Object = dict[str, Raw]
 
@@ -43,7 +43,7 @@ class ServerCapabilities(Struct, frozen=True):
     logging: _Object | None = None
 
 
-class Serves(Struct, frozen=True, kw_only=True):
+class GatewayCapabilities(Struct, frozen=True, kw_only=True):
     """What the gateway itself serves to a client of one era, whatever its servers declare."""
 
     prompts: bool = True
@@ -97,7 +97,7 @@ def read_server(declared: Raw | None) -> ServerCapabilities:
     """The `capabilities` of an `initialize` or `server/discover` result; what is none declares nothing."""
     try:
         return _decode_server(declared) if declared is not None else ServerCapabilities()
-    except NO_JSON:
+    except DECODE_ERRORS:
         return ServerCapabilities()
 
 
@@ -105,11 +105,11 @@ def read_client(declared: Raw | None) -> ClientCapabilities:
     """The capabilities of a client, of `initialize` or of one modern request; what are none declare nothing."""
     try:
         return _decode_client(declared) if declared is not None else NO_CLIENT
-    except NO_JSON:
+    except DECODE_ERRORS:
         return NO_CLIENT
 
 
-def union(declared: Iterable[ServerCapabilities], serves: Serves) -> dict[str, Any]:
+def union(declared: Iterable[ServerCapabilities], serves: GatewayCapabilities) -> dict[str, Any]:
     """What the gateway declares to a client: what at least one server offers, and the gateway passes on.
 
     Tools are declared always, so that a server that comes up later is not lost to a client that asked before.
@@ -132,7 +132,7 @@ def union(declared: Iterable[ServerCapabilities], serves: Serves) -> dict[str, A
     return found
 
 
-def _lists(declared: Iterable[_Lists | _Resources], serves: Serves) -> dict[str, Any]:
+def _lists(declared: Iterable[_Lists | _Resources], serves: GatewayCapabilities) -> dict[str, Any]:
     return {"listChanged": True} if serves.changes and any(one.list_changed for one in declared) else {}
 
 
@@ -153,7 +153,7 @@ def _present(**members: _Object | None) -> dict[str, Any]:
     return {name: value for name, value in members.items() if value is not None}
 
 
-def missing(method: str, params: Raw | None, can: ClientCapabilities) -> _Needed | None:
+def missing_capability(method: str, params: Raw | None, can: ClientCapabilities) -> _Needed | None:
     """What a client would need to declare to be asked this; None if it does already.
 
     The shape is that of `requiredCapabilities` in -32021, as `{"elicitation": {"url": {}}}`. An elicitation that
@@ -164,7 +164,7 @@ def missing(method: str, params: Raw | None, can: ClientCapabilities) -> _Needed
     """
     try:
         asked = _decode_asked(params) if params is not None else _Asked()
-    except NO_JSON as error:
+    except DECODE_ERRORS as error:
         raise InvalidInputRequestError(f"the params of {method!r} cannot be read: {error}") from error
     match method:
         case "elicitation/create" if asked.mode == "url":

@@ -11,10 +11,10 @@ from msgspec import Raw, Struct
 
 from gateway.errors import CallscopeError
 from gateway.mcp import jsonrpc
-from gateway.mcp.jsonrpc import NO_JSON, Params
+from gateway.mcp.jsonrpc import DECODE_ERRORS, Params
 
 
-class InvalidReferenceError(CallscopeError):
+class InvalidCompletionRefError(CallscopeError):
     """A `completion/complete` does not say of what: -32602."""
 
 
@@ -37,12 +37,12 @@ def read(params: Params) -> PromptRef | ResourceRef:
     """What the request is about.
 
     Raises:
-        InvalidReferenceError: it does not say, or something that is neither.
+        InvalidCompletionRefError: it does not say, or something that is neither.
     """
     try:
         return _decode(params.get("ref", Raw(b"null")))
-    except NO_JSON as error:
-        raise InvalidReferenceError(f"'params.ref' names neither a prompt nor a resource: {error}") from error
+    except DECODE_ERRORS as error:
+        raise InvalidCompletionRefError(f"'params.ref' names neither a prompt nor a resource: {error}") from error
 
 
 def renamed(params: Params, prompt: str) -> Params:

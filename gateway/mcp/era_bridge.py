@@ -20,7 +20,7 @@ from msgspec import Raw, Struct
 
 from gateway.errors import CallscopeError
 from gateway.mcp import jsonrpc
-from gateway.mcp.jsonrpc import NO_JSON, ErrorObject, Params, Response
+from gateway.mcp.jsonrpc import DECODE_ERRORS, ErrorObject, Params, Response
 from gateway.mcp.revisions import Era
 
 _COMPLETE: Final = Raw(b'"complete"')
@@ -62,7 +62,7 @@ def result_type(method: str, value: Raw) -> ResultType:
     try:
         tag = _decode_tagged(value).resultType
         found = ResultType(tag)
-    except NO_JSON as error:
+    except DECODE_ERRORS as error:
         raise InvalidResultError(f"the result is no object with a text for 'resultType': {error}") from error
     except ValueError as error:
         raise InvalidResultError(f"the result's 'resultType' is {tag[:64]!r}, which is not known") from error
@@ -149,14 +149,14 @@ def tool(client: Era, upstream: Era, listing: Raw) -> Raw:
 def _items(value: Raw, client: Era, upstream: Era) -> list[Raw]:
     try:
         return [tool(client, upstream, item) for item in _decode_items(value)]
-    except NO_JSON as error:
+    except DECODE_ERRORS as error:
         raise InvalidResultError(f"the result's 'tools' is no list: {error}") from error
 
 
 def _is_of_object(schema: Raw) -> bool:
     try:
         return bytes(_decode_schema(schema).type) == b'"object"'
-    except NO_JSON:
+    except DECODE_ERRORS:
         return False
 
 
@@ -164,14 +164,14 @@ def _meta(members: Params) -> Params:
     """A result's `_meta`; one that is no object says nothing."""
     try:
         return jsonrpc.decode_params(members["_meta"]) if "_meta" in members else {}
-    except NO_JSON:
+    except DECODE_ERRORS:
         return {}
 
 
 def _object(value: Raw, what: str) -> Params:
     try:
         return jsonrpc.decode_params(value)
-    except NO_JSON as error:
+    except DECODE_ERRORS as error:
         raise InvalidResultError(f"{what} is no object: {error}") from error
 
 
@@ -219,7 +219,7 @@ def error(method: str, client: Era, upstream: Era, value: Raw) -> Response:
     """
     try:
         seen = jsonrpc.decode_error(value)
-    except NO_JSON as error:
+    except DECODE_ERRORS as error:
         raise InvalidResultError(f"the error is none of JSON-RPC's: {error}") from error
     if client is Era.MODERN:
         return _error_to_modern(method, upstream, seen, value)
@@ -269,7 +269,7 @@ def _failed_result(text: str, members: dict[str, Any]) -> Response:
 def _pages_to_open(message: str, value: Raw) -> str:
     try:
         asked = _decode_url_required(value).data.elicitations
-    except NO_JSON:
+    except DECODE_ERRORS:
         asked = ()
     pages = [f"{one.message}: {one.url}".removeprefix(": ") for one in asked if one.url]
     return "\n".join([message or "the server needs a page to be opened, then the call to be made again", *pages])
@@ -278,6 +278,6 @@ def _pages_to_open(message: str, value: Raw) -> str:
 def _missing_capabilities(message: str, value: Raw) -> str:
     try:
         needed = bytes(_decode_capability_missing(value).data.requiredCapabilities).decode()
-    except NO_JSON:
+    except DECODE_ERRORS:
         needed = "that are not named"
     return f"{message or 'the tool cannot serve this client'} (needed client capabilities: {needed})"

@@ -68,7 +68,7 @@ class Notification(NamedTuple):
     era: Era
 
 
-class Answer(NamedTuple):
+class ClientResponse(NamedTuple):
     """A legacy client's response to what it was asked."""
 
     id: Id
@@ -85,7 +85,7 @@ class Rejection(NamedTuple):
     data: Any = None
 
 
-def read(body: bytes, headers: Headers, lines: Lines) -> Request | Notification | Answer | Rejection:
+def read(body: bytes, headers: Headers, lines: Lines) -> Request | Notification | ClientResponse | Rejection:
     """Validate a POST's body against its headers; `lines` are the headers as they came, repeated ones included."""
     version = headers.get(b"mcp-protocol-version")
     era = Era.MODERN if version == _MODERN else era_of(version.decode("latin-1") if version is not None else None)
@@ -104,7 +104,7 @@ def read(body: bytes, headers: Headers, lines: Lines) -> Request | Notification 
         return Rejection(400, known, jsonrpc.INVALID_REQUEST, f"the body is no JSON-RPC 2.0 message: {wrong}")
     if method is UNSET:
         if era is Era.LEGACY and request_id is not UNSET and (message.result, message.error) != (UNSET, UNSET):
-            return Answer(request_id, Response(request_id, message.result, message.error))
+            return ClientResponse(request_id, Response(request_id, message.result, message.error))
         return Rejection(400, None, jsonrpc.INVALID_REQUEST, "the body is neither a request nor a notification")
     params = message.params if message.params is not UNSET else _NO_PARAMS
     if request_id is UNSET:

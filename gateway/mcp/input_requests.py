@@ -17,25 +17,25 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 
 from gateway.errors import CallscopeError
 from gateway.mcp import jsonrpc
-from gateway.mcp.capabilities import ClientCapabilities, InvalidInputRequestError, missing
+from gateway.mcp.capabilities import ClientCapabilities, InvalidInputRequestError, missing_capability
 from gateway.mcp.era_bridge import InvalidResultError
-from gateway.mcp.jsonrpc import NO_JSON, Id, Params, Response
+from gateway.mcp.jsonrpc import DECODE_ERRORS, Id, Params, Response
 from gateway.mcp.request_state import RETRY_MEMBERS
 from gateway.mcp.revisions import LATEST_HANDSHAKE_VERSION
 
 ELICITATION: Final = "elicitation/create"
-QUESTIONS: Final = frozenset({ELICITATION, "sampling/createMessage", "roots/list"})
+METHODS: Final = frozenset({ELICITATION, "sampling/createMessage", "roots/list"})
 """What a server may ask a client for, in both eras."""
 _CANCELLED: Final = Raw(b'{"action":"cancel"}')
 _OF_LEGACY: Final = frozenset({"_meta", "task"})
 """Params of a legacy server's request that are between it and the gateway, which is its client."""
 
 
-class InvalidAnswerError(CallscopeError):
+class InvalidInputResponseError(CallscopeError):
     """A client's answer is none to what it was asked: -32602."""
 
 
-class AnswerRefusedError(CallscopeError):
+class InputRefusedError(CallscopeError):
     """A client will not answer, and the question has no word for that: the call fails with this message."""
 
 
@@ -53,7 +53,7 @@ class InputRequired(Struct, frozen=True, rename="camel"):
     request_state: str | UnsetType = UNSET
 
     @property
-    def questions(self) -> dict[str, InputRequest]:
+    def requests(self) -> dict[str, InputRequest]:
         """What the client is asked, by the server's own keys; empty if it only has to call again."""
         return self.input_requests or {}
 
@@ -62,7 +62,7 @@ _decode_required: Final = msgspec.json.Decoder(InputRequired).decode
 _decode_any: Final = msgspec.json.Decoder().decode
 
 
-def needed(questions: Iterable[InputRequest], can: ClientCapabilities) -> dict[str, Any]:
+def missing_capabilities(questions: Iterable[InputRequest], can: ClientCapabilities) -> dict[str, Any]:
     """What a client would have to declare to be asked all this, as `requiredCapabilities` of -32021; empty if it does.
 
     Raises:
@@ -71,7 +71,7 @@ def needed(questions: Iterable[InputRequest], can: ClientCapabilities) -> dict[s
     lacking: dict[str, Any] = {}
     for question in questions:
         params = jsonrpc.raw(question.params) if question.params is not UNSET else None
-        for kind, members in (missing(question.method, params, can) or {}).items():
+        for kind, members in (missing_capability(question.method, params, can) or {}).items():
             lacking[kind] = {**lacking.get(kind, {}), **members}
     return lacking
 
@@ -87,17 +87,17 @@ def read_required(value: Raw) -> InputRequired:
     """
     try:
         required = _decode_required(value)
-    except NO_JSON as error:
+    except DECODE_ERRORS as error:
         raise InvalidResultError(f"the 'input_required' result cannot be read: {error}") from error
     if required.input_requests is UNSET and required.request_state is UNSET:
         raise InvalidResultError("the 'input_required' result has neither 'inputRequests' nor 'requestState'")
-    for question in required.questions.values():
-        if question.method not in QUESTIONS:
+    for question in required.requests.values():
+        if question.method not in METHODS:
             raise InvalidResultError(f"the server asks for {question.method[:64]!r}, which no server may")
     return required
 
 
-def client_request(request_id: Id, question: InputRequest) -> bytes:
+def to_client_request(request_id: Id, question: InputRequest) -> bytes:
     """The request to a legacy client; what leads to a page needs an `elicitationId`, which only that era has."""
     params: dict[str, Any] = dict(question.params or {})
     if question.method == ELICITATION and params.get("mode") == Raw(b'"url"'):
@@ -105,12 +105,12 @@ def client_request(request_id: Id, question: InputRequest) -> bytes:
     return jsonrpc.request(request_id, question.method, params)
 
 
-def client_answer(question: InputRequest, response: Response) -> Raw:
+def from_client_response(question: InputRequest, response: Response) -> Raw:
     """A legacy client's answer, for `inputResponses`; an error to an elicitation is its `cancel`.
 
     Raises:
-        AnswerRefusedError: the client answered anything else with an error.
-        InvalidAnswerError: its result is none to this question.
+        InputRefusedError: the client answered anything else with an error.
+        InvalidInputResponseError: its result is none to this question.
     """
     if response.result is not UNSET:
         _validate(question.method, response.result)
@@ -119,12 +119,12 @@ def client_answer(question: InputRequest, response: Response) -> Raw:
         return _CANCELLED
     try:
         why = jsonrpc.decode_error(response.error if response.error is not UNSET else b"").message
-    except NO_JSON:
+    except DECODE_ERRORS:
         why = "it did not say why"
-    raise AnswerRefusedError(f"the client refused {question.method}: {why}")
+    raise InputRefusedError(f"the client refused {question.method}: {why}")
 
 
-def retried(params: Mapping[str, Any], answers: Mapping[str, Raw], state: str | UnsetType) -> dict[str, Any]:
+def retry_params(params: Mapping[str, Any], answers: Mapping[str, Raw], state: str | UnsetType) -> dict[str, Any]:
     """The params of a request made again with what its server asked for, without `_meta`."""
     again = {name: value for name, value in params.items() if name not in RETRY_MEMBERS}
     if answers:
@@ -137,13 +137,13 @@ def retried(params: Mapping[str, Any], answers: Mapping[str, Raw], state: str | 
 # -- a modern client, a legacy server
 
 
-def read_question(method: str, params: Params) -> InputRequest:
+def from_server_request(method: str, params: Params) -> InputRequest:
     """A legacy server's request as a question to a modern client.
 
     Raises:
         InvalidInputRequestError: it is nothing that a server may ask a client.
     """
-    if method not in QUESTIONS:
+    if method not in METHODS:
         raise InvalidInputRequestError(f"{method[:64]!r} is nothing that a server may ask a client for")
     kept = {name: value for name, value in params.items() if name not in _OF_LEGACY}
     return InputRequest(method, kept if kept or method != "roots/list" else UNSET)
@@ -161,16 +161,16 @@ def input_required(asked: Mapping[Id, InputRequest], state: str, server_info: Ra
     return jsonrpc.raw(members)
 
 
-def answers(asked: Mapping[Id, InputRequest], params: Params) -> dict[Id, Raw]:
+def input_responses(asked: Mapping[Id, InputRequest], params: Params) -> dict[Id, Raw]:
     """What a retry answers to a legacy server's requests, by their ids. Keys that nobody asked for are ignored.
 
     Raises:
-        InvalidAnswerError: `inputResponses` is no object, or an answer does not fit its request.
+        InvalidInputResponseError: `inputResponses` is no object, or an answer does not fit its request.
     """
     try:
         given = jsonrpc.decode_params(params["inputResponses"]) if "inputResponses" in params else {}
-    except NO_JSON as error:
-        raise InvalidAnswerError(f"'params.inputResponses' must be an object: {error}") from error
+    except DECODE_ERRORS as error:
+        raise InvalidInputResponseError(f"'params.inputResponses' must be an object: {error}") from error
     found: dict[Id, Raw] = {}
     for request_id, question in asked.items():
         answer = given.get(_key(request_id, question))
@@ -188,9 +188,9 @@ def _key(request_id: Id, question: InputRequest) -> str:
 def _validate(method: str, answer: Raw) -> None:
     try:
         validate_client_result(method, LATEST_HANDSHAKE_VERSION, _decode_any(answer))
-    except NO_JSON as error:
-        raise InvalidAnswerError(f"the answer to {method} cannot be read: {error}") from error
+    except DECODE_ERRORS as error:
+        raise InvalidInputResponseError(f"the answer to {method} cannot be read: {error}") from error
     except pydantic.ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
         where = ".".join(str(step) for step in first["loc"]) or "the answer"
-        raise InvalidAnswerError(f"the answer to {method} is none: {where}: {first['msg']}") from error
+        raise InvalidInputResponseError(f"the answer to {method} is none: {where}: {first['msg']}") from error

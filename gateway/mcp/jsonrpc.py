@@ -13,7 +13,7 @@ Id = int | str
 Params = dict[str, Raw]
 
 EMPTY_OBJECT: Final = Raw(b"{}")
-NO_JSON: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+DECODE_ERRORS: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 """What decoding raises: text that is no UTF-8 is found only when it is decoded, and so is what is nested too deeply."""
 
 

@@ -11,31 +11,31 @@ from mcp_types import LOG_LEVEL_META_KEY, LoggingLevel
 
 from gateway.errors import CallscopeError
 from gateway.mcp import jsonrpc
-from gateway.mcp.jsonrpc import NO_JSON, Params
+from gateway.mcp.jsonrpc import DECODE_ERRORS, Params
 
 METHOD: Final = "notifications/message"
 LEVELS: Final[tuple[str, ...]] = get_args(LoggingLevel)
 """From the least to the most severe."""
 
 
-class InvalidLevelError(CallscopeError):
+class InvalidLogLevelError(CallscopeError):
     """A level that is none: -32602."""
 
 
-def requested(meta: Params) -> str | None:
+def level_of_request(meta: Params) -> str | None:
     """The level that a modern request asks for; None: it wants no message.
 
     Raises:
-        InvalidLevelError: it is none.
+        InvalidLogLevelError: it is none.
     """
     return _level(meta, LOG_LEVEL_META_KEY) if LOG_LEVEL_META_KEY in meta else None
 
 
-def chosen(params: Params) -> str:
+def level_to_set(params: Params) -> str:
     """The level of a legacy client's `logging/setLevel`.
 
     Raises:
-        InvalidLevelError: it names none.
+        InvalidLogLevelError: it names none.
     """
     return _level(params, "level")
 
@@ -49,15 +49,15 @@ def passes(params: Params, minimum: str | None) -> bool:
     """Whether a message goes on to a client that wants those from `minimum` on; one without a level does not."""
     try:
         return minimum is not None and LEVELS.index(_level(params, "level")) >= LEVELS.index(minimum)
-    except InvalidLevelError:
+    except InvalidLogLevelError:
         return False
 
 
 def _level(members: Params, name: str) -> str:
     try:
         level = jsonrpc.decode_string(members[name]) if name in members else ""
-    except NO_JSON:
+    except DECODE_ERRORS:
         level = ""
     if level not in LEVELS:
-        raise InvalidLevelError(f"{name!r} must be one of {', '.join(LEVELS)}")
+        raise InvalidLogLevelError(f"{name!r} must be one of {', '.join(LEVELS)}")
     return level

@@ -12,7 +12,7 @@ from mcp_types import CLIENT_CAPABILITIES_META_KEY, CLIENT_INFO_META_KEY, PROTOC
 from msgspec import Raw, Struct
 
 from gateway import __version__
-from gateway.mcp.jsonrpc import EMPTY_OBJECT, NO_JSON, Params, raw
+from gateway.mcp.jsonrpc import DECODE_ERRORS, EMPTY_OBJECT, Params, raw
 from gateway.mcp.revisions import LATEST_HANDSHAKE_VERSION, LATEST_MODERN_VERSION, Era
 from gateway.mcp.trace_context import KEYS
 
@@ -116,7 +116,7 @@ def supported_versions(discover_result: Raw) -> list[str]:
     """The versions that a `server/discover` result names; none if it is not one."""
     try:
         return msgspec.json.decode(discover_result, type=_Discovered).supportedVersions
-    except NO_JSON:
+    except DECODE_ERRORS:
         return []
 
 
@@ -124,5 +124,5 @@ def negotiated_version(initialize_result: Raw) -> str | None:
     """The revision that an `initialize` result settles; None if it is not one."""
     try:
         return msgspec.json.decode(initialize_result, type=_Initialized).protocolVersion
-    except NO_JSON:
+    except DECODE_ERRORS:
         return None

@@ -21,7 +21,7 @@ from msgspec import Raw
 
 from gateway.errors import CallscopeError
 from gateway.mcp.inbound import Headers, Lines
-from gateway.mcp.jsonrpc import INVALID_PARAMS, NO_JSON
+from gateway.mcp.jsonrpc import DECODE_ERRORS, INVALID_PARAMS
 from gateway.mcp.revisions import Era
 
 _KEY: Final = X_MCP_HEADER_KEY.encode()
@@ -89,7 +89,7 @@ def compile_schema(input_schema: Raw) -> ParamHeaders | None:
         return None
     try:
         schema = _decode(written)
-    except NO_JSON as error:
+    except DECODE_ERRORS as error:
         raise InvalidParamHeaderError(f"the inputSchema is no JSON that can be decoded: {error}") from error
     reason = find_invalid_x_mcp_header(schema)
     if reason is not None:
@@ -128,6 +128,6 @@ def _arguments(arguments: Raw | None) -> dict[str, Any]:
         return {}
     try:
         decoded = _decode(arguments)
-    except NO_JSON as error:
+    except DECODE_ERRORS as error:
         raise ParamHeaderError(f"the arguments cannot be decoded: {error}", INVALID_PARAMS) from error
     return decoded if isinstance(decoded, dict) else {}

@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Raw
 
 from gateway.mcp import jsonrpc
-from gateway.mcp.jsonrpc import NO_JSON, Params
+from gateway.mcp.jsonrpc import DECODE_ERRORS, Params
 
 METHOD: Final = "notifications/progress"
 TOKEN: Final = "progressToken"  # noqa: S105 - the member's name in MCP
@@ -30,7 +30,7 @@ def key(token: Raw) -> tuple[type, str | float] | None:
     """What two tokens are compared by: 1 and "1" are two. None if it is no token."""
     try:
         value = _decode_token(token)
-    except NO_JSON:
+    except DECODE_ERRORS:
         return None
     return (str, value) if isinstance(value, str) else (float, value)
 
@@ -40,7 +40,7 @@ def notification(params: Params, token: Raw) -> bytes:
     return jsonrpc.notification(METHOD, {**params, TOKEN: token})
 
 
-class Steps:
+class IncreasingProgress:
     """The progress of one request: a client is told of what is more than it was told before."""
 
     __slots__ = ("_last",)
@@ -52,7 +52,7 @@ class Steps:
         """Whether a notification goes on to the client; what says no progress, or not more, does not."""
         try:
             reached = _decode_progress(params["progress"]) if "progress" in params else self._last
-        except NO_JSON:
+        except DECODE_ERRORS:
             return False
         if reached <= self._last:
             return False

@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from gateway.errors import CallscopeError
-from gateway.mcp.jsonrpc import NO_JSON
+from gateway.mcp.jsonrpc import DECODE_ERRORS
 
 MIN_KEY_BYTES: Final = 32
 MAX_STATE_CHARACTERS: Final = 65_536
@@ -27,7 +27,7 @@ RETRY_MEMBERS: Final = frozenset({"_meta", "inputResponses", "requestState"})
 """What differs between a request and its retry."""
 
 
-class InvalidStateError(CallscopeError):
+class InvalidRequestStateError(CallscopeError):
     """A `requestState` that is not, or not any more, one of this request's: -32602."""
 
 
@@ -57,12 +57,12 @@ def bind(principal: str, method: str, params: Mapping[str, Raw]) -> Binding:
     """What a request's state is bound to; a retry's params may be written differently, but must say the same.
 
     Raises:
-        InvalidStateError: the params cannot be decoded.
+        InvalidRequestStateError: the params cannot be decoded.
     """
     try:
         said = {name: _decode(value) for name, value in params.items() if name not in RETRY_MEMBERS}
-    except NO_JSON as error:
-        raise InvalidStateError(f"the request's params cannot be decoded: {error}") from error
+    except DECODE_ERRORS as error:
+        raise InvalidRequestStateError(f"the request's params cannot be decoded: {error}") from error
     written = msgspec.json.encode(said, order="deterministic")
     return Binding(principal, method, hashlib.sha256(written).hexdigest())
 
@@ -82,17 +82,17 @@ def unseal(keys: Sequence[bytes], binding: Binding, state: str, now: float) -> R
     """The content of a state that came back with the request of `binding`; every key is tried.
 
     Raises:
-        InvalidStateError: it was changed, has lapsed, or belongs to another principal or request.
+        InvalidRequestStateError: it was changed, has lapsed, or belongs to another principal or request.
         ValueError: a key is shorter than 32 bytes, or there is none.
     """
     _check(keys)
     sealed = _open(keys, state)
     if sealed.principal != binding.principal:
-        raise InvalidStateError("the requestState belongs to another principal")
+        raise InvalidRequestStateError("the requestState belongs to another principal")
     if (sealed.method, sealed.digest) != (binding.method, binding.digest):
-        raise InvalidStateError("the requestState belongs to another request: retry with the same params")
+        raise InvalidRequestStateError("the requestState belongs to another request: retry with the same params")
     if now >= sealed.expires_at:
-        raise InvalidStateError("the requestState has lapsed: send the request anew, without it")
+        raise InvalidRequestStateError("the requestState has lapsed: send the request anew, without it")
     return sealed.content
 
 
@@ -104,10 +104,10 @@ def is_sealed(state: str) -> bool:
 def _open(keys: Sequence[bytes], state: str) -> _Sealed:
     payload, separator, mac = state.removeprefix(_PREFIX).partition(".")
     if len(state) > MAX_STATE_CHARACTERS or not is_sealed(state) or not separator or not state.isascii():
-        raise InvalidStateError("the requestState is none of the gateway's")
+        raise InvalidRequestStateError("the requestState is none of the gateway's")
     signed = payload.encode()
     if not any(hmac.compare_digest(mac, _mac(key, signed)) for key in keys):
-        raise InvalidStateError("the requestState was changed, or signed with a key that is not used any more")
+        raise InvalidRequestStateError("the requestState was changed, or signed with a key that is not used any more")
     return _decode_sealed(urlsafe_b64decode(signed))
 
 

@@ -13,7 +13,7 @@ from msgspec import Raw, Struct
 
 from gateway.errors import CallscopeError
 from gateway.mcp import jsonrpc
-from gateway.mcp.jsonrpc import NO_JSON, Id, Params
+from gateway.mcp.jsonrpc import DECODE_ERRORS, Id, Params
 
 METHOD: Final = "subscriptions/listen"
 ACKNOWLEDGED: Final = "notifications/subscriptions/acknowledged"
@@ -31,11 +31,11 @@ _LISTS: Final = {
 }
 
 
-class InvalidFilterError(CallscopeError):
+class InvalidSubscriptionFilterError(CallscopeError):
     """A `subscriptions/listen` does not say what to listen for: -32602."""
 
 
-class Filter(Struct, frozen=True, rename="camel", omit_defaults=True):
+class SubscriptionFilter(Struct, frozen=True, rename="camel", omit_defaults=True):
     """`SubscriptionFilter`: what is not asked for is never sent."""
 
     tools_list_changed: bool | None = None
@@ -63,10 +63,10 @@ class Filter(Struct, frozen=True, rename="camel", omit_defaults=True):
         return self == NOTHING
 
 
-NOTHING: Final = Filter()
+NOTHING: Final = SubscriptionFilter()
 
 
-_decode_filter: Final = msgspec.json.Decoder(Filter).decode
+_decode_filter: Final = msgspec.json.Decoder(SubscriptionFilter).decode
 
 
 def _is_part(uri: str, whole: str) -> bool:
@@ -74,34 +74,34 @@ def _is_part(uri: str, whole: str) -> bool:
     return uri.startswith(whole) and (whole[-1:] in _PARTED_BY or uri[len(whole) : len(whole) + 1] in _PARTED_BY)
 
 
-def read(params: Params) -> Filter:
+def read(params: Params) -> SubscriptionFilter:
     """The filter of a request's params.
 
     Raises:
-        InvalidFilterError: there is none, or it is none.
+        InvalidSubscriptionFilterError: there is none, or it is none.
     """
     if "notifications" not in params:
-        raise InvalidFilterError("'params.notifications' is missing: it names what to listen for")
+        raise InvalidSubscriptionFilterError("'params.notifications' is missing: it names what to listen for")
     try:
         found = _decode_filter(params["notifications"])
-    except NO_JSON as error:
-        raise InvalidFilterError(f"'params.notifications' is no filter: {error}") from error
+    except DECODE_ERRORS as error:
+        raise InvalidSubscriptionFilterError(f"'params.notifications' is no filter: {error}") from error
     if found.resource_subscriptions is not None and len(found.resource_subscriptions) > MAX_RESOURCES:
-        raise InvalidFilterError(f"'resourceSubscriptions' names more than {MAX_RESOURCES} resources")
+        raise InvalidSubscriptionFilterError(f"'resourceSubscriptions' names more than {MAX_RESOURCES} resources")
     return found
 
 
 def honored(
-    requested: Filter,
+    requested: SubscriptionFilter,
     *,
     tools: bool = False,
     prompts: bool = False,
     resources: bool = False,
     subscribable: Callable[[str], bool] = lambda _: False,
-) -> Filter:
+) -> SubscriptionFilter:
     """The part of a filter that the gateway keeps to: the lists whose changes it hears of, the URIs it can follow."""
     uris = tuple(uri for uri in dict.fromkeys(requested.resource_subscriptions or ()) if subscribable(uri))
-    return Filter(
+    return SubscriptionFilter(
         tools_list_changed=(requested.tools_list_changed and tools) or None,
         prompts_list_changed=(requested.prompts_list_changed and prompts) or None,
         resources_list_changed=(requested.resources_list_changed and resources) or None,
@@ -109,17 +109,17 @@ def honored(
     )
 
 
-def without(one: Filter, uris: Container[str]) -> Filter:
+def without(one: SubscriptionFilter, uris: Container[str]) -> SubscriptionFilter:
     """A filter without these resources."""
     left = tuple(uri for uri in one.resource_subscriptions or () if uri not in uris)
     return msgspec.structs.replace(one, resource_subscriptions=left or None)
 
 
-def union(filters: Iterable[Filter]) -> Filter:
+def union(filters: Iterable[SubscriptionFilter]) -> SubscriptionFilter:
     """What one stream has to carry so that each of several listeners gets its own: the filter for an upstream."""
     filters = list(filters)
     uris = dict.fromkeys(uri for one in filters for uri in one.resource_subscriptions or ())
-    return Filter(
+    return SubscriptionFilter(
         tools_list_changed=any(one.tools_list_changed for one in filters) or None,
         prompts_list_changed=any(one.prompts_list_changed for one in filters) or None,
         resources_list_changed=any(one.resources_list_changed for one in filters) or None,
@@ -127,22 +127,22 @@ def union(filters: Iterable[Filter]) -> Filter:
     )
 
 
-def listen_params(wanted: Filter) -> Params:
+def listen_params(wanted: SubscriptionFilter) -> Params:
     """The params of the gateway's own `subscriptions/listen`, without `_meta`."""
     return {"notifications": jsonrpc.raw(wanted)}
 
 
-def acknowledged(subscription: Id, kept: Filter) -> bytes:
+def acknowledged(subscription: Id, kept: SubscriptionFilter) -> bytes:
     """The first frame of the stream: what the gateway keeps to."""
     meta = jsonrpc.raw({SUBSCRIPTION_ID_META_KEY: subscription})
     return jsonrpc.notification(ACKNOWLEDGED, {"_meta": meta, "notifications": jsonrpc.raw(kept)})
 
 
-def read_acknowledged(params: Params) -> Filter:
+def read_acknowledged(params: Params) -> SubscriptionFilter:
     """What an upstream keeps to, of what the gateway asked for; nothing if it does not say."""
     try:
         return read(params)
-    except InvalidFilterError:
+    except InvalidSubscriptionFilterError:
         return NOTHING
 
 
@@ -166,11 +166,11 @@ def updated_uri(params: Params) -> str | None:
     """Which resource a `notifications/resources/updated` is about."""
     try:
         return jsonrpc.decode_string(params["uri"]) if "uri" in params else None
-    except NO_JSON:
+    except DECODE_ERRORS:
         return None
 
 
-def ended(subscription: Id, server_info: Raw | None = None) -> Raw:
+def final_result(subscription: Id, server_info: Raw | None = None) -> Raw:
     """The result of a `subscriptions/listen` whose stream the gateway ends, as at its shutdown."""
     meta: dict[str, Any] = {SUBSCRIPTION_ID_META_KEY: subscription}
     if server_info is not None:
@@ -181,5 +181,5 @@ def ended(subscription: Id, server_info: Raw | None = None) -> Raw:
 def _meta(params: Params) -> Params:
     try:
         return jsonrpc.decode_params(params["_meta"]) if "_meta" in params else {}
-    except NO_JSON:
+    except DECODE_ERRORS:
         return {}

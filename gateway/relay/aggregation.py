@@ -107,7 +107,7 @@ async def _pages(server: Server, method: str, member: str, token_id: str, limit:
 def _is_unknown_method(error: Raw) -> bool:
     try:
         return jsonrpc.decode_error(error).code == jsonrpc.METHOD_NOT_FOUND
-    except jsonrpc.NO_JSON:
+    except jsonrpc.DECODE_ERRORS:
         return False
 
 
@@ -118,7 +118,7 @@ def _read_page(method: str, member: str, reply: UpstreamResponse) -> tuple[list[
     try:
         members: Mapping[str, Raw] = jsonrpc.decode_params(value)
         return _decode_items(members[member]), _decode_cursor(value).nextCursor
-    except (*jsonrpc.NO_JSON, KeyError) as error:
+    except (*jsonrpc.DECODE_ERRORS, KeyError) as error:
         raise UpstreamError(
             ErrorType.UPSTREAM_PROTOCOL_ERROR, f"answered {method} with no list of {member}: {error}"
         ) from error
@@ -129,6 +129,6 @@ def refused(method: str, error: Raw) -> UpstreamError:
     try:
         decoded = jsonrpc.decode_error(error)
         why = f"{decoded.message[:_SHOWN_MESSAGE]} ({decoded.code})"
-    except jsonrpc.NO_JSON:
+    except jsonrpc.DECODE_ERRORS:
         why = "with an error that is none of JSON-RPC's"
     return UpstreamError(ErrorType.JSONRPC_ERROR, f"refused {method}: {why}")

@@ -152,12 +152,12 @@ def _read_page(reply: UpstreamResponse) -> _Page:
         try:
             error = jsonrpc.decode_error(reply.error)
             why = f"{error.message[:_SHOWN_MESSAGE]} ({error.code})"
-        except jsonrpc.NO_JSON:
+        except jsonrpc.DECODE_ERRORS:
             why = "with an error that is none of JSON-RPC's"
         raise UpstreamError(ErrorType.JSONRPC_ERROR, f"refused tools/list: {why}")
     try:
         return _decode_page(b"" if reply.result is UNSET else reply.result)
-    except jsonrpc.NO_JSON as error:
+    except jsonrpc.DECODE_ERRORS as error:
         raise UpstreamError(
             ErrorType.UPSTREAM_PROTOCOL_ERROR, f"answered tools/list with no list of tools: {error}"
         ) from error
@@ -168,7 +168,7 @@ def _read_tool(listing: Raw, slug: str) -> tuple[str, ListedTool | InvalidParamH
     try:
         head = _decode_head(listing)
         members: dict[str, Any] = jsonrpc.decode_params(listing)
-    except jsonrpc.NO_JSON as error:
+    except jsonrpc.DECODE_ERRORS as error:
         raise UpstreamError(ErrorType.UPSTREAM_PROTOCOL_ERROR, f"lists a tool that is none: {error}") from error
     members["name"] = tool_names.join(slug, head.name)
     try:
@@ -182,6 +182,6 @@ def _is_repeatable(annotations: Raw | UnsetType) -> bool:
     """Hints that are no hints are none, and no reason to do without the tool."""
     try:
         hints = _decode_annotations(annotations) if annotations is not UNSET else None
-    except jsonrpc.NO_JSON:
+    except jsonrpc.DECODE_ERRORS:
         return False
     return hints is not None and bool(hints.readOnlyHint or hints.idempotentHint)

@@ -52,7 +52,7 @@ def client_on_stream(session: LegacySession, stream: EventStream, cancel_scope: 
         request_id, answer = session.open_request()
         try:
             question = InputRequest(method, jsonrpc.decode_params(params))
-            await stream.event(input_requests.client_request(request_id, question))
+            await stream.event(input_requests.to_client_request(request_id, question))
             with cancel_scope.paused():
                 async with asyncio.timeout(ANSWER_S):
                     response = await answer
@@ -75,7 +75,7 @@ async def send_until_complete(send: SendRequest, upstream_request: UpstreamReque
     Raises:
         UpstreamError: see `Upstream.request`; or the server asks for what no server may, or without end.
         MissingCapabilityError: the server asks for what the client did not declare.
-        AnswerRefusedError, InvalidAnswerError: the client gave no valid answer.
+        InputRefusedError, InvalidInputResponseError: the client gave no valid answer.
     """
     current, client = upstream_request, upstream_request.client
     reply = await send(current)
@@ -88,22 +88,22 @@ async def send_until_complete(send: SendRequest, upstream_request: UpstreamReque
         upstream_request.done_ns = 0  # the server has not done its work before the result is complete
         answers = await _ask_all(required, client)
         current = copy.copy(upstream_request)
-        current.params = input_requests.retried(upstream_request.params, answers, required.request_state)
+        current.params = input_requests.retry_params(upstream_request.params, answers, required.request_state)
         reply = await send(current)
     raise UpstreamError(ErrorType.UPSTREAM_PROTOCOL_ERROR, f"asked for input in more than {MAX_ROUNDS} rounds")
 
 
 async def _ask_all(required: InputRequired, client: Client) -> dict[str, Raw]:
-    questions = required.questions
+    questions = required.requests
     if not questions:
         await asyncio.sleep(_STATE_ONLY_PAUSE_S)
         return {}
-    needed = input_requests.needed(questions.values(), capabilities.read_client(client.capabilities))
+    needed = input_requests.missing_capabilities(questions.values(), capabilities.read_client(client.capabilities))
     if needed:
         raise MissingCapabilityError(needed)
     replies = await asyncio.gather(*(client.ask(one.method, _params(one)) for one in questions.values()))
     return {
-        key: input_requests.client_answer(question, Response(result=reply.result, error=reply.error))
+        key: input_requests.from_client_response(question, Response(result=reply.result, error=reply.error))
         for (key, question), reply in zip(questions.items(), replies, strict=True)
     }
 

@@ -15,7 +15,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from gateway.mcp import batch, inbound, jsonrpc, subscriptions
 from gateway.mcp.inbound import Headers
-from gateway.mcp.jsonrpc import NO_JSON, Id
+from gateway.mcp.jsonrpc import DECODE_ERRORS, Id
 from gateway.mcp.revisions import Era
 from gateway.relay.active_call import Call, HttpRequest
 from gateway.relay.auth import RejectedError, authenticate
@@ -114,7 +114,7 @@ class Endpoint:
         await rate_limited(http.send, exceeded)
 
     async def _other(
-        self, http: HttpRequest, message: inbound.Notification | inbound.Answer | inbound.Rejection
+        self, http: HttpRequest, message: inbound.Notification | inbound.ClientResponse | inbound.Rejection
     ) -> None:
         match message:
             case inbound.Rejection():
@@ -124,7 +124,7 @@ class Endpoint:
                 return
             case inbound.Notification():
                 self.legacy.notified(http.state, http.principal, http.headers, message)
-            case inbound.Answer():
+            case inbound.ClientResponse():
                 self.legacy.answered(http.state, http.principal, http.headers, message)
         await send_empty(http.send, 202)
 
@@ -182,7 +182,7 @@ _decode_head: Final = msgspec.json.Decoder(_Head).decode
 def _id_in(message: bytes) -> Id | UnsetType | None:
     try:
         return _decode_head(message).id
-    except NO_JSON:
+    except DECODE_ERRORS:
         return None
 
 

@@ -22,9 +22,9 @@ from msgspec import UNSET, Raw
 from gateway import __version__
 from gateway.calls import ErrorType
 from gateway.mcp import era_bridge, input_requests, jsonrpc
-from gateway.mcp.input_requests import AnswerRefusedError, InvalidAnswerError
-from gateway.mcp.log_levels import InvalidLevelError
-from gateway.mcp.request_state import InvalidStateError
+from gateway.mcp.input_requests import InputRefusedError, InvalidInputResponseError
+from gateway.mcp.log_levels import InvalidLogLevelError
+from gateway.mcp.request_state import InvalidRequestStateError
 from gateway.mcp.revisions import Era
 from gateway.relay import input_required
 from gateway.relay.active_call import Call
@@ -36,7 +36,7 @@ from gateway.relay.registry import Server, WorkspaceView
 from gateway.relay.responses import JsonRpcError
 from gateway.upstream.base import Client, Notify, UpstreamError, UpstreamRequest, UpstreamResponse
 
-BAD_REQUEST_ERRORS = (InvalidStateError, InvalidAnswerError, InvalidLevelError)
+BAD_REQUEST_ERRORS = (InvalidRequestStateError, InvalidInputResponseError, InvalidLogLevelError)
 """What is wrong with a request beyond its form: -32602."""
 
 
@@ -73,7 +73,7 @@ async def forward(caller: Caller, server: Server, params: Mapping[str, Any], nam
             else:
                 reply = await send(upstream_request)
         response = for_client(call, reply)
-    except (MissingCapabilityError, AnswerRefusedError, InvalidAnswerError) as error:
+    except (MissingCapabilityError, InputRefusedError, InvalidInputResponseError) as error:
         raise JsonRpcError(jsonrpc.INTERNAL_ERROR, f"server {slug!r}: {error}", {"server": slug}) from error
     except TimeoutError:
         why = f"did not answer within {server.timeout:g} s"
@@ -123,7 +123,7 @@ async def _of_legacy_client(call: Call, upstream_request: UpstreamRequest, serve
     except MissingCapabilityError as error:
         needed = jsonrpc.encode(error.needed).decode()
         return _failed_result(f"{error}: it cannot serve this client (needed client capabilities: {needed})")
-    except (AnswerRefusedError, InvalidAnswerError) as error:
+    except (InputRefusedError, InvalidInputResponseError) as error:
         return _failed_result(str(error))
 
 
@@ -136,7 +136,7 @@ async def _of_modern_client(
     call: Call, upstream_request: UpstreamRequest, server: Server, pending_calls: PendingCalls
 ) -> UpstreamResponse:
     request = call.request
-    upstream_request.params = input_requests.retried(upstream_request.params, {}, UNSET)
+    upstream_request.params = input_requests.retry_params(upstream_request.params, {}, UNSET)
 
     async def begin(client: Client, notify: Notify) -> UpstreamResponse:
         upstream_request.client, upstream_request.notify = client, notify

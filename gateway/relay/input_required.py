@@ -21,8 +21,8 @@ from gateway.mcp import capabilities, input_requests, jsonrpc, log_levels, reque
 from gateway.mcp.capabilities import InvalidInputRequestError
 from gateway.mcp.inbound import Request
 from gateway.mcp.input_requests import InputRequest
-from gateway.mcp.jsonrpc import NO_JSON, Id, Params
-from gateway.mcp.request_state import Binding, InvalidStateError
+from gateway.mcp.jsonrpc import DECODE_ERRORS, Id, Params
+from gateway.mcp.request_state import Binding, InvalidRequestStateError
 from gateway.relay.notifications import NotificationFilter
 from gateway.relay.registry import Principal
 from gateway.upstream.base import Client, Notify, UpstreamResponse
@@ -88,7 +88,7 @@ class _PendingCall:
 
     async def _ask(self, method: str, params: Raw) -> UpstreamResponse:
         try:
-            request = input_requests.read_question(method, jsonrpc.decode_params(params))
+            request = input_requests.from_server_request(method, jsonrpc.decode_params(params))
         except InvalidInputRequestError as error:
             return UpstreamResponse(error=jsonrpc.error_object(jsonrpc.METHOD_NOT_FOUND, str(error)))
         number = next(self._ids)
@@ -124,9 +124,9 @@ class PendingCalls:
         """Begin a call, or continue the one that the request's state names: its response, or `input_required`.
 
         Raises:
-            InvalidStateError: the `requestState` is not valid for this request: -32602.
-            InvalidAnswerError: an answer does not fit what was asked: -32602.
-            InvalidLevelError: the request names an unknown log level: -32602.
+            InvalidRequestStateError: the `requestState` is not valid for this request: -32602.
+            InvalidInputResponseError: an answer does not fit what was asked: -32602.
+            InvalidLogLevelError: the request names an unknown log level: -32602.
         """
         binding = request_state.bind(f"{principal.workspace_id}/{principal.token_id}", request.method, request.params)
         if "requestState" in request.params:
@@ -134,7 +134,7 @@ class PendingCalls:
         else:
             declared = request.meta.get(CLIENT_CAPABILITIES_META_KEY)
             can = capabilities.for_upstream(declared)
-            call = _PendingCall(begin, can, log_levels.requested(request.meta))
+            call = _PendingCall(begin, can, log_levels.level_of_request(request.meta))
         call.notifications = notifications
         try:
             await call.until_input_required()
@@ -169,8 +169,10 @@ class PendingCalls:
         state = jsonrpc.decode_string(request_state.unseal(self._keys, binding, sealed, self._clock()))
         call = self._by_owner.get(binding.principal, {}).get(state.rpartition(".")[0])
         if call is None or call.state != state:
-            raise InvalidStateError("the requestState was used, or its call has ended: send the request anew, without")
-        answers = input_requests.answers(call.open_requests, params)  # if they are invalid, the call waits on
+            raise InvalidRequestStateError(
+                "the requestState was used, or its call has ended: send the request anew, without"
+            )
+        answers = input_requests.input_responses(call.open_requests, params)  # if they are invalid, the call waits on
         self._remove(binding.principal, call)
         call.respond(answers)
         return call
@@ -203,5 +205,5 @@ def _request_state(params: Params) -> str:
     """The request's `requestState`; empty, and so invalid, if it is not a string."""
     try:
         return jsonrpc.decode_string(params["requestState"])
-    except NO_JSON:
+    except DECODE_ERRORS:
         return ""

@@ -87,7 +87,9 @@ class LegacyClients:
                 key = RequestKey(principal.workspace_id, principal.token_id, session, cancelled.request_id)
                 self._cancel_scopes.cancel(key)
 
-    def answered(self, state: RelayState, principal: Principal, headers: Headers, answer: inbound.Answer) -> None:
+    def answered(
+        self, state: RelayState, principal: Principal, headers: Headers, answer: inbound.ClientResponse
+    ) -> None:
         """Take what a client answers to what it was asked.
 
         Raises:
@@ -119,7 +121,7 @@ def set_level(session: LegacySession, request: Request) -> Raw:
     """`logging/setLevel`: from now on the client gets these messages.
 
     Raises:
-        InvalidLevelError: it names none.
+        InvalidLogLevelError: it names none.
     """
-    session.log_level = log_levels.chosen(request.params)
+    session.log_level = log_levels.level_to_set(request.params)
     return jsonrpc.EMPTY_OBJECT

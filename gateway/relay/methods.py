@@ -16,7 +16,7 @@ from msgspec import Raw
 
 from gateway.calls import UNKNOWN, ErrorType, Operation
 from gateway.mcp import capabilities, completion_refs, era_bridge, jsonrpc, tool_names
-from gateway.mcp.capabilities import ServerCapabilities, Serves
+from gateway.mcp.capabilities import GatewayCapabilities, ServerCapabilities
 from gateway.mcp.completion_refs import PromptRef
 from gateway.mcp.revisions import LATEST_HANDSHAKE_VERSION, Era, negotiate
 from gateway.relay import input_required, resources
@@ -66,7 +66,7 @@ _METHODS: Final = frozenset(
 
 
 class Methods:
-    """Serves them for every workspace, and records each request as an operation."""
+    """GatewayCapabilities them for every workspace, and records each request as an operation."""
 
     def __init__(
         self,
@@ -231,7 +231,7 @@ def _unknown_method(method: str) -> JsonRpcError:
 async def _initialize(call: Call) -> Raw:
     try:
         requested = jsonrpc.decode_string(call.request.params.get("protocolVersion", b'""'))
-    except jsonrpc.NO_JSON:
+    except jsonrpc.DECODE_ERRORS:
         requested = LATEST_HANDSHAKE_VERSION
     return jsonrpc.raw(
         {
@@ -252,7 +252,7 @@ async def _capabilities(call: Call) -> dict[str, Any]:
     await list_unmet_servers(call.view)
     legacy, sessions = call.request.era is Era.LEGACY, call.state.sessions
     has_stream = sessions or not legacy
-    serves = Serves(logging=legacy and sessions, changes=has_stream, subscriptions=has_stream)
+    serves = GatewayCapabilities(logging=legacy and sessions, changes=has_stream, subscriptions=has_stream)
     servers = call.view.servers.values()
     return capabilities.union((capabilities.read_server(server.upstream.declared) for server in servers), serves)
 
@@ -286,7 +286,7 @@ def _with_public_name(server: Server, item: Raw) -> Raw:
     try:
         members: dict[str, Any] = jsonrpc.decode_params(item)
         members["name"] = tool_names.join(server.slug, jsonrpc.decode_string(members["name"]))
-    except (*jsonrpc.NO_JSON, KeyError) as error:
+    except (*jsonrpc.DECODE_ERRORS, KeyError) as error:
         raise UpstreamError(ErrorType.UPSTREAM_PROTOCOL_ERROR, f"lists an invalid prompt: {error}") from error
     return jsonrpc.raw(members)
 
@@ -314,7 +314,7 @@ async def _complete(caller: Caller) -> Raw:
     params = request.params
     try:
         ref = completion_refs.read(params)
-    except completion_refs.InvalidReferenceError as error:
+    except completion_refs.InvalidCompletionRefError as error:
         raise JsonRpcError(jsonrpc.INVALID_PARAMS, str(error)) from error
     if isinstance(ref, PromptRef):
         server, prompt = _find_prompt(view, jsonrpc.raw(ref.name))

@@ -11,7 +11,7 @@ from starlette.types import Receive, Send
 
 from gateway.mcp import sse, subscriptions
 from gateway.mcp.jsonrpc import Params
-from gateway.mcp.subscriptions import MAX_RESOURCES, Filter
+from gateway.mcp.subscriptions import MAX_RESOURCES, SubscriptionFilter
 from gateway.relay.responses import SSE_HEADERS
 
 MAX_QUEUED: Final = 2 * MAX_RESOURCES
@@ -25,7 +25,7 @@ class NotificationQueue:
     Of a kind and a resource only the newest waits, so a slow client gets a hundred changes as one.
     """
 
-    def __init__(self, wanted: Filter, encode: Callable[[str, Params], bytes]) -> None:
+    def __init__(self, wanted: SubscriptionFilter, encode: Callable[[str, Params], bytes]) -> None:
         """`encode` makes the message from a notification's method and params."""
         self.filter = wanted
         self._encode = encode

@@ -9,7 +9,7 @@ from msgspec import UNSET
 
 from gateway.mcp import jsonrpc, log_levels, progress
 from gateway.mcp.inbound import Request
-from gateway.mcp.jsonrpc import NO_JSON, Params
+from gateway.mcp.jsonrpc import DECODE_ERRORS, Params
 from gateway.mcp.revisions import Era
 from gateway.relay.responses import EventStream
 
@@ -22,7 +22,7 @@ class NotificationFilter:
     The level of a legacy client is the one of its session; a modern client names it in each request.
 
     Raises:
-        InvalidLevelError: a modern request names an unknown log level.
+        InvalidLogLevelError: a modern request names an unknown log level.
     """
 
     __slots__ = ("_era", "_level", "_steps", "_stream", "_token")
@@ -31,14 +31,14 @@ class NotificationFilter:
         self._stream = stream
         self._era = request.era
         self._token = progress.token(request.meta)
-        self._steps = progress.Steps()
-        self._level = session_level if request.era is Era.LEGACY else log_levels.requested(request.meta)
+        self._steps = progress.IncreasingProgress()
+        self._level = session_level if request.era is Era.LEGACY else log_levels.level_of_request(request.meta)
 
     async def notify(self, data: bytes) -> None:
         """Take one notification as bytes."""
         try:
             message = jsonrpc.decode_message(data)
-        except NO_JSON:
+        except DECODE_ERRORS:
             return
         params = message.params if message.params is not UNSET else _NO_PARAMS
         if message.method == progress.METHOD:

@@ -238,7 +238,7 @@ class WorkspaceView:
         """The server that a public name means and its own name of the tool, whether it has that tool or not."""
         try:
             parts = tool_names.split(jsonrpc.decode_string(name))
-        except jsonrpc.NO_JSON:
+        except jsonrpc.DECODE_ERRORS:
             parts = None
         return (self.servers.get(parts[0]), parts[1]) if parts is not None else (None, "")
 

@@ -98,7 +98,7 @@ def uri_of(params: jsonrpc.Params) -> str:
     """
     try:
         return jsonrpc.decode_string(params.get("uri", _NULL))
-    except jsonrpc.NO_JSON:
+    except jsonrpc.DECODE_ERRORS:
         message = "'params.uri' must be a string: resources/list has the resources of this workspace"
         raise JsonRpcError(jsonrpc.INVALID_PARAMS, message) from None
 
@@ -139,6 +139,6 @@ async def _list_all(view: WorkspaceView, token_id: str) -> None:
 def _uri_of(item: Raw) -> str:
     try:
         named = _decode(item)
-    except jsonrpc.NO_JSON:
+    except jsonrpc.DECODE_ERRORS:
         return ""
     return named.uri or named.uri_template

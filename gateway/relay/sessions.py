@@ -20,9 +20,9 @@ from msgspec import Raw, Struct
 
 from gateway.journal import lines
 from gateway.mcp import capabilities, inbound, jsonrpc, request_state, subscriptions
-from gateway.mcp.jsonrpc import EMPTY_OBJECT, NO_JSON, Id, Params, Response
-from gateway.mcp.request_state import Binding, InvalidStateError
-from gateway.mcp.subscriptions import Filter
+from gateway.mcp.jsonrpc import DECODE_ERRORS, EMPTY_OBJECT, Id, Params, Response
+from gateway.mcp.request_state import Binding, InvalidRequestStateError
+from gateway.mcp.subscriptions import SubscriptionFilter
 from gateway.relay.notification_stream import NotificationQueue
 from gateway.relay.registry import Principal
 
@@ -39,7 +39,7 @@ DEFAULT_LOG_LEVEL: Final = "info"
 """For a client that has not chosen one: the specification leaves it to the server."""
 _MAX_CAPABILITIES_BYTES: Final = 2048
 _NONCE_BYTES: Final = 16
-_ALL_LISTS: Final = Filter(tools_list_changed=True, prompts_list_changed=True, resources_list_changed=True)
+_ALL_LISTS: Final = SubscriptionFilter(tools_list_changed=True, prompts_list_changed=True, resources_list_changed=True)
 
 
 class _Initialized(Struct, frozen=True, array_like=True):
@@ -211,7 +211,7 @@ class Sessions:
         try:
             content = request_state.unseal(self._keys, _binding(owner), header.decode("latin-1"), now)
             return self._remember(LegacySession(header, owner, _decode_initialized(content), now))
-        except (InvalidStateError, *NO_JSON):
+        except (InvalidRequestStateError, *DECODE_ERRORS):
             return None
 
     def _remember(self, session: LegacySession) -> LegacySession:

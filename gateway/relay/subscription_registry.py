@@ -202,7 +202,7 @@ class WorkspaceSubscriptions:
     def _on_notification(self, method: str, params: Raw) -> None:
         try:
             self._notify(method, jsonrpc.decode_params(params))
-        except jsonrpc.NO_JSON as error:
+        except jsonrpc.DECODE_ERRORS as error:
             logger.warning("a server sent a malformed %s: %s", method[:64], error)
 
     def _notify(self, method: str, params: jsonrpc.Params) -> None:

@@ -16,7 +16,7 @@ from starlette.types import Receive, Send
 
 from gateway.calls import Operation
 from gateway.mcp import capabilities, jsonrpc, sse, subscriptions
-from gateway.mcp.subscriptions import Filter, InvalidFilterError
+from gateway.mcp.subscriptions import InvalidSubscriptionFilterError, SubscriptionFilter
 from gateway.relay.active_call import Call
 from gateway.relay.forwarding import server_info
 from gateway.relay.heartbeat import HeartbeatWriter
@@ -57,7 +57,7 @@ class SubscriptionStreams:
         owner = (call.view.slug, call.principal.token_id)
         try:
             requested = subscriptions.read(call.request.params)
-        except InvalidFilterError as error:
+        except InvalidSubscriptionFilterError as error:
             await self._reject(call, send, jsonrpc.INVALID_PARAMS, str(error))
             return
         if self._open[owner] >= self._max_streams:
@@ -95,7 +95,7 @@ class SubscriptionStreams:
             keep_alive_s=self._keep_alive_s,
         )
         if connected:
-            result = jsonrpc.result(request_id, subscriptions.ended(request_id, server_info(call.view)))
+            result = jsonrpc.result(request_id, subscriptions.final_result(request_id, server_info(call.view)))
             await send({"type": "http.response.body", "body": sse.encode(result)})
 
     def _seconds_left(self, call: Call) -> float:
@@ -125,7 +125,7 @@ class SubscriptionStreams:
         )
 
 
-def _offered(view: WorkspaceView, requested: Filter) -> Filter:
+def _offered(view: WorkspaceView, requested: SubscriptionFilter) -> SubscriptionFilter:
     """The part of a filter that a server declares: changes of a list, subscriptions to resources."""
     declared = [capabilities.read_server(server.upstream.declared) for server in view.servers.values()]
     subscribable = any(offers_subscriptions(server) for server in view.servers.values())

@@ -240,7 +240,7 @@ def _upstream_request(call: Call, route: Route) -> UpstreamRequest:
 def _is_header_mismatch(error: Raw) -> bool:
     try:
         return jsonrpc.decode_error(error).code == HEADER_MISMATCH
-    except jsonrpc.NO_JSON:
+    except jsonrpc.DECODE_ERRORS:
         return False
 
 
@@ -280,7 +280,7 @@ def _failure_of(call: Call, response: UpstreamResponse) -> Failure | None:
     if response.error is not UNSET:
         try:
             error = jsonrpc.decode_error(response.error)
-        except jsonrpc.NO_JSON:
+        except jsonrpc.DECODE_ERRORS:
             raise _invalid(call, response.error, "an error that is not a JSON-RPC error object") from None
         return Failure(ErrorType.JSONRPC_ERROR, error.message, error.code, bytes(response.error))
     if response.result is UNSET:
@@ -288,12 +288,12 @@ def _failure_of(call: Call, response: UpstreamResponse) -> Failure | None:
     try:
         if not _decode_result(response.result).isError:
             return None
-    except jsonrpc.NO_JSON:
+    except jsonrpc.DECODE_ERRORS:
         raise _invalid(call, response.result, "a result that is not an object of MCP") from None
     try:
         content = _decode_failed_result(response.result).content
         message = "\n".join(block.text for block in content if block.text)
-    except jsonrpc.NO_JSON:
+    except jsonrpc.DECODE_ERRORS:
         message = ""
     said = bytes(response.result) if response.era is not None else None  # without an era it is the gateway's own
     return Failure(ErrorType.TOOL_ERROR, message or "the tool failed without a message", None, said)

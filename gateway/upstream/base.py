@@ -146,8 +146,8 @@ class UpstreamRequest(Struct, eq=False):
         if self.client is not None:
             return self.client.log_level
         try:
-            return log_levels.requested(dict(self.meta))
-        except log_levels.InvalidLevelError:
+            return log_levels.level_of_request(dict(self.meta))
+        except log_levels.InvalidLogLevelError:
             return None
 
     def wants_notification(self, method: str, params: Params) -> bool:

@@ -62,7 +62,7 @@ def names_modern_version(reply: UpstreamResponse) -> bool:
 def _supported_in(error: Raw) -> list[str]:
     try:
         return _decode_unsupported(error).data.supported
-    except jsonrpc.NO_JSON:
+    except jsonrpc.DECODE_ERRORS:
         return []
 
 
@@ -70,7 +70,7 @@ def declared_in(reply: UpstreamResponse) -> Raw:
     """The `capabilities` of a `server/discover` or `initialize` result; `{}` if it has none."""
     try:
         members = jsonrpc.decode_params(reply.result) if reply.result is not UNSET else {}
-    except jsonrpc.NO_JSON:
+    except jsonrpc.DECODE_ERRORS:
         members = {}
     return members.get("capabilities", jsonrpc.EMPTY_OBJECT)
 

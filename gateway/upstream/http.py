@@ -17,7 +17,7 @@ from gateway.config import HttpServer
 from gateway.http1.client import HttpResponse
 from gateway.mcp.jsonrpc import INTERNAL_ERROR, INVALID_PARAMS, METHOD_NOT_FOUND, PARSE_ERROR
 from gateway.mcp.revisions import Era
-from gateway.mcp.subscriptions import Filter
+from gateway.mcp.subscriptions import SubscriptionFilter
 from gateway.upstream import discovery
 from gateway.upstream.base import (
     DEFAULT_TIMINGS,
@@ -135,7 +135,7 @@ class HttpUpstream:
         reply, _ = await self._transport.attempt(session, request)
         return reply
 
-    async def open_listen_stream(self, session: HttpSession, wanted: Filter) -> HttpListenStream:
+    async def open_listen_stream(self, session: HttpSession, wanted: SubscriptionFilter) -> HttpListenStream:
         return await HttpListenStream.open(self._transport, session, wanted, self._timings.acknowledge_s)
 
     # -- one attempt

@@ -45,7 +45,7 @@ def decode(data: bytes, decoder: Callable[[bytes], M]) -> M:
         if not data.isascii():
             data.decode()  # `Raw` members are sent on without a look into them
         return decoder(data)
-    except jsonrpc.NO_JSON as error:
+    except jsonrpc.DECODE_ERRORS as error:
         message = f"sent something that is not JSON-RPC: {error}"
         raise UpstreamError(ErrorType.UPSTREAM_PROTOCOL_ERROR, message, response=data[:_SHOWN_BYTES]) from error
 
@@ -54,7 +54,7 @@ def code_of(error: Raw) -> int | None:
     """The code of a JSON-RPC error; None if it has none."""
     try:
         return jsonrpc.decode_error(error).code
-    except jsonrpc.NO_JSON:
+    except jsonrpc.DECODE_ERRORS:
         return None
 
 

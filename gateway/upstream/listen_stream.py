@@ -13,7 +13,7 @@ from gateway.calls import ErrorType
 from gateway.http1.client import Connection
 from gateway.http1.pool import ConnectError
 from gateway.mcp import jsonrpc, sse, subscriptions
-from gateway.mcp.subscriptions import NOTHING, Filter
+from gateway.mcp.subscriptions import NOTHING, SubscriptionFilter
 from gateway.upstream import http_response
 from gateway.upstream.base import UpstreamError, UpstreamRequest
 from gateway.upstream.http_session import HttpSession
@@ -34,7 +34,7 @@ class HttpListenStream:
 
     @classmethod
     async def open(
-        cls, transport: HttpTransport, session: HttpSession, wanted: Filter, acknowledge_s: float
+        cls, transport: HttpTransport, session: HttpSession, wanted: SubscriptionFilter, acknowledge_s: float
     ) -> "HttpListenStream":
         """Send the request, and wait until the server has acknowledged it.
 
@@ -88,7 +88,7 @@ class HttpListenStream:
             self._connection.abort()
 
 
-async def _acknowledged(messages: AsyncIterator[jsonrpc.Message]) -> Filter:
+async def _acknowledged(messages: AsyncIterator[jsonrpc.Message]) -> SubscriptionFilter:
     async for message in messages:
         if message.method == subscriptions.ACKNOWLEDGED:
             return subscriptions.read_acknowledged(message.params if message.params is not UNSET else {})

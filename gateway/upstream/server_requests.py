@@ -70,7 +70,7 @@ class ServerRequests:
 
     def _reason_against(self, client: Client, method: str, params: Raw) -> str | None:
         try:
-            missing = capabilities.missing(method, params, capabilities.read_client(client.capabilities))
+            missing = capabilities.missing_capability(method, params, capabilities.read_client(client.capabilities))
         except InvalidInputRequestError as error:
             return f"the gateway does not serve {method}: {error}"
         if missing is not None:

@@ -19,7 +19,7 @@ from gateway.calls import ErrorType
 from gateway.mcp import capabilities, jsonrpc, subscriptions
 from gateway.mcp.jsonrpc import Params
 from gateway.mcp.revisions import Era
-from gateway.mcp.subscriptions import CHANGES, NOTHING, RESOURCE_UPDATED, Filter
+from gateway.mcp.subscriptions import CHANGES, NOTHING, RESOURCE_UPDATED, SubscriptionFilter
 from gateway.upstream.base import (
     Changed,
     ServerSession,
@@ -87,7 +87,7 @@ class ChangeNotifier:
 class ListenStream(Protocol):
     """One `subscriptions/listen` that the server has acknowledged."""
 
-    accepted: Filter
+    accepted: SubscriptionFilter
     """What the server will report, of what it was asked for."""
     ended: asyncio.Future[Any]
     """Done when the server reports nothing on it any more."""
@@ -113,7 +113,7 @@ class SubscriptionTransport(Protocol[S]):
             UpstreamError: see `Upstream.request`.
         """
 
-    async def open_listen_stream(self, session: S, wanted: Filter) -> ListenStream:
+    async def open_listen_stream(self, session: S, wanted: SubscriptionFilter) -> ListenStream:
         """Send `subscriptions/listen` and wait until the server has acknowledged it.
 
         Raises:
@@ -137,7 +137,7 @@ class ServerSubscriptions(Generic[S]):
         self._session: S | None = None
         """In which everything that is wanted was last subscribed."""
         self._stream: ListenStream | None = None
-        self._stream_key: tuple[S, Filter] | None = None
+        self._stream_key: tuple[S, SubscriptionFilter] | None = None
         """For what session and filter it was opened."""
         self._missed = False
         """Whether changes may have been missed since everything was last subscribed."""
@@ -245,7 +245,7 @@ class ServerSubscriptions(Generic[S]):
         self._replace_stream(stream)
         self._stream_key = session, wanted
 
-    async def _open_stream(self, session: S, wanted: Filter) -> ListenStream:
+    async def _open_stream(self, session: S, wanted: SubscriptionFilter) -> ListenStream:
         """Open the stream; if the server refuses all because of the resources, at least for its lists."""
         try:
             stream = await self._transport.open_listen_stream(session, wanted)
@@ -297,10 +297,10 @@ class ServerSubscriptions(Generic[S]):
         return await self._transport.send_in(session, UpstreamRequest(method, {"uri": uri}, repeatable=True))
 
 
-def filter_for(declared: Raw | None, uris: frozenset[str]) -> Filter:
+def filter_for(declared: Raw | None, uris: frozenset[str]) -> SubscriptionFilter:
     """What to ask a modern server for: every list that it says may change, and these resources."""
     can = capabilities.read_server(declared)
-    return Filter(
+    return SubscriptionFilter(
         tools_list_changed=(can.tools is not None and can.tools.list_changed) or None,
         prompts_list_changed=(can.prompts is not None and can.prompts.list_changed) or None,
         resources_list_changed=(can.resources is not None and can.resources.list_changed) or None,

@@ -14,7 +14,7 @@ from msgspec import Raw
 from gateway.calls import ErrorType
 from gateway.config import StdioServer
 from gateway.mcp.revisions import Era
-from gateway.mcp.subscriptions import Filter
+from gateway.mcp.subscriptions import SubscriptionFilter
 from gateway.upstream.base import (
     DEFAULT_TIMINGS,
     Changed,
@@ -86,7 +86,7 @@ class StdioUpstream:
     async def send_in(self, session: StdioSession, request: UpstreamRequest) -> UpstreamResponse:
         return await session.request(next(self._ids), request)
 
-    async def open_listen_stream(self, session: StdioSession, wanted: Filter) -> StdioListenStream:
+    async def open_listen_stream(self, session: StdioSession, wanted: SubscriptionFilter) -> StdioListenStream:
         return await StdioListenStream.open(session, next(self._ids), wanted, self._timings.acknowledge_s)
 
     # -- processes

@@ -17,7 +17,7 @@ from msgspec import UNSET, Raw
 from gateway.calls import ErrorType
 from gateway.mcp import cancellation, jsonrpc, log_levels, outbound, subscriptions
 from gateway.mcp.revisions import Era
-from gateway.mcp.subscriptions import NOTHING, Filter
+from gateway.mcp.subscriptions import NOTHING, SubscriptionFilter
 from gateway.upstream.base import (
     CANCEL_REASON,
     Notify,
@@ -112,7 +112,7 @@ class StdioSession(ServerSession):
         self._slug = slug
         self._notifier = notifier
         self._pending: dict[int, PendingRequest] = {}
-        self._acknowledging: dict[int, asyncio.Future[Filter]] = {}
+        self._acknowledging: dict[int, asyncio.Future[SubscriptionFilter]] = {}
         self._no_client = ServerRequests(None, self._respond)
         self._junk_lines = 0
 
@@ -169,7 +169,7 @@ class StdioSession(ServerSession):
             pending.close()
             self._respond(cancellation.notification(request_id, CANCEL_REASON))
 
-    def acknowledgment(self, subscription_id: int) -> asyncio.Future[Filter]:
+    def acknowledgment(self, subscription_id: int) -> asyncio.Future[SubscriptionFilter]:
         """What the server accepts of the `subscriptions/listen` with this id, once it has acknowledged it."""
         future = self._acknowledging[subscription_id] = asyncio.get_running_loop().create_future()
         future.add_done_callback(lambda _: self._acknowledging.pop(subscription_id, None))
@@ -200,7 +200,7 @@ class StdioSession(ServerSession):
             return
         try:
             message = jsonrpc.decode_message(line)
-        except jsonrpc.NO_JSON:
+        except jsonrpc.DECODE_ERRORS:
             self._count_junk(line)
             return
         if message.jsonrpc != "2.0" or (message.method is UNSET and message.id is UNSET):
@@ -298,7 +298,7 @@ class StdioListenStream:
 
     @classmethod
     async def open(
-        cls, session: StdioSession, request_id: int, wanted: Filter, acknowledge_s: float
+        cls, session: StdioSession, request_id: int, wanted: SubscriptionFilter, acknowledge_s: float
     ) -> "StdioListenStream":
         """Send the request, and wait until the server has acknowledged it.
 
@@ -337,7 +337,7 @@ def _subscription_id(params: jsonrpc.Params) -> int:
     """The id of the `subscriptions/listen` that a notification belongs to; 0, which no request has, if of none."""
     try:
         meta = jsonrpc.decode_params(params.get("_meta", b"{}"))
-    except jsonrpc.NO_JSON:
+    except jsonrpc.DECODE_ERRORS:
         return 0
     digits = bytes(meta.get(SUBSCRIPTION_ID_META_KEY, b""))
     return int(digits) if digits.isdigit() and len(digits) <= _MAX_DIGITS else 0

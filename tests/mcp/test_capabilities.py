@@ -7,9 +7,9 @@ import pytest
 from msgspec import Raw
 
 from gateway.mcp import capabilities, jsonrpc
-from gateway.mcp.capabilities import InvalidInputRequestError, Serves
+from gateway.mcp.capabilities import GatewayCapabilities, InvalidInputRequestError
 
-EVERYTHING = Serves(logging=True, changes=True, subscriptions=True)
+EVERYTHING = GatewayCapabilities(logging=True, changes=True, subscriptions=True)
 ALL_OF_A_CLIENT = {
     "elicitation": {"form": {}, "url": {}},
     "sampling": {"tools": {}, "context": {}},
@@ -20,7 +20,7 @@ ALL_OF_A_CLIENT = {
 }
 
 
-def declared(*servers: Any, serves: Serves = EVERYTHING) -> dict[str, Any]:
+def declared(*servers: Any, serves: GatewayCapabilities = EVERYTHING) -> dict[str, Any]:
     return capabilities.union((capabilities.read_server(jsonrpc.raw(one)) for one in servers), serves)
 
 
@@ -56,23 +56,25 @@ def test_what_one_server_offers_the_gateway_offers(servers: list[Any], found: di
     ("serves", "found"),
     [
         pytest.param(
-            Serves(),
+            GatewayCapabilities(),
             {"tools": {}, "prompts": {}, "resources": {}, "completions": {}},
             id="union without streams",
         ),
         pytest.param(
-            Serves(prompts=False, resources=False, completions=False, changes=True, subscriptions=True),
+            GatewayCapabilities(prompts=False, resources=False, completions=False, changes=True, subscriptions=True),
             {"tools": {"listChanged": True}},
             id="union tools only",
         ),
         pytest.param(
-            Serves(completions=False, logging=True, subscriptions=True),
+            GatewayCapabilities(completions=False, logging=True, subscriptions=True),
             {"tools": {}, "prompts": {}, "resources": {"subscribe": True}, "logging": {}},
             id="union updates but no lists",
         ),
     ],
 )
-def test_what_the_gateway_does_not_serve_it_does_not_declare(serves: Serves, found: dict[str, Any]) -> None:
+def test_what_the_gateway_does_not_serve_it_does_not_declare(
+    serves: GatewayCapabilities, found: dict[str, Any]
+) -> None:
     offers = {
         "tools": {"listChanged": True},
         "prompts": {"listChanged": True},
@@ -136,7 +138,7 @@ def test_a_question_needs_what_the_client_must_have_declared(
     method: str, params: Any, can: Any, needed: dict[str, Any] | None
 ) -> None:
     raw = jsonrpc.raw(params) if params is not None else None
-    assert capabilities.missing(method, raw, capabilities.read_client(jsonrpc.raw(can))) == needed
+    assert capabilities.missing_capability(method, raw, capabilities.read_client(jsonrpc.raw(can))) == needed
 
 
 @pytest.mark.parametrize(
@@ -146,4 +148,4 @@ def test_a_question_needs_what_the_client_must_have_declared(
 def test_what_no_server_may_ask_is_not_passed_on(method: str, params: bytes) -> None:
     can = capabilities.read_client(jsonrpc.raw(ALL_OF_A_CLIENT))
     with pytest.raises(InvalidInputRequestError):
-        capabilities.missing(method, Raw(params), can)
+        capabilities.missing_capability(method, Raw(params), can)

@@ -10,7 +10,7 @@ from msgspec import UNSET, Raw
 from gateway.mcp import capabilities, input_requests, jsonrpc, request_state
 from gateway.mcp.capabilities import InvalidInputRequestError
 from gateway.mcp.era_bridge import InvalidResultError
-from gateway.mcp.input_requests import AnswerRefusedError, InputRequest, InvalidAnswerError
+from gateway.mcp.input_requests import InputRefusedError, InputRequest, InvalidInputResponseError
 from gateway.mcp.jsonrpc import Id, Response
 
 FORM = {"message": "Who are you?", "requestedSchema": {"type": "object", "properties": {"name": {"type": "string"}}}}
@@ -55,14 +55,14 @@ def test_a_legacy_client_is_asked_what_a_modern_server_requires_and_the_retry_ha
 ) -> None:
     asked = {"method": method} if params is None else {"method": method, "params": params}
     found = required(inputRequests={"k": asked}, requestState="opaque é")
-    sent = json.loads(input_requests.client_request("gw-1", found.questions["k"]))
+    sent = json.loads(input_requests.to_client_request("gw-1", found.requests["k"]))
     assert (sent["jsonrpc"], sent["id"], sent["method"]) == ("2.0", "gw-1", method)
     assert sent["params"].items() >= (params or {}).items()
     parse_server_request(method, "2025-11-25", sent["params"])
 
-    answers = {"k": input_requests.client_answer(found.questions["k"], Response(result=jsonrpc.raw(answer)))}
+    answers = {"k": input_requests.from_client_response(found.requests["k"], Response(result=jsonrpc.raw(answer)))}
     call = {"name": "x", "arguments": Raw(b"{ }"), "_meta": 1, "inputResponses": {"old": 1}, "requestState": "old"}
-    again = input_requests.retried(call, answers, found.request_state)
+    again = input_requests.retry_params(call, answers, found.request_state)
     assert again == {
         "name": "x",
         "arguments": Raw(b"{ }"),
@@ -74,13 +74,13 @@ def test_a_legacy_client_is_asked_what_a_modern_server_requires_and_the_retry_ha
 @pytest.mark.parametrize("state", ["s", ""])
 def test_a_server_that_only_wants_to_be_called_again_gets_its_state_back_and_nothing_else(state: str) -> None:
     found = required(requestState=state)
-    assert found.questions == {}
-    assert input_requests.retried({"name": "x"}, {}, found.request_state) == {"name": "x", "requestState": state}
+    assert found.requests == {}
+    assert input_requests.retry_params({"name": "x"}, {}, found.request_state) == {"name": "x", "requestState": state}
 
 
 def test_a_server_that_gave_no_state_gets_none() -> None:
     found = required(inputRequests={"k": {"method": "roots/list"}})
-    assert "requestState" not in input_requests.retried({"name": "x"}, {"k": Raw(b"{}")}, found.request_state)
+    assert "requestState" not in input_requests.retry_params({"name": "x"}, {"k": Raw(b"{}")}, found.request_state)
 
 
 @pytest.mark.parametrize(
@@ -101,13 +101,13 @@ def test_a_result_that_asks_for_nothing_that_may_be_asked_is_invalid(members: di
 
 def test_an_error_to_an_elicitation_is_its_cancel_and_to_anything_else_the_end_of_the_call() -> None:
     refused = Response(error=jsonrpc.error_object(-1, "User rejected sampling"))
-    assert json.loads(bytes(input_requests.client_answer(question("elicitation/create", FORM), refused))) == {
+    assert json.loads(bytes(input_requests.from_client_response(question("elicitation/create", FORM), refused))) == {
         "action": "cancel"
     }
-    with pytest.raises(AnswerRefusedError, match="sampling/createMessage: User rejected sampling"):
-        input_requests.client_answer(question("sampling/createMessage", SAMPLE), refused)
-    with pytest.raises(AnswerRefusedError, match="did not say why"):
-        input_requests.client_answer(question("roots/list", None), Response())
+    with pytest.raises(InputRefusedError, match="sampling/createMessage: User rejected sampling"):
+        input_requests.from_client_response(question("sampling/createMessage", SAMPLE), refused)
+    with pytest.raises(InputRefusedError, match="did not say why"):
+        input_requests.from_client_response(question("roots/list", None), Response())
 
 
 INVALID: dict[str, tuple[str, bytes]] = {
@@ -123,18 +123,18 @@ INVALID: dict[str, tuple[str, bytes]] = {
 
 @pytest.mark.parametrize(("method", "answer"), INVALID.values(), ids=INVALID)
 def test_an_answer_that_is_none_reaches_no_server_of_either_era(method: str, answer: bytes) -> None:
-    with pytest.raises(InvalidAnswerError, match=method):
-        input_requests.client_answer(question(method, {}), Response(result=Raw(answer)))
+    with pytest.raises(InvalidInputResponseError, match=method):
+        input_requests.from_client_response(question(method, {}), Response(result=Raw(answer)))
     asked: dict[Id, InputRequest] = {1: question(method, {})}
     (key,) = keys(asked)
-    with pytest.raises(InvalidAnswerError, match=method):
-        input_requests.answers(asked, {"inputResponses": jsonrpc.raw({key: Raw(answer)})})
+    with pytest.raises(InvalidInputResponseError, match=method):
+        input_requests.input_responses(asked, {"inputResponses": jsonrpc.raw({key: Raw(answer)})})
 
 
 def test_an_answers_error_does_not_repeat_what_a_person_typed() -> None:
     answer = jsonrpc.raw({"action": "accept", "content": {"password": {"typed": "hunter2"}}})
-    with pytest.raises(InvalidAnswerError) as caught:
-        input_requests.client_answer(question("elicitation/create", FORM), Response(result=answer))
+    with pytest.raises(InvalidInputResponseError) as caught:
+        input_requests.from_client_response(question("elicitation/create", FORM), Response(result=answer))
     assert "hunter2" not in str(caught.value)
 
 
@@ -150,7 +150,7 @@ def test_a_modern_client_is_asked_what_a_legacy_server_requests_and_the_server_g
     call = {"name": Raw(b'"x__y"'), "arguments": Raw(b"{}")}
     binding = request_state.bind("acme/alice", "tools/call", call)
     legacy = {**(params or {}), "_meta": {"progressToken": 1}, "task": {"ttl": 1}}
-    asked = {request_id: input_requests.read_question(method, raws(legacy))}
+    asked = {request_id: input_requests.from_server_request(method, raws(legacy))}
     state = request_state.seal(key_of_the_gateway, binding, "call-1", now + 60)
 
     result = json.loads(bytes(input_requests.input_required(asked, state, Raw(b'{"name":"callscope","version":"1"}'))))
@@ -163,15 +163,15 @@ def test_a_modern_client_is_asked_what_a_legacy_server_requests_and_the_server_g
     again = request_state.bind("acme/alice", "tools/call", retry)
     content = request_state.unseal(key_of_the_gateway, again, result["requestState"], now)
     assert content == Raw(b'"call-1"')
-    ((answered, given),) = input_requests.answers(asked, retry).items()
+    ((answered, given),) = input_requests.input_responses(asked, retry).items()
     assert (answered, json.loads(bytes(given))) == (request_id, answer)
 
 
 def test_what_the_client_left_out_can_be_asked_again() -> None:
     asked: dict[Id, InputRequest] = {1: question("elicitation/create", FORM), "1": question("roots/list", None)}
     _, second = keys(asked)
-    assert input_requests.answers(asked, {}) == {}
-    given = input_requests.answers(asked, {"inputResponses": jsonrpc.raw({second: ROOTS})})
+    assert input_requests.input_responses(asked, {}) == {}
+    given = input_requests.input_responses(asked, {"inputResponses": jsonrpc.raw({second: ROOTS})})
     assert list(given) == ["1"]
 
 
@@ -182,21 +182,21 @@ def test_two_requests_whose_ids_look_alike_have_two_keys() -> None:
 
 @pytest.mark.parametrize("value", [b"[]", b"7", b"null", b'"\xff"'])
 def test_input_responses_that_are_no_object_are_refused(value: bytes) -> None:
-    with pytest.raises(InvalidAnswerError, match="inputResponses"):
-        input_requests.answers({}, {"inputResponses": Raw(value)})
+    with pytest.raises(InvalidInputResponseError, match="inputResponses"):
+        input_requests.input_responses({}, {"inputResponses": Raw(value)})
 
 
 def test_members_that_nobody_knows_keep_their_bytes() -> None:
     params = {"message": Raw(b'"m"'), "x": Raw(b"[ 1.0 ]")}
-    asked: dict[Id, InputRequest] = {1: input_requests.read_question("elicitation/create", params)}
+    asked: dict[Id, InputRequest] = {1: input_requests.from_server_request("elicitation/create", params)}
     assert b"[ 1.0 ]" in bytes(input_requests.input_required(asked, "s"))
-    assert b"[ 1.0 ]" in input_requests.client_request(1, asked[1])
+    assert b"[ 1.0 ]" in input_requests.to_client_request(1, asked[1])
 
 
 @pytest.mark.parametrize("method", ["tools/call", "ping", "", "x" * 1000])
 def test_what_no_server_may_ask_reaches_no_client(method: str) -> None:
     with pytest.raises(InvalidInputRequestError) as caught:
-        input_requests.read_question(method, {})
+        input_requests.from_server_request(method, {})
     assert len(str(caught.value)) < 200
 
 
@@ -226,4 +226,4 @@ def test_a_client_is_asked_only_for_what_it_declared(
     questions: list[tuple[str, Any]], can: Any, lacking: dict[str, Any]
 ) -> None:
     declared = capabilities.read_client(jsonrpc.raw(can))
-    assert input_requests.needed([question(*one) for one in questions], declared) == lacking
+    assert input_requests.missing_capabilities([question(*one) for one in questions], declared) == lacking

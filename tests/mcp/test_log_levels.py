@@ -6,32 +6,32 @@ import pytest
 from msgspec import Raw
 
 from gateway.mcp import jsonrpc, log_levels
-from gateway.mcp.log_levels import LEVELS, InvalidLevelError
+from gateway.mcp.log_levels import LEVELS, InvalidLogLevelError
 
 LEVEL = "io.modelcontextprotocol/logLevel"
 
 
 @pytest.mark.parametrize("level", LEVELS)
 def test_a_level_is_read_from_a_modern_request_and_from_a_legacy_one(level: str) -> None:
-    assert log_levels.requested({LEVEL: jsonrpc.raw(level)}) == level
-    assert log_levels.chosen({"level": jsonrpc.raw(level)}) == level
-    assert log_levels.requested(log_levels.with_level({}, level)) == level
+    assert log_levels.level_of_request({LEVEL: jsonrpc.raw(level)}) == level
+    assert log_levels.level_to_set({"level": jsonrpc.raw(level)}) == level
+    assert log_levels.level_of_request(log_levels.with_level({}, level)) == level
 
 
 def test_a_request_that_names_no_level_wants_no_message() -> None:
-    assert log_levels.requested({}) is None
+    assert log_levels.level_of_request({}) is None
     assert log_levels.with_level({"a": Raw(b"1")}, None) == {"a": Raw(b"1")}
     assert not log_levels.passes({"level": jsonrpc.raw("emergency")}, None)
 
 
 @pytest.mark.parametrize("value", ["loud", "Error", "", 3, None])
 def test_a_level_that_is_none_is_refused(value: Any) -> None:
-    with pytest.raises(InvalidLevelError, match="debug, info"):
-        log_levels.requested({LEVEL: jsonrpc.raw(value)})
-    with pytest.raises(InvalidLevelError, match="'level'"):
-        log_levels.chosen({"level": jsonrpc.raw(value)})
-    with pytest.raises(InvalidLevelError):
-        log_levels.chosen({})
+    with pytest.raises(InvalidLogLevelError, match="debug, info"):
+        log_levels.level_of_request({LEVEL: jsonrpc.raw(value)})
+    with pytest.raises(InvalidLogLevelError, match="'level'"):
+        log_levels.level_to_set({"level": jsonrpc.raw(value)})
+    with pytest.raises(InvalidLogLevelError):
+        log_levels.level_to_set({})
 
 
 @pytest.mark.parametrize("minimum", LEVELS)

@@ -8,7 +8,7 @@ META = b'"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontext
 HEADERS = {b"mcp-protocol-version": b"2026-07-28", b"mcp-method": b"tools/list"}
 
 
-def read(params: bytes) -> inbound.Request | inbound.Notification | inbound.Answer | inbound.Rejection:
+def read(params: bytes) -> inbound.Request | inbound.Notification | inbound.ClientResponse | inbound.Rejection:
     body = b'{"jsonrpc":"2.0","id":1,"method":"tools/list","params":%b}' % params
     return inbound.read(body, HEADERS, list(HEADERS.items()))
 

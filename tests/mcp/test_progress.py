@@ -59,7 +59,7 @@ def test_everything_but_the_token_goes_on_as_it_came() -> None:
 
 def told(*values: Any) -> list[Any]:
     """Which of an upstream's steps a client hears of."""
-    steps = progress.Steps()
+    steps = progress.IncreasingProgress()
     return [value for value in values if steps.advance({"progress": jsonrpc.raw(value)})]
 
 
@@ -70,4 +70,4 @@ def test_a_client_hears_only_of_more_than_before() -> None:
 
 def test_what_says_no_progress_is_not_told() -> None:
     assert told("1", None, {}, 1) == [1]
-    assert not progress.Steps().advance({})
+    assert not progress.IncreasingProgress().advance({})

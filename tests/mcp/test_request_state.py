@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from msgspec import Raw
 
 from gateway.mcp import jsonrpc, request_state
-from gateway.mcp.request_state import Binding, InvalidStateError
+from gateway.mcp.request_state import Binding, InvalidRequestStateError
 
 KEY, OTHER_KEY = b"k" * 32, b"o" * 32
 NOW = 1_750_000_000.0
@@ -64,7 +64,7 @@ def test_a_retry_that_says_the_same_is_the_same_request(retry: Binding) -> None:
     ],
 )
 def test_a_state_is_good_for_its_principal_its_request_and_its_time(binding: Binding, now: float, told: str) -> None:
-    with pytest.raises(InvalidStateError, match=told):
+    with pytest.raises(InvalidRequestStateError, match=told):
         request_state.unseal([KEY], binding, sealed(), now)
 
 
@@ -83,27 +83,27 @@ def test_no_character_can_be_changed_left_out_or_added(data: st.DataObject) -> N
         state[:at] + other + state[at:],
     ):
         if tampered != state:
-            with pytest.raises(InvalidStateError):
+            with pytest.raises(InvalidRequestStateError):
                 request_state.unseal([KEY], BINDING, tampered, NOW)
 
 
 def test_a_payload_of_the_clients_own_is_refused() -> None:
     payload = base64.urlsafe_b64encode(jsonrpc.encode([*BINDING, NOW + 10**6, {"call": "of another"}])).decode()
     mac = sealed().rpartition(".")[2]
-    with pytest.raises(InvalidStateError, match="changed"):
+    with pytest.raises(InvalidRequestStateError, match="changed"):
         request_state.unseal([KEY], BINDING, f"cs1.{payload}.{mac}", NOW)
 
 
 @pytest.mark.parametrize("state", ["", "x", "cs1.", "cs1..", "cs1.a", "AEAD-protected blob", "é", "cs1.é.é"])
 def test_a_state_of_someone_else_is_refused_and_told_apart(state: str) -> None:
-    with pytest.raises(InvalidStateError):
+    with pytest.raises(InvalidRequestStateError):
         request_state.unseal([KEY], BINDING, state, NOW)
     assert request_state.is_sealed(state) == state.startswith("cs1.")
     assert request_state.is_sealed(sealed())
 
 
 def test_a_state_of_any_length_costs_little() -> None:
-    with pytest.raises(InvalidStateError, match="none of the gateway's"):
+    with pytest.raises(InvalidRequestStateError, match="none of the gateway's"):
         request_state.unseal([KEY], BINDING, "cs1." + "a" * 65_536 + ".b", NOW)
 
 
@@ -112,7 +112,7 @@ def test_a_new_key_signs_while_the_old_one_is_still_good() -> None:
     assert bytes(request_state.unseal([OTHER_KEY, KEY], BINDING, state, NOW)) == b'"old"'
     new = request_state.seal([OTHER_KEY, KEY], BINDING, "new", NOW + 60)
     assert bytes(request_state.unseal([OTHER_KEY], BINDING, new, NOW)) == b'"new"'
-    with pytest.raises(InvalidStateError, match="key"):
+    with pytest.raises(InvalidRequestStateError, match="key"):
         request_state.unseal([KEY], BINDING, new, NOW)
 
 
@@ -125,5 +125,5 @@ def test_a_key_that_could_be_guessed_is_a_mistake_of_the_gateways(keys: list[byt
 
 
 def test_params_that_cannot_be_decoded_have_no_binding() -> None:
-    with pytest.raises(InvalidStateError, match="params"):
+    with pytest.raises(InvalidRequestStateError, match="params"):
         request_state.bind("p", "tools/call", {"arguments": Raw(rb'"\ud800"')})

@@ -8,7 +8,7 @@ from mcp_types.methods import parse_server_notification, validate_server_result
 from msgspec import Raw
 
 from gateway.mcp import jsonrpc, subscriptions
-from gateway.mcp.subscriptions import NOTHING, Filter, InvalidFilterError
+from gateway.mcp.subscriptions import NOTHING, InvalidSubscriptionFilterError, SubscriptionFilter
 
 SUBSCRIPTION = "io.modelcontextprotocol/subscriptionId"
 TOOLS = "notifications/tools/list_changed"
@@ -16,7 +16,7 @@ PROMPTS = "notifications/prompts/list_changed"
 RESOURCES = "notifications/resources/list_changed"
 UPDATED = "notifications/resources/updated"
 
-EVERYTHING = Filter(
+EVERYTHING = SubscriptionFilter(
     tools_list_changed=True,
     prompts_list_changed=True,
     resources_list_changed=True,
@@ -35,14 +35,14 @@ def frame(sent: bytes) -> dict[str, Any]:
     ("asked", "found"),
     [
         pytest.param({}, NOTHING, id="nothing"),
-        pytest.param({"toolsListChanged": True}, Filter(tools_list_changed=True), id="tools"),
-        pytest.param({"promptsListChanged": True}, Filter(prompts_list_changed=True), id="prompts"),
-        pytest.param({"resourcesListChanged": True}, Filter(resources_list_changed=True), id="resources"),
-        pytest.param({"resourceSubscriptions": ["a"]}, Filter(resource_subscriptions=("a",)), id="uris"),
+        pytest.param({"toolsListChanged": True}, SubscriptionFilter(tools_list_changed=True), id="tools"),
+        pytest.param({"promptsListChanged": True}, SubscriptionFilter(prompts_list_changed=True), id="prompts"),
+        pytest.param({"resourcesListChanged": True}, SubscriptionFilter(resources_list_changed=True), id="resources"),
+        pytest.param({"resourceSubscriptions": ["a"]}, SubscriptionFilter(resource_subscriptions=("a",)), id="uris"),
         pytest.param({"toolsListChanged": None, "new": 1}, NOTHING, id="null and unknown"),
     ],
 )
-def test_a_client_says_what_it_listens_for(asked: dict[str, Any], found: Filter) -> None:
+def test_a_client_says_what_it_listens_for(asked: dict[str, Any], found: SubscriptionFilter) -> None:
     assert subscriptions.read({"notifications": jsonrpc.raw(asked)}) == found
 
 
@@ -58,12 +58,12 @@ def test_a_client_says_what_it_listens_for(asked: dict[str, Any], found: Filter)
     ],
 )
 def test_a_filter_that_is_none_is_refused(asked: Any) -> None:
-    with pytest.raises(InvalidFilterError):
+    with pytest.raises(InvalidSubscriptionFilterError):
         subscriptions.read({"notifications": jsonrpc.raw(asked)})
 
 
 def test_a_request_without_a_filter_is_refused_but_an_upstreams_silence_is_no_promise() -> None:
-    with pytest.raises(InvalidFilterError, match="missing"):
+    with pytest.raises(InvalidSubscriptionFilterError, match="missing"):
         subscriptions.read({})
     assert subscriptions.read_acknowledged({}).is_empty
     assert subscriptions.read_acknowledged(subscriptions.listen_params(EVERYTHING)) == EVERYTHING
@@ -73,21 +73,23 @@ def test_a_request_without_a_filter_is_refused_but_an_upstreams_silence_is_no_pr
     ("served", "kept"),
     [
         pytest.param({}, NOTHING, id="nothing"),
-        pytest.param({"tools": True}, Filter(tools_list_changed=True), id="tools"),
-        pytest.param({"prompts": True}, Filter(prompts_list_changed=True), id="prompts"),
-        pytest.param({"resources": True}, Filter(resources_list_changed=True), id="resources"),
+        pytest.param({"tools": True}, SubscriptionFilter(tools_list_changed=True), id="tools"),
+        pytest.param({"prompts": True}, SubscriptionFilter(prompts_list_changed=True), id="prompts"),
+        pytest.param({"resources": True}, SubscriptionFilter(resources_list_changed=True), id="resources"),
         pytest.param(
-            {"subscribable": "test://b".__eq__}, Filter(resource_subscriptions=("test://b",)), id="one URI of two"
+            {"subscribable": "test://b".__eq__},
+            SubscriptionFilter(resource_subscriptions=("test://b",)),
+            id="one URI of two",
         ),
     ],
 )
-def test_only_what_the_gateway_can_tell_is_acknowledged(served: dict[str, Any], kept: Filter) -> None:
+def test_only_what_the_gateway_can_tell_is_acknowledged(served: dict[str, Any], kept: SubscriptionFilter) -> None:
     assert subscriptions.honored(EVERYTHING, **served) == kept
     assert subscriptions.honored(NOTHING, **served) == NOTHING
 
 
 def test_what_was_not_asked_for_is_not_kept_to_and_no_falsehood_is_echoed() -> None:
-    asked = Filter(tools_list_changed=False, prompts_list_changed=True, resource_subscriptions=("a", "a"))
+    asked = SubscriptionFilter(tools_list_changed=False, prompts_list_changed=True, resource_subscriptions=("a", "a"))
     kept = subscriptions.honored(asked, tools=True, prompts=True, resources=True, subscribable=lambda _: True)
     assert json.loads(jsonrpc.encode(kept)) == {"promptsListChanged": True, "resourceSubscriptions": ["a"]}
 
@@ -96,7 +98,7 @@ def test_what_was_not_asked_for_is_not_kept_to_and_no_falsehood_is_echoed() -> N
 def test_the_first_frame_says_what_is_kept_to_and_has_the_requests_id_in_its_own_type(
     subscription: int | str,
 ) -> None:
-    assert frame(subscriptions.acknowledged(subscription, Filter(tools_list_changed=True))) == {
+    assert frame(subscriptions.acknowledged(subscription, SubscriptionFilter(tools_list_changed=True))) == {
         "jsonrpc": "2.0",
         "method": "notifications/subscriptions/acknowledged",
         "params": {"_meta": {SUBSCRIPTION: subscription}, "notifications": {"toolsListChanged": True}},
@@ -117,13 +119,13 @@ def test_a_listener_gets_the_kinds_that_it_asked_for_and_no_other(
     method: str, uri: str | None, wanted: dict[str, Any]
 ) -> None:
     assert EVERYTHING.wants(method, uri)
-    assert Filter(**wanted).wants(method, uri)
+    assert SubscriptionFilter(**wanted).wants(method, uri)
     assert not NOTHING.wants(method, uri)
     others = {name: value for name, value in _members(EVERYTHING).items() if name not in wanted}
-    assert not Filter(**others).wants(method, uri)
+    assert not SubscriptionFilter(**others).wants(method, uri)
 
 
-def _members(one: Filter) -> dict[str, Any]:
+def _members(one: SubscriptionFilter) -> dict[str, Any]:
     return {name: getattr(one, name) for name in one.__struct_fields__}
 
 
@@ -171,9 +173,9 @@ def test_the_uri_of_an_update_is_read(params: dict[str, Any], uri: str | None) -
 
 
 def test_one_stream_upstream_carries_what_all_listeners_want() -> None:
-    first = Filter(tools_list_changed=True, resource_subscriptions=("a", "b"))
-    second = Filter(prompts_list_changed=True, resource_subscriptions=("b", "c"))
-    assert subscriptions.union([first, second]) == Filter(
+    first = SubscriptionFilter(tools_list_changed=True, resource_subscriptions=("a", "b"))
+    second = SubscriptionFilter(prompts_list_changed=True, resource_subscriptions=("b", "c"))
+    assert subscriptions.union([first, second]) == SubscriptionFilter(
         tools_list_changed=True, prompts_list_changed=True, resource_subscriptions=("a", "b", "c")
     )
     assert subscriptions.union([]).is_empty
@@ -182,10 +184,10 @@ def test_one_stream_upstream_carries_what_all_listeners_want() -> None:
 @pytest.mark.parametrize("subscription", [1, "1"])
 def test_a_graceful_end_is_a_complete_result_that_names_the_subscription(subscription: int | str) -> None:
     info = {"name": "callscope", "version": "1"}
-    result = json.loads(bytes(subscriptions.ended(subscription, jsonrpc.raw(info))))
+    result = json.loads(bytes(subscriptions.final_result(subscription, jsonrpc.raw(info))))
     assert result == {
         "resultType": "complete",
         "_meta": {SUBSCRIPTION: subscription, "io.modelcontextprotocol/serverInfo": info},
     }
     validate_server_result("subscriptions/listen", "2026-07-28", result)
-    assert json.loads(bytes(subscriptions.ended(1)))["_meta"] == {SUBSCRIPTION: 1}
+    assert json.loads(bytes(subscriptions.final_result(1)))["_meta"] == {SUBSCRIPTION: 1}
