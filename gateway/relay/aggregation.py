@@ -5,14 +5,13 @@ One that fails is named in the result; what the others have stands.
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
 from msgspec import UNSET, Raw, Struct
 
 from gateway.calls import ErrorType
 from gateway.mcp import capabilities, jsonrpc
-from gateway.mcp.capabilities import ServerCapabilities
 from gateway.relay.registry import Server
 from gateway.upstream.base import UpstreamError, UpstreamRequest, UpstreamResponse
 
@@ -22,8 +21,14 @@ MAX_PAGES: Final = 100
 LIST_TIMEOUT_S: Final = 10.0
 _SHOWN_MESSAGE: Final = 500
 
-Offers = Callable[[ServerCapabilities], bool]
-"""Whether a server has such a list at all."""
+LISTS: Final = {
+    "tools/list": "tools",
+    "prompts/list": "prompts",
+    "resources/list": "resources",
+    "resources/templates/list": "resourceTemplates",
+}
+"""The member of the result that is the list, by method."""
+Capability = Literal["prompts", "resources", "completions"]
 Rewrite = Callable[[Server, Raw], Raw]
 """Takes an item as its server lists it; gives it as the gateway does, or raises `UpstreamError` if it is none."""
 
@@ -44,26 +49,21 @@ _decode_items: Final = msgspec.json.Decoder(list[Raw]).decode
 
 
 async def parts(
-    servers: Iterable[Server],
-    method: str,
-    member: str,
-    offers: Offers,
-    token_id: str,
-    rewrite: Rewrite | None = None,
+    servers: Iterable[Server], method: str, capability: Capability, token_id: str, rewrite: Rewrite | None = None
 ) -> list[Part]:
-    """Ask every server that offers such a list; a server that was never met is asked, too."""
-    asked = [server for server in servers if may_offer(server, offers)]
-    found = await asyncio.gather(*(_part(server, method, member, token_id, rewrite) for server in asked))
+    """Ask every server that may have such a list."""
+    asked = [server for server in servers if may_have(server, capability)]
+    found = await asyncio.gather(*(_part(server, method, token_id, rewrite) for server in asked))
     return list(found)
 
 
-def may_offer(server: Server, offers: Offers) -> bool:
-    """Whether a server declares it, or has not declared anything yet."""
+def may_have(server: Server, capability: Capability) -> bool:
+    """Whether a server declares a capability, or has had no contact yet and so declared nothing."""
     declared = server.upstream.declared
-    return declared is None or offers(capabilities.read_server(declared))
+    return declared is None or getattr(capabilities.read_server(declared), capability) is not None
 
 
-def merged(member: str, found: Iterable[Part]) -> dict[str, Any]:
+def merged(method: str, found: Iterable[Part]) -> dict[str, Any]:
     """The members of one result."""
     items: list[Raw] = []
     unavailable: list[dict[str, Any]] = []
@@ -72,16 +72,16 @@ def merged(member: str, found: Iterable[Part]) -> dict[str, Any]:
             unavailable.append({"server": server.slug, "error_type": part.error_type.value, "message": str(part)})
         else:
             items.extend(part)
-    members: dict[str, Any] = {member: items}
+    members: dict[str, Any] = {LISTS[method]: items}
     if unavailable:
         members["_meta"] = {UNAVAILABLE_META_KEY: unavailable}
     return members
 
 
-async def _part(server: Server, method: str, member: str, token_id: str, rewrite: Rewrite | None) -> Part:
+async def _part(server: Server, method: str, token_id: str, rewrite: Rewrite | None) -> Part:
     try:
         async with asyncio.timeout(min(server.timeout, LIST_TIMEOUT_S)) as limit:
-            items = await _pages(server, method, member, token_id, limit)
+            items = await _pages(server, method, token_id, limit)
         return Part(server, items if rewrite is None else [rewrite(server, item) for item in items])
     except TimeoutError:
         return Part(server, UpstreamError(ErrorType.UPSTREAM_TIMEOUT, f"did not answer {method} in time"))
@@ -89,14 +89,14 @@ async def _part(server: Server, method: str, member: str, token_id: str, rewrite
         return Part(server, error)
 
 
-async def _pages(server: Server, method: str, member: str, token_id: str, limit: asyncio.Timeout) -> list[Raw]:
+async def _pages(server: Server, method: str, token_id: str, limit: asyncio.Timeout) -> list[Raw]:
     items: list[Raw] = []
     params: jsonrpc.Params = {}
     for _ in range(MAX_PAGES):
         reply = await server.ask(UpstreamRequest(method, params, repeatable=True, token_id=token_id), limit)
         if reply.error is not UNSET and _is_unknown_method(reply.error):
             return []
-        page, cursor = _read_page(method, member, reply)
+        page, cursor = _read_page(method, reply)
         items.extend(page)
         if cursor is None:
             return items
@@ -111,16 +111,16 @@ def _is_unknown_method(error: Raw) -> bool:
         return False
 
 
-def _read_page(method: str, member: str, reply: UpstreamResponse) -> tuple[list[Raw], str | None]:
+def _read_page(method: str, reply: UpstreamResponse) -> tuple[list[Raw], str | None]:
     if reply.error is not UNSET:
         raise refused(method, reply.error)
     value = reply.result if reply.result is not UNSET else jsonrpc.EMPTY_OBJECT
     try:
         members: Mapping[str, Raw] = jsonrpc.decode_params(value)
-        return _decode_items(members[member]), _decode_cursor(value).nextCursor
+        return _decode_items(members[LISTS[method]]), _decode_cursor(value).nextCursor
     except (*jsonrpc.DECODE_ERRORS, KeyError) as error:
         raise UpstreamError(
-            ErrorType.UPSTREAM_PROTOCOL_ERROR, f"answered {method} with no list of {member}: {error}"
+            ErrorType.UPSTREAM_PROTOCOL_ERROR, f"answered {method} without a valid {LISTS[method]!r}: {error}"
         ) from error
 
 

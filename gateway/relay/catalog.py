@@ -12,6 +12,7 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 from gateway.calls import ErrorType
 from gateway.mcp import jsonrpc, tool_names
 from gateway.mcp.param_headers import InvalidParamHeaderError, ParamHeaders, compile_schema
+from gateway.mcp.revisions import Era
 from gateway.upstream.base import UpstreamError, UpstreamRequest, UpstreamResponse
 
 logger = logging.getLogger(__name__)
@@ -30,6 +31,8 @@ class ListedTool(NamedTuple):
     """One tool: its listing under the gateway's name, and whether calling it twice does no harm."""
 
     listing: Raw
+    era: Era | None
+    """In which the upstream listed it."""
     repeatable: bool
     param_headers: ParamHeaders | None = None
     """The arguments that stand in headers as well; nearly every tool has none."""
@@ -127,9 +130,10 @@ class Catalog:
         left_out: dict[str, str] = {}
         params: jsonrpc.Params = {}
         for _ in range(MAX_PAGES):
-            page = _read_page(await self._ask(UpstreamRequest("tools/list", params, repeatable=True), limit))
+            reply = await self._ask(UpstreamRequest("tools/list", params, repeatable=True), limit)
+            page = _read_page(reply)
             for listing in page.tools:
-                name, tool = _read_tool(listing, self._slug)
+                name, tool = _read_tool(listing, self._slug, reply.era)
                 if isinstance(tool, ListedTool):
                     tools[name] = tool
                 else:
@@ -163,7 +167,7 @@ def _read_page(reply: UpstreamResponse) -> _Page:
         ) from error
 
 
-def _read_tool(listing: Raw, slug: str) -> tuple[str, ListedTool | InvalidParamHeaderError]:
+def _read_tool(listing: Raw, slug: str, era: Era | None) -> tuple[str, ListedTool | InvalidParamHeaderError]:
     """The upstream's own name of a tool, and the tool, or why nobody could call it (SEP-2243)."""
     try:
         head = _decode_head(listing)
@@ -175,7 +179,7 @@ def _read_tool(listing: Raw, slug: str) -> tuple[str, ListedTool | InvalidParamH
         mirrored = compile_schema(head.inputSchema)
     except InvalidParamHeaderError as error:
         return head.name, error
-    return head.name, ListedTool(jsonrpc.raw(members), _is_repeatable(head.annotations), mirrored)
+    return head.name, ListedTool(jsonrpc.raw(members), era, _is_repeatable(head.annotations), mirrored)
 
 
 def _is_repeatable(annotations: Raw | UnsetType) -> bool:

@@ -16,12 +16,12 @@ from msgspec import Raw
 
 from gateway.calls import UNKNOWN, ErrorType, Operation
 from gateway.mcp import capabilities, completion_refs, era_bridge, jsonrpc, tool_names
-from gateway.mcp.capabilities import GatewayCapabilities, ServerCapabilities
+from gateway.mcp.capabilities import GatewayCapabilities
 from gateway.mcp.completion_refs import PromptRef
 from gateway.mcp.revisions import LATEST_HANDSHAKE_VERSION, Era, negotiate
 from gateway.relay import input_required, resources
 from gateway.relay.active_call import Call
-from gateway.relay.aggregation import Offers, Part, may_offer, merged, parts
+from gateway.relay.aggregation import LISTS, Capability, Part, may_have, merged, parts
 from gateway.relay.client_requests import client_on_stream
 from gateway.relay.deadlines import CancelScopes
 from gateway.relay.forwarding import BAD_REQUEST_ERRORS, Caller, forward, server_info
@@ -44,23 +44,14 @@ _SHOWN_NAME: Final = 128
 _NO_COMPLETION: Final[dict[str, Any]] = {"completion": {"values": []}}
 
 
-def _offers_prompts(declared: ServerCapabilities) -> bool:
-    return declared.prompts is not None
-
-
-def _offers_completion(declared: ServerCapabilities) -> bool:
-    return declared.completions is not None
-
-
-_OFFERED: Final[dict[str, Offers]] = {
-    **dict.fromkeys(("prompts/list", "prompts/get"), _offers_prompts),
-    **dict.fromkeys((*resources.LISTS, "resources/read"), resources.offers),
-    "completion/complete": _offers_completion,
+_CAPABILITIES: Final[dict[str, Capability]] = {
+    **dict.fromkeys(("prompts/list", "prompts/get"), "prompts"),
+    **dict.fromkeys(("resources/list", "resources/templates/list", "resources/read"), "resources"),
+    "completion/complete": "completions",
 }
-"""What at least one server of a workspace must offer for the workspace to have the method."""
-_PAGED: Final = frozenset({"tools/list", "prompts/list", *resources.LISTS})
+"""What at least one server of a workspace must have for the workspace to have the method."""
 _METHODS: Final = frozenset(
-    {"initialize", "ping", "server/discover", "tools/list", SET_LEVEL, SUBSCRIBE, UNSUBSCRIBE, *_OFFERED}
+    {"initialize", "ping", "server/discover", "tools/list", SET_LEVEL, SUBSCRIBE, UNSUBSCRIBE, *_CAPABILITIES}
 )
 """The methods that may be the value of a label."""
 
@@ -189,10 +180,10 @@ async def _result(caller: Caller) -> Raw:  # noqa: C901 - one arm for each metho
     """
     request, view = caller.call.request, caller.call.view
     token_id = caller.call.principal.token_id
-    offers = _OFFERED.get(request.method)
-    if offers is not None and not any(may_offer(server, offers) for server in view.servers.values()):
+    needed = _CAPABILITIES.get(request.method)
+    if needed is not None and not any(may_have(server, needed) for server in view.servers.values()):
         raise _unknown_method(request.method)
-    if request.method in _PAGED and request.params.get("cursor", _NULL) != _NULL:
+    if request.method in LISTS and request.params.get("cursor", _NULL) != _NULL:
         raise JsonRpcError(jsonrpc.INVALID_PARAMS, f"unknown cursor: {request.method} has one page only")
     match request.method, request.era:
         case "initialize", Era.LEGACY:
@@ -203,14 +194,13 @@ async def _result(caller: Caller) -> Raw:  # noqa: C901 - one arm for each metho
             return await _discover(caller.call)
         case "tools/list", era:
             found = await asyncio.gather(*(_tools(server, era) for server in view.servers.values()))
-            return _list_result(caller.call, merged("tools", found))
+            return _list_result(caller.call, merged(request.method, found))
         case "prompts/list", _:
-            servers = view.servers.values()
-            found = await parts(servers, request.method, "prompts", _offers_prompts, token_id, _with_public_name)
-            return _list_result(caller.call, merged("prompts", found))
+            found = await parts(view.servers.values(), request.method, "prompts", token_id, _with_public_name)
+            return _list_result(caller.call, merged(request.method, found))
         case (("resources/list" | "resources/templates/list"), _):
             found = await resources.listed(view, request.method, token_id)
-            return _list_result(caller.call, merged(resources.LISTS[request.method], found))
+            return _list_result(caller.call, merged(request.method, found))
         case "prompts/get", _:
             server, prompt = _find_prompt(view, request.params.get("name", _NULL))
             return await forward(caller, server, {**request.params, "name": jsonrpc.raw(prompt)}, prompt)
@@ -271,8 +261,7 @@ def _list_result(call: Call, members: dict[str, Any]) -> Raw:
 async def _tools(server: Server, era: Era) -> Part:
     try:
         tools = await server.catalog.list()
-        upstream_era = server.upstream.era or era
-        return Part(server, [era_bridge.tool(era, upstream_era, tool.listing) for tool in tools.values()])
+        return Part(server, [era_bridge.tool(era, tool.era or era, tool.listing) for tool in tools.values()])
     except UpstreamError as error:
         return Part(server, error)
 
@@ -301,7 +290,7 @@ def _find_prompt(view: WorkspaceView, name: Raw) -> tuple[Server, str]:
         JsonRpcError: no server is behind the name.
     """
     server, prompt = view.resolve(name)
-    if server is None or not may_offer(server, _offers_prompts):
+    if server is None or not may_have(server, "prompts"):
         shown = bytes(name)[:_SHOWN_NAME].decode("utf-8", "replace")
         message = f"unknown prompt {shown}: prompts/list has the prompts of this workspace"
         raise JsonRpcError(jsonrpc.INVALID_PARAMS, message)
@@ -324,7 +313,7 @@ async def _complete(caller: Caller) -> Raw:
         servers = await resources.servers_of_template(view, ref.uri, caller.call.principal.token_id)
         if not servers:
             raise resources.unknown(ref.uri, request.era)
-    able = [server for server in servers if may_offer(server, _offers_completion)]
+    able = [server for server in servers if may_have(server, "completions")]
     if not able:
         modern = {"resultType": "complete"} if request.era is Era.MODERN else {}
         return jsonrpc.raw({**modern, **_NO_COMPLETION})

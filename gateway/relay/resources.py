@@ -11,16 +11,14 @@ import msgspec
 from msgspec import Raw, Struct
 
 from gateway.mcp import jsonrpc
-from gateway.mcp.capabilities import ServerCapabilities
 from gateway.mcp.era_bridge import RESOURCE_NOT_FOUND
 from gateway.mcp.resource_uris import Offered, ResourceRoutes
 from gateway.mcp.revisions import Era
-from gateway.relay.aggregation import Part, may_offer, parts
+from gateway.relay.aggregation import Part, may_have, parts
 from gateway.relay.forwarding import Caller, forward
 from gateway.relay.registry import Server, WorkspaceView
 from gateway.relay.responses import JsonRpcError
 
-LISTS: Final = {"resources/list": "resources", "resources/templates/list": "resourceTemplates"}
 REFRESH_AFTER_S: Final = 5.0
 """Within this time, only the first URI that no server lists makes the relay list all resources again."""
 _NULL: Final = Raw(b"null")
@@ -35,13 +33,9 @@ class _Item(Struct, rename="camel"):
 _decode: Final = msgspec.json.Decoder(_Item).decode
 
 
-def offers(declared: ServerCapabilities) -> bool:
-    return declared.resources is not None
-
-
 async def listed(view: WorkspaceView, method: str, token_id: str) -> list[Part]:
     """Ask the servers for their resources, or for their templates, and remember whose they are."""
-    found = await parts(view.servers.values(), method, LISTS[method], offers, token_id)
+    found = await parts(view.servers.values(), method, "resources", token_id)
     kept = view.uris if method == "resources/list" else view.templates
     for server, items in found:
         if isinstance(items, list):
@@ -49,7 +43,7 @@ async def listed(view: WorkspaceView, method: str, token_id: str) -> list[Part]:
     view.resources = ResourceRoutes(
         Offered(slug, view.uris.get(slug, ()), view.templates.get(slug, ()))
         for slug, server in view.servers.items()
-        if may_offer(server, offers)
+        if may_have(server, "resources")
     )
     return found
 
@@ -131,7 +125,8 @@ async def _refresh(view: WorkspaceView, token_id: str) -> None:
 
 async def _list_all(view: WorkspaceView, token_id: str) -> None:
     try:
-        await asyncio.gather(*(listed(view, method, token_id) for method in LISTS))
+        lists = ("resources/list", "resources/templates/list")
+        await asyncio.gather(*(listed(view, method, token_id) for method in lists))
     finally:
         view.resources_listing = None
 
