@@ -113,6 +113,14 @@ def error_object(code: int, message: str, data: Any = None) -> Raw:
     return Raw(_encode(value))
 
 
+def code_of(error: Raw) -> int | None:
+    """The code of a JSON-RPC error; None if it has none."""
+    try:
+        return decode_error(error).code
+    except DECODE_ERRORS:
+        return None
+
+
 def http_status(era: Era, code: int) -> int:
     """The HTTP status of an error response: by the code in the modern era, 200 in the legacy one."""
     return ERROR_CODE_HTTP_STATUS.get(code, 200) if era is Era.MODERN else 200

@@ -94,7 +94,7 @@ async def _pages(server: Server, method: str, token_id: str, limit: asyncio.Time
     params: jsonrpc.Params = {}
     for _ in range(MAX_PAGES):
         reply = await server.ask(UpstreamRequest(method, params, repeatable=True, token_id=token_id), limit)
-        if reply.error is not UNSET and _is_unknown_method(reply.error):
+        if reply.error is not UNSET and jsonrpc.code_of(reply.error) == jsonrpc.METHOD_NOT_FOUND:
             return []
         page, cursor = _read_page(method, reply)
         items.extend(page)
@@ -102,13 +102,6 @@ async def _pages(server: Server, method: str, token_id: str, limit: asyncio.Time
             return items
         params = {"cursor": jsonrpc.raw(cursor)}
     raise UpstreamError(ErrorType.UPSTREAM_PROTOCOL_ERROR, f"answers {method} on more than {MAX_PAGES} pages")
-
-
-def _is_unknown_method(error: Raw) -> bool:
-    try:
-        return jsonrpc.decode_error(error).code == jsonrpc.METHOD_NOT_FOUND
-    except jsonrpc.DECODE_ERRORS:
-        return False
 
 
 def _read_page(method: str, reply: UpstreamResponse) -> tuple[list[Raw], str | None]:

@@ -57,7 +57,7 @@ _METHODS: Final = frozenset(
 
 
 class Methods:
-    """GatewayCapabilities them for every workspace, and records each request as an operation."""
+    """Serves them for every workspace and records each request as an operation."""
 
     def __init__(
         self,

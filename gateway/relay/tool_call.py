@@ -143,7 +143,7 @@ class ToolCalls:
                 call.routed_ns = time.perf_counter_ns()
             try:
                 response = await self._send(call, upstream_request, server)
-                if response.error is not UNSET and _is_header_mismatch(response.error):
+                if response.error is not UNSET and jsonrpc.code_of(response.error) == HEADER_MISMATCH:
                     response = await self._send_again(call, route, response)
             finally:
                 server.in_flight -= 1
@@ -235,13 +235,6 @@ def _upstream_request(call: Call, route: Route) -> UpstreamRequest:
             route.param_headers, call.headers, request.params.get("arguments"), request.era
         ),
     )
-
-
-def _is_header_mismatch(error: Raw) -> bool:
-    try:
-        return jsonrpc.decode_error(error).code == HEADER_MISMATCH
-    except jsonrpc.DECODE_ERRORS:
-        return False
 
 
 def _for_client(call: Call, response: UpstreamResponse) -> UpstreamResponse:

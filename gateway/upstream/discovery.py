@@ -18,7 +18,6 @@ from gateway.calls import ErrorType
 from gateway.mcp import jsonrpc, outbound
 from gateway.mcp.revisions import LATEST_MODERN_VERSION, Era
 from gateway.upstream.base import UpstreamError, UpstreamRequest, UpstreamResponse
-from gateway.upstream.http_response import code_of
 from gateway.upstream.http_session import HttpSession, LegacyHttpSession
 from gateway.upstream.http_transport import HttpTransport
 
@@ -46,7 +45,7 @@ def names_modern_version(reply: UpstreamResponse) -> bool:
         UpstreamError: it names protocol versions, but none that the gateway speaks.
     """
     if reply.error is not UNSET:
-        versions = _supported_in(reply.error) if code_of(reply.error) == UNSUPPORTED_PROTOCOL_VERSION else []
+        versions = _supported_in(reply.error) if jsonrpc.code_of(reply.error) == UNSUPPORTED_PROTOCOL_VERSION else []
     else:
         versions = outbound.supported_versions(reply.result) if reply.result is not UNSET else []
     if versions and not _KNOWN_VERSIONS.intersection(versions):
@@ -100,7 +99,7 @@ async def discover(transport: HttpTransport) -> HttpSession | None:
             raise
         return None
     session.declared = declared_in(reply)
-    if reply.error is not UNSET and code_of(reply.error) in MODERN_CODES:
+    if reply.error is not UNSET and jsonrpc.code_of(reply.error) in MODERN_CODES:
         return session
     return session if names_modern_version(reply) else None
 

@@ -15,7 +15,7 @@ from msgspec import UNSET, Raw
 from gateway.calls import ErrorType
 from gateway.config import HttpServer
 from gateway.http1.client import HttpResponse
-from gateway.mcp.jsonrpc import INTERNAL_ERROR, INVALID_PARAMS, METHOD_NOT_FOUND, PARSE_ERROR
+from gateway.mcp.jsonrpc import INTERNAL_ERROR, INVALID_PARAMS, METHOD_NOT_FOUND, PARSE_ERROR, code_of
 from gateway.mcp.revisions import Era
 from gateway.mcp.subscriptions import SubscriptionFilter
 from gateway.upstream import discovery
@@ -27,7 +27,7 @@ from gateway.upstream.base import (
     UpstreamResponse,
     UpstreamTimings,
 )
-from gateway.upstream.http_response import BAD_REQUEST, METHOD_NOT_ALLOWED, NOT_FOUND, code_of
+from gateway.upstream.http_response import BAD_REQUEST, METHOD_NOT_ALLOWED, NOT_FOUND
 from gateway.upstream.http_session import HttpSession, LegacyHttpSession
 from gateway.upstream.http_transport import HttpTransport, PoolOf
 from gateway.upstream.listen_stream import HttpListenStream

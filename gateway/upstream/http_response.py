@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable
 from typing import Final, TypeVar
 
-from msgspec import UNSET, Raw
+from msgspec import UNSET
 
 from gateway.calls import ErrorType
 from gateway.http1.client import HttpResponse
@@ -48,14 +48,6 @@ def decode(data: bytes, decoder: Callable[[bytes], M]) -> M:
     except jsonrpc.DECODE_ERRORS as error:
         message = f"sent something that is not JSON-RPC: {error}"
         raise UpstreamError(ErrorType.UPSTREAM_PROTOCOL_ERROR, message, response=data[:_SHOWN_BYTES]) from error
-
-
-def code_of(error: Raw) -> int | None:
-    """The code of a JSON-RPC error; None if it has none."""
-    try:
-        return jsonrpc.decode_error(error).code
-    except jsonrpc.DECODE_ERRORS:
-        return None
 
 
 def response_in(message: jsonrpc.Message | jsonrpc.Response, size: int, request_id: int, era: Era) -> UpstreamResponse:
