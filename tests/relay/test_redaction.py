@@ -2,7 +2,7 @@
 
 import json
 import re
-from re import _constants, _parser  # type: ignore[attr-defined]  # what the compiler itself reads a pattern with
+from re import _constants, _parser  # what the compiler itself reads a pattern with
 from typing import Any
 
 import pytest
