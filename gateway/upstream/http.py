@@ -17,7 +17,6 @@ from gateway.config import HttpServer
 from gateway.http1.client import HttpResponse
 from gateway.mcp.jsonrpc import INTERNAL_ERROR, INVALID_PARAMS, METHOD_NOT_FOUND, PARSE_ERROR, code_of
 from gateway.mcp.revisions import Era
-from gateway.mcp.subscriptions import SubscriptionFilter
 from gateway.upstream import discovery
 from gateway.upstream.base import (
     DEFAULT_TIMINGS,
@@ -30,7 +29,6 @@ from gateway.upstream.base import (
 from gateway.upstream.http_response import BAD_REQUEST, METHOD_NOT_ALLOWED, NOT_FOUND
 from gateway.upstream.http_session import HttpSession, LegacyHttpSession
 from gateway.upstream.http_transport import HttpTransport, PoolOf
-from gateway.upstream.listen_stream import HttpListenStream
 from gateway.upstream.server_subscriptions import ChangeNotifier, ServerSubscriptions
 from gateway.upstream.session_pool import GATEWAY_KEY, SessionKey, SessionPool
 from gateway.upstream.session_stream import SessionStreams
@@ -134,9 +132,6 @@ class HttpUpstream:
     async def send_in(self, session: HttpSession, request: UpstreamRequest) -> UpstreamResponse:
         reply, _ = await self._transport.attempt(session, request)
         return reply
-
-    async def open_listen_stream(self, session: HttpSession, wanted: SubscriptionFilter) -> HttpListenStream:
-        return await HttpListenStream.open(self._transport, session, wanted, self._timings.acknowledge_s)
 
     # -- one attempt
 

@@ -9,7 +9,7 @@ Source: specification 2026-07-28, basic/patterns/subscriptions; 2025-11-25, serv
 
 import asyncio
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Coroutine, Iterable, Mapping
 from typing import Any, Generic, Protocol, TypeVar
 
 from msgspec import UNSET, Raw
@@ -84,18 +84,6 @@ class ChangeNotifier:
             self._changed(method, params)
 
 
-class ListenStream(Protocol):
-    """One `subscriptions/listen` that the server has acknowledged."""
-
-    accepted: SubscriptionFilter
-    """What the server will report, of what it was asked for."""
-    ended: asyncio.Future[Any]
-    """Done when the server reports nothing on it any more."""
-
-    def close(self) -> None:
-        """End the subscription."""
-
-
 class SubscriptionTransport(Protocol[S]):
     """What the two transports do differently."""
 
@@ -106,19 +94,59 @@ class SubscriptionTransport(Protocol[S]):
             UpstreamError: the server cannot be reached.
         """
 
-    async def send_in(self, session: S, request: UpstreamRequest) -> UpstreamResponse:
-        """Send a request in a legacy session.
+    def send_in(self, session: S, request: UpstreamRequest) -> Coroutine[Any, Any, UpstreamResponse]:
+        """Send a request in the session.
 
         Raises:
             UpstreamError: see `Upstream.request`.
         """
 
-    async def open_listen_stream(self, session: S, wanted: SubscriptionFilter) -> ListenStream:
-        """Send `subscriptions/listen` and wait until the server has acknowledged it.
+
+class ListenStream:
+    """One `subscriptions/listen`: a request whose notifications are the changes, and whose response ends it."""
+
+    def __init__(self, session: ServerSession, wanted: SubscriptionFilter) -> None:
+        self.session = session
+        self.wanted = wanted
+        self.accepted: asyncio.Future[SubscriptionFilter] = asyncio.get_running_loop().create_future()
+        """What the server will report; done when the server has acknowledged the request."""
+        self.ended: asyncio.Task[UpstreamResponse]
+        self.request = UpstreamRequest(
+            subscriptions.METHOD, subscriptions.listen_params(wanted), notify=self._notified, repeatable=True
+        )
+
+    async def open(self, sending: Coroutine[Any, Any, UpstreamResponse], timeout_s: float) -> None:
+        """Send the request by `sending`, and wait until the server has acknowledged it.
 
         Raises:
-            UpstreamError: it has not; `jsonrpc_error` if it refuses.
+            UpstreamError: it has not.
         """
+        self.ended = asyncio.create_task(sending)
+        self.ended.add_done_callback(lambda task: task.cancelled() or task.exception())  # it may break at any time
+        waiting: list[asyncio.Future[Any]] = [self.accepted, self.ended]
+        try:
+            await asyncio.wait(waiting, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            if not self.accepted.done():
+                self.close()
+        if self.accepted.done():
+            return
+        if not self.ended.done():
+            reason = f"did not acknowledge subscriptions/listen within {timeout_s:g} s"
+            raise UpstreamError(ErrorType.UPSTREAM_TIMEOUT, reason)
+        error = self.ended.result().error
+        if error is not UNSET:
+            raise _refusal("subscriptions/listen", error)
+        raise UpstreamError(ErrorType.UPSTREAM_PROTOCOL_ERROR, "ended subscriptions/listen before it acknowledged it")
+
+    def close(self) -> None:
+        self.ended.cancel()
+
+    async def _notified(self, data: bytes) -> None:
+        message = jsonrpc.decode_message(data)
+        if message.method == subscriptions.ACKNOWLEDGED and not self.accepted.done():
+            params = message.params if message.params is not UNSET else {}
+            self.accepted.set_result(subscriptions.read_acknowledged(params))
 
 
 class ServerSubscriptions(Generic[S]):
@@ -137,8 +165,6 @@ class ServerSubscriptions(Generic[S]):
         self._session: S | None = None
         """In which everything that is wanted was last subscribed."""
         self._stream: ListenStream | None = None
-        self._stream_key: tuple[S, SubscriptionFilter] | None = None
-        """For what session and filter it was opened."""
         self._missed = False
         """Whether changes may have been missed since everything was last subscribed."""
         self._subscribe_lock = asyncio.Lock()
@@ -239,27 +265,32 @@ class ServerSubscriptions(Generic[S]):
     async def _update_stream(self, session: S) -> None:
         """The new stream is open before the old one is closed, so that no change falls between them."""
         wanted = filter_for(session.declared, self._uris)
-        if self._stream is not None and self._stream_key == (session, wanted):
+        stream = self._stream
+        if stream is not None and (stream.session, stream.wanted) == (session, wanted):
             return
-        stream = await self._open_stream(session, wanted) if not wanted.is_empty else None
-        self._replace_stream(stream)
-        self._stream_key = session, wanted
+        self._replace_stream(await self._open_stream(session, wanted) if not wanted.is_empty else None)
 
     async def _open_stream(self, session: S, wanted: SubscriptionFilter) -> ListenStream:
         """Open the stream; if the server refuses all because of the resources, at least for its lists."""
         try:
-            stream = await self._transport.open_listen_stream(session, wanted)
+            stream = await self._send_listen(session, wanted)
         except UpstreamError as error:
             lists = subscriptions.without(wanted, self._uris)
             is_refused = error.error_type is ErrorType.JSONRPC_ERROR
             if self._stream is not None or lists in (wanted, NOTHING) or not is_refused:
                 raise
-            stream = await self._transport.open_listen_stream(session, lists)
+            stream = await self._send_listen(session, lists)
+            stream.wanted = wanted
             self._refused = dict.fromkeys(self._uris, error)
         else:
-            accepted = stream.accepted.resource_subscriptions or ()
+            accepted = stream.accepted.result().resource_subscriptions or ()
             left_out = UpstreamError(ErrorType.JSONRPC_ERROR, "does not report updates of the resource")
             self._refused = {uri: left_out for uri in self._uris if uri not in accepted}
+        return stream
+
+    async def _send_listen(self, session: S, wanted: SubscriptionFilter) -> ListenStream:
+        stream = ListenStream(session, wanted)
+        await stream.open(self._transport.send_in(session, stream.request), self._timings.acknowledge_s)
         return stream
 
     def _replace_stream(self, stream: ListenStream | None) -> None:
@@ -289,9 +320,7 @@ class ServerSubscriptions(Generic[S]):
             if reply.error is UNSET:
                 session.subscribed |= {uri}
             else:
-                said = bytes(reply.error)
-                reason = f"refused to subscribe to {uri[:200]!r}: {said[:200].decode('utf-8', 'replace')}"
-                self._refused[uri] = UpstreamError(ErrorType.JSONRPC_ERROR, reason, response=said)
+                self._refused[uri] = _refusal(f"to subscribe to {uri[:200]!r}", reply.error)
 
     async def _send(self, session: S, method: str, uri: str) -> UpstreamResponse:
         return await self._transport.send_in(session, UpstreamRequest(method, {"uri": uri}, repeatable=True))
@@ -308,8 +337,7 @@ def filter_for(declared: Raw | None, uris: frozenset[str]) -> SubscriptionFilter
     )
 
 
-def refusal(error: Raw, http_status: int | None = None) -> UpstreamError:
-    """A server does not serve `subscriptions/listen`, or not this one."""
+def _refusal(what: str, error: Raw) -> UpstreamError:
     said = bytes(error)
-    reason = f"refused subscriptions/listen: {said[:200].decode('utf-8', 'replace')}"
-    return UpstreamError(ErrorType.JSONRPC_ERROR, reason, http_status=http_status, response=said)
+    reason = f"refused {what}: {said[:200].decode('utf-8', 'replace')}"
+    return UpstreamError(ErrorType.JSONRPC_ERROR, reason, response=said)

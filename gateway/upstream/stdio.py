@@ -14,7 +14,6 @@ from msgspec import Raw
 from gateway.calls import ErrorType
 from gateway.config import StdioServer
 from gateway.mcp.revisions import Era
-from gateway.mcp.subscriptions import SubscriptionFilter
 from gateway.upstream.base import (
     DEFAULT_TIMINGS,
     Changed,
@@ -26,7 +25,7 @@ from gateway.upstream.base import (
 from gateway.upstream.server_subscriptions import ChangeNotifier, ServerSubscriptions
 from gateway.upstream.session_pool import GATEWAY_KEY, SessionKey, SessionPool
 from gateway.upstream.stdio_process import RestartingProcess
-from gateway.upstream.stdio_session import StdioListenStream, StdioSession
+from gateway.upstream.stdio_session import StdioSession
 
 MAX_PROCESSES: Final = 64
 """Of one server, one for each token."""
@@ -85,9 +84,6 @@ class StdioUpstream:
 
     async def send_in(self, session: StdioSession, request: UpstreamRequest) -> UpstreamResponse:
         return await session.request(next(self._ids), request)
-
-    async def open_listen_stream(self, session: StdioSession, wanted: SubscriptionFilter) -> StdioListenStream:
-        return await StdioListenStream.open(session, next(self._ids), wanted, self._timings.acknowledge_s)
 
     # -- processes
 

@@ -17,7 +17,6 @@ from msgspec import UNSET, Raw
 from gateway.calls import ErrorType
 from gateway.mcp import cancellation, jsonrpc, log_levels, outbound, subscriptions
 from gateway.mcp.revisions import Era
-from gateway.mcp.subscriptions import NOTHING, SubscriptionFilter
 from gateway.upstream.base import (
     CANCEL_REASON,
     Notify,
@@ -27,7 +26,7 @@ from gateway.upstream.base import (
     UpstreamResponse,
 )
 from gateway.upstream.server_requests import ServerRequests
-from gateway.upstream.server_subscriptions import ChangeNotifier, refusal
+from gateway.upstream.server_subscriptions import ChangeNotifier
 from gateway.upstream.subprocess import Subprocess
 
 logger = logging.getLogger(__name__)
@@ -47,6 +46,7 @@ class PendingRequest:
         "_progress",
         "done_ns",
         "first_byte_ns",
+        "is_clients",
         "request",
         "response",
         "server_requests",
@@ -56,7 +56,9 @@ class PendingRequest:
     def __init__(self, request: UpstreamRequest | None, token: Raw | None, respond: Callable[[bytes], None]) -> None:
         self.response: asyncio.Future[UpstreamResponse | UpstreamError] = asyncio.get_running_loop().create_future()
         self.request = request
-        """None: a request of the gateway's own, of a handshake or a subscription."""
+        """None: a request of the handshake."""
+        self.is_clients = request is not None and request.method != subscriptions.METHOD
+        """Whether it is not the gateway's own, of the handshake or a subscription."""
         self.token = token
         """The client's progress token; the server gets the request's id instead, which is unique."""
         client = request.client if request is not None else None
@@ -112,14 +114,13 @@ class StdioSession(ServerSession):
         self._slug = slug
         self._notifier = notifier
         self._pending: dict[int, PendingRequest] = {}
-        self._acknowledging: dict[int, asyncio.Future[SubscriptionFilter]] = {}
         self._no_client = ServerRequests(None, self._respond)
         self._junk_lines = 0
 
     @property
     def is_idle(self) -> bool:
         """Whether no request of a client waits."""
-        return all(pending.request is None for pending in self._pending.values())
+        return not any(pending.is_clients for pending in self._pending.values())
 
     async def request(self, request_id: int, request: UpstreamRequest) -> UpstreamResponse:
         """Send a client's request and wait for the response; see `Upstream.request`.
@@ -169,19 +170,11 @@ class StdioSession(ServerSession):
             pending.close()
             self._respond(cancellation.notification(request_id, CANCEL_REASON))
 
-    def acknowledgment(self, subscription_id: int) -> asyncio.Future[SubscriptionFilter]:
-        """What the server accepts of the `subscriptions/listen` with this id, once it has acknowledged it."""
-        future = self._acknowledging[subscription_id] = asyncio.get_running_loop().create_future()
-        future.add_done_callback(lambda _: self._acknowledging.pop(subscription_id, None))
-        return future
-
     def fail(self) -> None:
         """End all waiting: the process has ended."""
         pending, self._pending = self._pending, {}
         for waiting in pending.values():
             waiting.finish(self._failure())
-        for future in list(self._acknowledging.values()):
-            future.cancel()
 
     def _failure(self) -> UpstreamError:
         kind = _PROTOCOL_ERROR if self.process.line_too_long else ErrorType.UPSTREAM_UNREACHABLE
@@ -237,9 +230,9 @@ class StdioSession(ServerSession):
         if method in subscriptions.CHANGES:
             self._notifier.notify(method, params)
         elif method == subscriptions.ACKNOWLEDGED:
-            future = self._acknowledging.get(_subscription_id(params))
-            if future is not None and not future.done():
-                future.set_result(subscriptions.read_acknowledged(params))
+            pending = self._pending.get(_subscription_id(params))
+            if pending is not None:
+                pending.add_notification(line)
         elif method == cancellation.METHOD and self.era is Era.MODERN:
             self._subscription_cancelled(params)
         elif method == cancellation.METHOD:
@@ -260,7 +253,7 @@ class StdioSession(ServerSession):
 
     def _log_message(self, method: str, params: jsonrpc.Params, line: bytes) -> None:
         """A log message does not say which request it belongs to: with more than one under way nobody gets it."""
-        waiting = [pending for pending in self._pending.values() if pending.request is not None]
+        waiting = [pending for pending in self._pending.values() if pending.is_clients]
         request = waiting[0].request if len(waiting) == 1 else None
         if request is None or not _is_utf8(line):
             return
@@ -277,7 +270,7 @@ class StdioSession(ServerSession):
         if cancelled is None or not isinstance(cancelled.request_id, int):
             return
         pending = self._pending.get(cancelled.request_id)
-        if pending is not None and pending.request is None:
+        if pending is not None and not pending.is_clients:
             del self._pending[cancelled.request_id]
             pending.finish(UpstreamError(_PROTOCOL_ERROR, "cancelled the subscription"))
 
@@ -285,52 +278,6 @@ class StdioSession(ServerSession):
         """Who answers the server's request, which does not say whom it is for: the only client, if there is one."""
         clients = [one.server_requests for one in self._pending.values() if one.server_requests is not None]
         return clients[0] if len(clients) == 1 else self._no_client
-
-
-class StdioListenStream:
-    """One `subscriptions/listen` that the process has acknowledged."""
-
-    def __init__(self, session: StdioSession, request_id: int, pending: PendingRequest) -> None:
-        self._session = session
-        self._request_id = request_id
-        self.accepted = NOTHING
-        self.ended: asyncio.Future[Any] = pending.response
-
-    @classmethod
-    async def open(
-        cls, session: StdioSession, request_id: int, wanted: SubscriptionFilter, acknowledge_s: float
-    ) -> "StdioListenStream":
-        """Send the request, and wait until the server has acknowledged it.
-
-        Raises:
-            UpstreamError: it has not.
-        """
-        acknowledged = session.acknowledgment(request_id)
-        params = outbound.params(Era.MODERN, subscriptions.listen_params(wanted), {})
-        pending = await session.send(request_id, subscriptions.METHOD, params)
-        stream = cls(session, request_id, pending)
-        waited: list[asyncio.Future[Any]] = [acknowledged, pending.response]
-        try:
-            await asyncio.wait(waited, timeout=acknowledge_s, return_when=asyncio.FIRST_COMPLETED)
-        except asyncio.CancelledError:
-            acknowledged.cancel()
-            stream.close()
-            raise
-        if acknowledged.done() and not acknowledged.cancelled():
-            stream.accepted = acknowledged.result()
-            return stream
-        acknowledged.cancel()
-        if not pending.response.done():
-            stream.close()
-            reason = f"did not acknowledge subscriptions/listen within {acknowledge_s:g} s"
-            raise UpstreamError(ErrorType.UPSTREAM_TIMEOUT, reason)
-        reply = await pending.until_response()
-        if reply.error is not UNSET:
-            raise refusal(reply.error)
-        raise UpstreamError(_PROTOCOL_ERROR, "ended subscriptions/listen before it acknowledged it")
-
-    def close(self) -> None:
-        self._session.forget(self._request_id)
 
 
 def _subscription_id(params: jsonrpc.Params) -> int:

@@ -160,11 +160,11 @@ async def test_a_server_that_ends_its_streams_at_once_is_asked_again_only_after_
     [
         (lambda r: [whole(json.dumps(error(r, -32601, "what?")).encode(), 404)], ErrorType.JSONRPC_ERROR, "what?"),
         (lambda _: [whole(b"", 503)], ErrorType.UPSTREAM_HTTP_ERROR, "HTTP 503"),
-        (lambda r: [answered(r, {})], ErrorType.UPSTREAM_HTTP_ERROR, "HTTP 200"),
+        (lambda r: [answered(r, {})], ErrorType.UPSTREAM_PROTOCOL_ERROR, "before it acknowledged"),
         (lambda r: [SSE_HEAD, event(result(r, {})), SSE_END], ErrorType.UPSTREAM_PROTOCOL_ERROR, "before it ack"),
-        (lambda _: [SSE_HEAD, SSE_END], ErrorType.UPSTREAM_PROTOCOL_ERROR, "before it acknowledged"),
+        (lambda _: [SSE_HEAD, SSE_END], ErrorType.UPSTREAM_PROTOCOL_ERROR, "without a response"),
         (lambda _: [SSE_HEAD, Do.HOLD], ErrorType.UPSTREAM_TIMEOUT, "did not acknowledge"),
-        (lambda _: [Do.CLOSE], ErrorType.UPSTREAM_PROTOCOL_ERROR, "closed the connection"),
+        (lambda _: [Do.CLOSE], ErrorType.UPSTREAM_UNREACHABLE, "closed the connection"),
     ],
 )
 async def test_a_subscription_that_the_server_does_not_take_fails(turn: Any, error_type: ErrorType, says: str) -> None:
