@@ -77,43 +77,27 @@ class LineSplitter:
             self._size = self._limit + 1
 
 
-class _Output(asyncio.Protocol):
-    """The reading end of its stdout or stderr."""
+class _Pipe(asyncio.Protocol):
+    """The gateway's end of one of the three streams."""
 
-    def __init__(self, receive: Callable[[bytes], None], ended: Callable[["_Output"], None]) -> None:
+    def __init__(self, receive: Callable[[bytes], None] | None, ended: Callable[["_Pipe"], None]) -> None:
         self._receive = receive
         self._ended = ended
-
-    def data_received(self, data: bytes) -> None:
-        self._receive(data)
-
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
-        self._ended(self)
-
-
-class _Input(asyncio.BaseProtocol):
-    """The writing end of its standard input."""
-
-    def __init__(self, ended: Callable[[], None]) -> None:
-        self._ended = ended
-        self._lost = False
         self.writable = asyncio.Event()
         self.writable.set()
 
+    def data_received(self, data: bytes) -> None:
+        if self._receive is not None:
+            self._receive(data)
+
     def pause_writing(self) -> None:
-        if not self._lost:
-            self.writable.clear()
+        self.writable.clear()
 
     def resume_writing(self) -> None:
         self.writable.set()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
-        self._ended()
-
-    def lose(self) -> None:
-        """Nothing will be read any more: release those who wait to write."""
-        self._lost = True
-        self.writable.set()
+        self._ended(self)
 
 
 class Subprocess:
@@ -126,10 +110,10 @@ class Subprocess:
         self._grace_s = grace_s
         """For each step of `stop`."""
         self._loop = asyncio.get_running_loop()
-        self._input = _Input(self._lose)
+        self._input = _Pipe(None, lambda _: self._lose())
         self._stdout = LineSplitter(MAX_LINE_BYTES)
         self._stderr = LineSplitter(MAX_STDERR_LINE_BYTES)
-        self._outputs = [_Output(self._read_stdout, self._output_ended), _Output(self._read_stderr, self._output_ended)]
+        self._outputs = [_Pipe(self._read_stdout, self._output_ended), _Pipe(self._read_stderr, self._output_ended)]
         self._open = set(self._outputs)
         self._transports: list[asyncio.BaseTransport] = []
         self._line_began_ns = 0
@@ -186,7 +170,7 @@ class Subprocess:
 
     async def writable(self) -> None:
         """Wait until the process has read most of what it was sent, or is lost."""
-        while not self._input.writable.is_set():
+        while not (self.lost or self._input.writable.is_set()):
             await self._input.writable.wait()
 
     def write(self, line: bytes) -> None:
@@ -273,7 +257,7 @@ class Subprocess:
                 self._last_stderr = text
                 stderr_logger.info("server %s: %s", self._slug, text)
 
-    def _output_ended(self, output: _Output) -> None:
+    def _output_ended(self, output: _Pipe) -> None:
         """A process without stdout is of no use, but it may still say why on stderr, which it may close at any time."""
         self._open.discard(output)
         if output is self._outputs[0]:
@@ -300,7 +284,7 @@ class Subprocess:
         if self.lost:
             return
         self.lost = True
-        self._input.lose()
+        self._input.writable.set()  # nothing will be read any more: release those who wait to write
         self._last_words = self._loop.call_later(LAST_WORDS_S, self._end)
 
     def _end_if_gone(self) -> None:
