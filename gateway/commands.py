@@ -2,6 +2,8 @@
 
 import importlib
 import json
+import os
+import signal
 import sys
 import time
 from collections.abc import Iterable, Mapping
@@ -16,8 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 from gateway import __version__, bundled, supervisor, tokens
 from gateway.analytics import bearer
 from gateway.config import Config, Slug, Token, Url, load
-from gateway.errors import CallscopeError
-from gateway.terminal.exit_codes import reports_errors
+from gateway.errors import CallscopeError, messages
 
 CONFIG = click.option(
     "--config",
@@ -41,16 +42,32 @@ VIEWS: Final[Mapping[str, str]] = {
 
 
 class Commands(click.Group):
-    """Imports a command of the terminal when it is called, so that the others start without an HTTP client."""
+    """Imports the terminal's commands when they are called, and turns errors into messages and exit codes."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted([*super().list_commands(ctx), *VIEWS])
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in VIEWS:
-            return super().get_command(ctx, cmd_name)
-        command: click.Command = getattr(importlib.import_module(VIEWS[cmd_name]), cmd_name)
+        if cmd_name in VIEWS:  # imported late, so that the other commands start without an HTTP client
+            command: click.Command | None = getattr(importlib.import_module(VIEWS[cmd_name]), cmd_name)
+        else:
+            command = super().get_command(ctx, cmd_name)
+        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # from here on Ctrl-C closes what is open
         return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except* CallscopeError as group:
+            for message in messages(group):
+                click.echo(message, err=True)
+            sys.exit(2)
+        except* BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still to be flushed
+            sys.exit(128 + signal.SIGPIPE)
+        except* KeyboardInterrupt:
+            sys.exit(128 + signal.SIGINT)
 
 
 @click.group(cls=Commands)
@@ -62,7 +79,6 @@ def commands() -> None:
 @commands.command()
 @CONFIG
 @click.option("--workers", type=click.IntRange(1, 64), default=1, show_default=True, help="Relay processes.")
-@reports_errors
 def serve(config_path: Path, workers: int) -> None:
     """Serve the workspaces of a configuration until SIGTERM or Ctrl-C."""
     config = load(config_path)
@@ -72,7 +88,6 @@ def serve(config_path: Path, workers: int) -> None:
 
 @commands.command()
 @CONFIG
-@reports_errors
 def check(config_path: Path) -> None:
     """Check a configuration: print ok, or every mistake in it."""
     config = load(config_path)
@@ -98,7 +113,6 @@ def _warn(path: Path, config: Config) -> None:
 )
 @click.option("--observer", help="Address of the observer, HOST:PORT, for a Prometheus that expects it there.")
 @click.option("--otlp", help="Endpoint for traces and log records, for example http://127.0.0.1:4318.")
-@reports_errors
 def demo(seconds: float | None, observer: str | None, otlp: str | None) -> None:
     """Run real MCP servers, members and bots, and show what Callscope records."""
     from gateway import demo as demonstration  # noqa: PLC0415 - the SDK's import takes a second that no other command has
@@ -112,7 +126,6 @@ def demo(seconds: float | None, observer: str | None, otlp: str | None) -> None:
 @click.option("--kind", type=click.Choice(["member", "bot"]), default="member", show_default=True)
 @click.option("--expires-in", type=SECONDS, help="Lifetime in seconds; unlimited by default.")
 @click.option("--url", default="http://127.0.0.1:8080", show_default=True, help="Where clients reach the relay.")
-@reports_errors
 def token(workspace: str, name: str, kind: str, expires_in: int | None, url: str) -> None:
     """Create a token: print its entry for the configuration, and the client's block with the secret, shown once."""
     created = tokens.create()
@@ -146,7 +159,6 @@ def _validate(options: Iterable[tuple[str, Any, object]]) -> None:
 @click.option("--workspace", "slugs", required=True, multiple=True, help="A slug, or * for all; repeatable.")
 @click.option("--ttl", type=SECONDS, default=3600, show_default=True, help="Lifetime in seconds.")
 @click.option("--token", "token_id", help="Only this member's calls.")
-@reports_errors
 def jwt(config_path: Path, slugs: tuple[str, ...], ttl: int, token_id: str | None) -> None:
     """Print a JWT for the analytics API, signed with the configuration's secret."""
     config = load(config_path)
@@ -181,7 +193,6 @@ def dashboards() -> None:
     help="JSON that Grafana imports or provisions, or a Kubernetes ConfigMap of each for its sidecar.",
 )
 @FOLDER
-@reports_errors
 def export_dashboards(folder: Path, format_: Literal["json", "configmap"]) -> None:
     """Write the dashboards into FOLDER."""
     found = bundled.bundled("dashboards")
@@ -209,7 +220,6 @@ def rules() -> None:
     "--runbook", metavar="URL", help=f"URL of your runbook, which alerts link to instead of {bundled.RUNBOOK}."
 )
 @FOLDER
-@reports_errors
 def export_rules(folder: Path, format_: Literal["prometheus", "prometheusrule"], runbook: str | None) -> None:
     """Write the recording rules, the alerts and the runbook of the alerts into FOLDER."""
     found = bundled.bundled("rules")

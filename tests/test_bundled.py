@@ -9,14 +9,13 @@ import zipfile
 from pathlib import Path
 from typing import Any, get_args
 
-import click
 import pytest
 import yaml
 from click.testing import CliRunner
 
 from gateway import bundled
 from gateway.bundled import Kind, config_map
-from gateway.commands import dashboards, rules
+from gateway.commands import commands
 from gateway.errors import CallscopeError
 from tests.prometheus.programs import PROMTOOLS, Promtool
 
@@ -40,16 +39,16 @@ def sources(*kinds: Kind) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for kind in kinds for path in sorted(ROOT.glob(PATTERNS[kind]))}
 
 
-def written_by(command: click.Command, folder: Path, *options: str) -> dict[str, bytes]:
+def written_by(group: str, folder: Path, *options: str) -> dict[str, bytes]:
     """What `export` with these options writes, by name."""
-    result = CliRunner().invoke(command, ["export", *options, str(folder)])
+    result = CliRunner().invoke(commands, [group, "export", *options, str(folder)])
     assert result.exit_code == 0, result.output
     assert sorted(result.output.splitlines()) == [str(path) for path in sorted(folder.iterdir())]
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 def test_the_dashboards_are_written_out_as_they_were_generated(tmp_path: Path) -> None:
-    written = written_by(dashboards, tmp_path / "new" / "dashboards")
+    written = written_by("dashboards", tmp_path / "new" / "dashboards")
 
     assert written == sources("dashboards")
     assert {json.loads(content)["uid"] for content in written.values()} >= {"callscope-overview", "callscope-call"}
@@ -58,11 +57,11 @@ def test_the_dashboards_are_written_out_as_they_were_generated(tmp_path: Path) -
 def test_the_rules_are_written_out_over_older_ones_with_their_runbook(tmp_path: Path) -> None:
     (tmp_path / "recording.yml").write_text("groups: []")
 
-    assert written_by(rules, tmp_path) == sources("rules", "runbook")
+    assert written_by("rules", tmp_path) == sources("rules", "runbook")
 
 
 def test_alerts_lead_to_the_runbook_where_it_is_and_nothing_else_of_the_rules_changes(tmp_path: Path) -> None:
-    written = written_by(rules, tmp_path, "--runbook", RUNBOOK)
+    written = written_by("rules", tmp_path, "--runbook", RUNBOOK)
 
     plain = sources("rules", "runbook")
     lengths = {name: len(content) for name, content in written.items()}
@@ -86,7 +85,7 @@ def alerts(content: bytes) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("address", ["docs.example.com/runbook", "https://a b", "https://a#b", "https://a/{{ x }}", ""])
 def test_a_url_that_cannot_be_the_runbooks_is_refused(tmp_path: Path, address: str) -> None:
-    result = CliRunner().invoke(rules, ["export", str(tmp_path / "rules"), "--runbook", address])
+    result = CliRunner().invoke(commands, ["rules", "export", str(tmp_path / "rules"), "--runbook", address])
 
     assert result.exit_code == 2
     assert result.stderr.startswith(f"--runbook: {address!r} is not the URL of a page: write for example https://")
@@ -95,7 +94,7 @@ def test_a_url_that_cannot_be_the_runbooks_is_refused(tmp_path: Path, address: s
 
 @pytest.mark.parametrize("promtool", PROMTOOLS)
 def test_a_rule_of_kubernetes_has_what_prometheus_takes(tmp_path: Path, promtool: Promtool) -> None:
-    written = written_by(rules, tmp_path / "objects", "--format", "prometheusrule", "--runbook", RUNBOOK)
+    written = written_by("rules", tmp_path / "objects", "--format", "prometheusrule", "--runbook", RUNBOOK)
 
     assert written.pop("runbook.md") == sources("runbook")["runbook.md"]
     manifests = {name: yaml.safe_load(content) for name, content in written.items()}
@@ -113,7 +112,7 @@ def test_a_rule_of_kubernetes_has_what_prometheus_takes(tmp_path: Path, promtool
 
 
 def test_a_config_map_has_its_dashboard_byte_for_byte(tmp_path: Path) -> None:
-    written = written_by(dashboards, tmp_path, "--format", "configmap")
+    written = written_by("dashboards", tmp_path, "--format", "configmap")
 
     boards = sources("dashboards")
     assert written.keys() == {Path(name).with_suffix(".yml").name for name in boards}
@@ -143,7 +142,7 @@ def test_a_config_map_keeps_what_yaml_would_change() -> None:
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("a file")
 
-    result = CliRunner().invoke(dashboards, ["export", str(tmp_path / "taken" / "dashboards")])
+    result = CliRunner().invoke(commands, ["dashboards", "export", str(tmp_path / "taken" / "dashboards")])
 
     assert result.exit_code == 2
     assert result.stderr == f"{tmp_path}/taken/dashboards: dashboards cannot be written: Not a directory\n"

@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Any, BinaryIO, Final
 
 import click
 import httpx
@@ -15,12 +15,9 @@ from rich.progress import DownloadColumn, Progress, TextColumn, TimeElapsedColum
 
 from gateway import atomic_file
 from gateway.errors import CallscopeError
-from gateway.terminal.api_client import ApiClient, Parameters
-from gateway.terminal.exit_codes import reports_errors
 from gateway.terminal.formatting import plural
-from gateway.terminal.options import ONE_WORKSPACE, connected, filtered, ranged
+from gateway.terminal.options import CONNECTION, FILTERS, RANGE, WORKSPACE, connected, filters, span
 
-PERIOD: Final = "7d"
 TIMEOUT_S: Final = 3600.0
 """As long as the observer lets an export run: it sends a Parquet file after its last row is written."""
 STDOUT: Final = "-"
@@ -29,25 +26,21 @@ STDOUT: Final = "-"
 @click.command()
 @click.option("--format", "format_", type=click.Choice(["parquet", "csv", "jsonl"]), required=True)
 @click.option("--output", metavar="FILE", default=STDOUT, help="Standard output by default, or as -.")
-@ONE_WORKSPACE
-@reports_errors
-@connected
-@ranged(PERIOD)
-@filtered
-def export(
-    api: ApiClient, workspace: str | None, span: Parameters, filters: Parameters, format_: str, output: str
-) -> None:
-    """Every call of a range, as Parquet, CSV or JSON Lines.
+@WORKSPACE
+@CONNECTION
+@RANGE
+@FILTERS
+def export(format_: str, output: str, workspace: str | None, **options: Any) -> None:
+    """Every call of a range, by default of 7 days, as Parquet, CSV or JSON Lines.
 
     The file appears when it is complete. An export that breaks off leaves an older file as it was.
     """
     if output == STDOUT and format_ == "parquet" and sys.stdout.isatty():
         raise CallscopeError("--output: is missing: a terminal cannot show Parquet, so name a file")
-    slug = api.one(workspace)
-    parameters = [("format", format_), *span, *filters]
+    parameters = [("format", format_), *span(options, "7d"), *filters(options)]
     counter = RowCounter(format_)
-    with _opened(output) as (file, path):
-        with api.stream(slug, "/analytics/export", parameters, timeout_s=TIMEOUT_S) as response:
+    with connected(options) as api, _opened(output) as (file, path):
+        with api.stream(api.one(workspace), "/analytics/export", parameters, timeout_s=TIMEOUT_S) as response:
             written = _copy(response, file, counter)
         file.flush()
         rows = counter.total(path)

@@ -4,7 +4,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, tzinfo
-from typing import Final
+from typing import Any, Final
 
 import click
 from rich.text import Text
@@ -13,9 +13,8 @@ from gateway.analytics.models import CallSummary, StreamLag
 from gateway.backoff import Backoff
 from gateway.mcp.sse import Parser, ServerSentEvent
 from gateway.terminal.api_client import ApiClient, Parameters, UnansweredError, decode
-from gateway.terminal.exit_codes import reports_errors
 from gateway.terminal.formatting import clock_time, duration, full_time, one_line, plural, terminal, tool_label, zone_of
-from gateway.terminal.options import ONE_WORKSPACE, TZ, connected, filtered
+from gateway.terminal.options import CONNECTION, FILTERS, TZ, WORKSPACE, connected, filters
 
 NAMES: Final = (0.13, 0.28)
 """The parts of a terminal's width for the names of member and tool."""
@@ -30,45 +29,35 @@ RETRY_MS: Final = 1000
 @click.option("--last", type=click.IntRange(min=0), metavar="N", help="Begin with the newest N calls, at most 1000.")
 @click.option("--errors", is_flag=True, help="The same as --status error.")
 @click.option("--json", "as_json", is_flag=True, help="Print each call as a line of JSON, as the API sends it.")
-@ONE_WORKSPACE
+@WORKSPACE
 @TZ
-@reports_errors
-@connected
-@filtered
-def tail(
-    api: ApiClient,
-    workspace: str | None,
-    filters: Parameters,
-    tz: str,
-    last: int | None,
-    *,
-    errors: bool,
-    as_json: bool,
-) -> None:
+@CONNECTION
+@FILTERS
+def tail(last: int | None, workspace: str | None, *, errors: bool, as_json: bool, **options: Any) -> None:
     """Calls as they happen, until Ctrl-C.
 
     Each line has the time, member, server__tool, status or error type, duration and error message. After an
     interruption no call is repeated or lost. Notes about the stream itself go to stderr.
     """
-    if errors:
-        filters = [*filters, ("status", "error")]
-    zone, out = zone_of(tz), terminal()
-    for event in follow(api, api.one(workspace), filters, last=last):
-        if event.event == "lag":
-            click.echo(_lag(decode(event.data, StreamLag).skipped), err=True)
-        elif event.event != "call":
-            continue
-        elif as_json:
-            click.echo(event.data)
-        elif out.is_terminal:
-            width = shutil.get_terminal_size().columns
-            out.print(terminal_line(decode(event.data, CallSummary), zone, width), no_wrap=True, overflow="ellipsis")
-        else:
-            click.echo(file_line(decode(event.data, CallSummary), zone))
+    selected = [*filters(options), *([("status", "error")] if errors else [])]
+    zone, out = zone_of(options["tz"]), terminal()
+    with connected(options) as api:
+        for event in follow(api, api.one(workspace), selected, last=last):
+            if event.event == "lag":
+                click.echo(_lag(decode(event.data, StreamLag).skipped), err=True)
+            elif event.event != "call":
+                continue
+            elif as_json:
+                click.echo(event.data)
+            elif out.is_terminal:
+                line = terminal_line(decode(event.data, CallSummary), zone, shutil.get_terminal_size().columns)
+                out.print(line, no_wrap=True, overflow="ellipsis")
+            else:
+                click.echo(file_line(decode(event.data, CallSummary), zone))
 
 
 def follow(
-    api: ApiClient, workspace: str, filters: Parameters, *, last: int | None = None
+    api: ApiClient, workspace: str, selected: Parameters, *, last: int | None = None
 ) -> Iterator[ServerSentEvent]:
     """The stream's events, each once and without end. A reconnect continues after the last event that was received.
 
@@ -85,7 +74,7 @@ def follow(
         pause = 0.0  # without an error the observer stopped, or the JWT expired
         try:
             with api.stream(
-                workspace, "/logs/stream", [*filters, *replay], position, timeout_s=SILENCE_S, ttl_s=TTL_S
+                workspace, "/logs/stream", [*selected, *replay], position, timeout_s=SILENCE_S, ttl_s=TTL_S
             ) as response:
                 if interrupted:
                     click.echo(f"{_now()} the stream is connected again", err=True)

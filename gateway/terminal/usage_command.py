@@ -1,17 +1,15 @@
 """`callscope usage`: each workspace's calls of this month against its plan's limit."""
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 import click
 import msgspec
 from rich.text import Text
 
 from gateway.analytics.models import WorkspaceUsage
-from gateway.terminal.api_client import ApiClient
-from gateway.terminal.exit_codes import reports_errors
 from gateway.terminal.formatting import NOTHING, numbers, table, terminal, words
-from gateway.terminal.options import connected
+from gateway.terminal.options import CONNECTION, connected
 
 HEADINGS: Final = ("workspace", "tier", "period", "used", "limit", "remaining", "", "projected", "exhausted on")
 TEXT_COLUMNS: Final = 3
@@ -25,18 +23,16 @@ WIDE: Final = 100
 @click.command()
 @click.option("--workspace", "workspaces", multiple=True, metavar="SLUG", help="Repeatable; all by default.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON array with one element for each workspace.")
-@reports_errors
-@connected
-def usage(api: ApiClient, workspaces: Sequence[str], *, as_json: bool) -> None:
+@CONNECTION
+def usage(workspaces: Sequence[str], *, as_json: bool, **options: Any) -> None:
     """This month's calls against the plan's limit.
 
     Shows the calls so far, the projection for the whole month, and the day on which the limit will be reached. The
     month is a calendar month in UTC. Calls that were rejected because of a limit do not count.
     """
-    found = {
-        slug: api.get(slug, "/analytics/usage", WorkspaceUsage)
-        for slug in api.several(tuple(dict.fromkeys(workspaces)))
-    }
+    with connected(options) as api:
+        slugs = api.several(tuple(dict.fromkeys(workspaces)))
+        found = {slug: api.get(slug, "/analytics/usage", WorkspaceUsage) for slug in slugs}
     if as_json:
         answer = [{"workspace_id": slug, **msgspec.to_builtins(each)} for slug, each in found.items()]
         click.echo(msgspec.json.format(msgspec.json.encode(answer)))
