@@ -1,4 +1,4 @@
-"""`subscriptions/listen` (M24): what a modern client hears of a workspace's servers, and for how long."""
+"""`subscriptions/listen`: what a modern client hears of a workspace's servers, and for how long."""
 
 import asyncio
 import contextlib

@@ -1,10 +1,10 @@
-"""The requirements of the modern era on a server, one by one: M1 to M30 as far as they can be seen from outside.
+"""What the modern era requires of a server, seen from a client: messages, headers, errors, results and streams.
 
-Source: specification 2026-07-28, basic/index, basic/transports/streamable-http, server/*. Others of them are tested
-where they belong: M9 in test_mirrored, M24 with listening, M23 in test_failed_calls, M25 in test_parking.
+Source: specification 2026-07-28, basic/index, basic/transports/streamable-http, server/*.
 """
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -36,53 +36,45 @@ def changed(message: Any, *, headers: Any = None, meta: Any = None, **members: A
 @pytest.mark.parametrize(
     ("message", "status", "code", "id_"),
     [
-        pytest.param((tool_call()[0], [tool_call()[1]]), 400, -32600, None, id="M2 a batch"),
-        pytest.param(
-            (tool_call()[0], {"jsonrpc": "2.0", "id": 1, "result": {}}), 400, -32600, None, id="M2 a response"
-        ),
-        pytest.param(changed(tool_call(), id=None), 400, -32600, None, id="M2 id null"),
-        pytest.param((tool_call()[0], b"{"), 400, -32700, None, id="M3 no JSON"),
-        pytest.param(changed(tool_call(), meta={VERSION: ...}), 400, -32602, 1, id="M5 no version in _meta"),
-        pytest.param(changed(tool_call(), meta={CAPABILITIES: ...}), 400, -32602, 1, id="M5 no capabilities"),
-        pytest.param(
-            changed(tool_call(), meta={VERSION: "2025-11-25"}), 400, -32020, 1, id="M6 header and _meta at odds"
-        ),
-        pytest.param(changed(tool_call(), headers={"mcp-method": ...}), 400, -32020, 1, id="M7 no Mcp-Method"),
-        pytest.param(
-            changed(tool_call(), headers={"mcp-method": "TOOLS/CALL"}), 400, -32020, 1, id="M7 the value's case"
-        ),
-        pytest.param(changed(tool_call(), headers={"mcp-name": ...}), 400, -32020, 1, id="M8 no Mcp-Name"),
+        pytest.param((tool_call()[0], [tool_call()[1]]), 400, -32600, None, id="a batch"),
+        pytest.param((tool_call()[0], {"jsonrpc": "2.0", "id": 1, "result": {}}), 400, -32600, None, id="a response"),
+        pytest.param(changed(tool_call(), id=None), 400, -32600, None, id="id null"),
+        pytest.param((tool_call()[0], b"{"), 400, -32700, None, id="no JSON"),
+        pytest.param(changed(tool_call(), meta={VERSION: ...}), 400, -32602, 1, id="no version in _meta"),
+        pytest.param(changed(tool_call(), meta={CAPABILITIES: ...}), 400, -32602, 1, id="no capabilities"),
+        pytest.param(changed(tool_call(), meta={VERSION: "2025-11-25"}), 400, -32020, 1, id="header and _meta at odds"),
+        pytest.param(changed(tool_call(), headers={"mcp-method": ...}), 400, -32020, 1, id="no Mcp-Method"),
+        pytest.param(changed(tool_call(), headers={"mcp-method": "TOOLS/CALL"}), 400, -32020, 1, id="the value's case"),
+        pytest.param(changed(tool_call(), headers={"mcp-name": ...}), 400, -32020, 1, id="no Mcp-Name"),
         pytest.param(
             changed(modern("prompts/get", {"name": "files__p"}), headers={"mcp-name": "x"}),
             *(400, -32020, 1),
-            id="M8 a prompt's name at odds",
+            id="a prompt's name at odds",
         ),
         pytest.param(
             changed(modern("resources/read", {"uri": "a://b"}), headers={"mcp-name": "a://c"}),
             *(400, -32020, 1),
-            id="M8 a URI at odds",
+            id="a URI at odds",
         ),
-        pytest.param(
-            changed(tool_call(), headers={"mcp-name": "=?base64?%%?="}), 400, -32020, 1, id="M8 no base64 in it"
-        ),
+        pytest.param(changed(tool_call(), headers={"mcp-name": "=?base64?%%?="}), 400, -32020, 1, id="no base64 in it"),
         pytest.param(
             changed(tool_call(), headers={"mcp-protocol-version": "2099-01-01"}, meta={VERSION: "2099-01-01"}),
             *(400, -32022, 1),
-            id="M10 a version that is not served",
+            id="a version that is not served",
         ),
-        *(pytest.param(modern(method), 404, -32601, 1, id=f"M11 {method}") for method in REMOVED),
-        pytest.param(modern("tasks/get"), 404, -32601, 1, id="M11 an unknown method"),
-        pytest.param(tool_call("files__nothing"), 400, -32602, 1, id="M13 an unknown tool"),
-        pytest.param(modern("tools/list", {"cursor": "x"}), 400, -32602, 1, id="M13 a bad cursor"),
+        *(pytest.param(modern(method), 404, -32601, 1, id=f"{method}") for method in REMOVED),
+        pytest.param(modern("tasks/get"), 404, -32601, 1, id="an unknown method"),
+        pytest.param(tool_call("files__nothing"), 400, -32602, 1, id="an unknown tool"),
+        pytest.param(modern("tools/list", {"cursor": "x"}), 400, -32602, 1, id="a bad cursor"),
         pytest.param(
             changed(modern("resources/read", {"uri": "a://b"}), headers={"mcp-name": "a://b"}),
             *(400, -32602, 1),
-            id="M13 an unknown resource",
+            id="an unknown resource",
         ),
-        pytest.param(changed(modern("tools/list"), meta={LEVEL: "loud"}), 400, -32602, 1, id="M13 a bad log level"),
+        pytest.param(changed(modern("tools/list"), meta={LEVEL: "loud"}), 400, -32602, 1, id="a bad log level"),
     ],
 )
-async def test_what_is_wrong_has_its_code_its_status_and_the_requests_id(
+async def test_a_bad_request_has_the_code_and_status_of_the_specification_and_its_own_id(
     tmp_path: Path, message: Any, status: int, code: int, id_: Any
 ) -> None:
     async with raw(modern_server()) as server, rig(tmp_path, {"files": server}) as relay:
@@ -95,7 +87,7 @@ async def test_what_is_wrong_has_its_code_its_status_and_the_requests_id(
 
 
 @pytest.mark.parametrize("method", ["GET", "DELETE"])
-async def test_m1_there_is_post_only_and_no_session(tmp_path: Path, method: str) -> None:
+async def test_a_modern_client_has_post_only_and_no_session(tmp_path: Path, method: str) -> None:
     async with raw(modern_server()) as server, rig(tmp_path, {"files": server}) as relay:
         session = (await relay.post(legacy("initialize", {"protocolVersion": "2025-11-25"}))).headers["mcp-session-id"]
         own = {**bearer("alice"), "mcp-protocol-version": "2026-07-28", "mcp-session-id": session}
@@ -105,7 +97,7 @@ async def test_m1_there_is_post_only_and_no_session(tmp_path: Path, method: str)
     assert relay.end.session_id is None
 
 
-async def test_m4_a_notification_is_accepted_and_cancels_nothing(tmp_path: Path) -> None:
+async def test_a_notification_is_accepted_and_cancels_nothing(tmp_path: Path) -> None:
     headers, body = modern("notifications/cancelled", {"requestId": 1})
     del body["id"]
     async with rig(tmp_path) as relay:
@@ -113,12 +105,12 @@ async def test_m4_a_notification_is_accepted_and_cancels_nothing(tmp_path: Path)
         assert (response.status_code, response.content) == (202, b"")
 
 
-async def test_m5_who_the_client_is_it_need_not_say(tmp_path: Path) -> None:
+async def test_a_client_need_not_say_who_it_is(tmp_path: Path) -> None:
     async with raw(modern_server()) as server, rig(tmp_path, {"files": server}) as relay:
         assert (await relay.post(changed(tool_call(), meta={CLIENT: ...}))).status_code == 200
 
 
-async def test_m10_m15_discover_says_what_a_refusal_of_a_version_says(tmp_path: Path) -> None:
+async def test_discover_and_the_error_for_a_version_name_the_same_versions(tmp_path: Path) -> None:
     future = changed(tool_call(), headers={"mcp-protocol-version": "2099-01-01"}, meta={VERSION: "2099-01-01"})
     async with raw(modern_server()) as server, rig(tmp_path, {"files": server}) as relay:
         discovered = (await relay.post(modern("server/discover"))).json()["result"]
@@ -127,7 +119,7 @@ async def test_m10_m15_discover_says_what_a_refusal_of_a_version_says(tmp_path: 
         assert discovered["capabilities"]["tools"] == {}
 
 
-async def test_m12_what_a_server_needs_of_its_client_comes_with_400(tmp_path: Path) -> None:
+async def test_a_missing_client_capability_is_400(tmp_path: Path) -> None:
     needs = {"code": -32021, "message": "no", "data": {"requiredCapabilities": {"sampling": {}}}}
 
     def behave(request: Request) -> Steps:
@@ -141,7 +133,7 @@ async def test_m12_what_a_server_needs_of_its_client_comes_with_400(tmp_path: Pa
 
 @pytest.mark.parametrize("era", [modern_server, legacy_server])
 @pytest.mark.parametrize("method", LISTS)
-async def test_m16_m17_every_result_says_what_it_is_and_how_long_it_holds(
+async def test_every_result_has_its_type_and_says_how_long_it_may_be_cached(
     tmp_path: Path, era: Any, method: str
 ) -> None:
     async with raw(era()) as server, rig(tmp_path, {"files": server}) as relay:
@@ -151,7 +143,7 @@ async def test_m16_m17_every_result_says_what_it_is_and_how_long_it_holds(
         assert found["_meta"][SERVER_INFO]["name"] == "callscope"
 
 
-async def test_m18_the_tools_come_in_one_order_whoever_asks(tmp_path: Path) -> None:
+async def test_every_client_gets_the_tools_in_the_same_order(tmp_path: Path) -> None:
     async with (
         raw(modern_server()) as one,
         raw(legacy_server()) as two,
@@ -186,7 +178,7 @@ async def told(relay: Rig, message: Any) -> list[str]:
     return [one["method"].rpartition("/")[2] for one in events[:-1]]
 
 
-async def test_m19_m21_m22_only_what_the_request_asked_for_comes_on_its_stream(tmp_path: Path) -> None:
+async def test_a_stream_has_only_the_notifications_that_its_request_asked_for(tmp_path: Path) -> None:
     async with raw(legacy_server(streamed)) as server, rig(tmp_path, {"files": server}) as relay:
         assert await told(relay, tool_call()) == []
         assert await told(relay, tool_call(progressToken="t")) == ["progress", "progress"]
@@ -209,14 +201,14 @@ async def test_m19_m21_m22_only_what_the_request_asked_for_comes_on_its_stream(t
         ("application/jsonp", 406),
     ],
 )
-async def test_m20_who_takes_no_json_gets_none(tmp_path: Path, accept: str, status: int) -> None:
+async def test_a_client_that_does_not_accept_json_is_406(tmp_path: Path, accept: str, status: int) -> None:
     async with raw(modern_server()) as server, rig(tmp_path, {"files": server}) as relay:
         response = await relay.post(changed(tool_call(), headers={"accept": accept}))
         assert response.status_code == status
         assert len(server.calls) == (1 if status == 200 else 0)
 
 
-async def test_m20_who_takes_no_events_gets_the_answer_alone(tmp_path: Path) -> None:
+async def test_a_client_that_accepts_no_event_stream_gets_the_response_alone(tmp_path: Path) -> None:
     async with raw(modern_server(streamed)) as server, rig(tmp_path, {"files": server}) as relay:
         message = changed(tool_call(progressToken="t"), headers={"accept": "application/json"})
         response = await relay.post(message)
@@ -224,7 +216,7 @@ async def test_m20_who_takes_no_events_gets_the_answer_alone(tmp_path: Path) -> 
         assert response.json()["result"] == TEXT
 
 
-async def test_m25_between_modern_peers_questions_and_answers_pass_unchanged(tmp_path: Path) -> None:
+async def test_input_requests_and_responses_pass_unchanged_between_modern_peers(tmp_path: Path) -> None:
     asked = {"resultType": "input_required", "inputRequests": {"a": {"method": "roots/list"}}, "requestState": "s"}
     rounds = [asked, {**TEXT, "resultType": "complete"}]
     async with (
@@ -243,19 +235,30 @@ async def test_m25_between_modern_peers_questions_and_answers_pass_unchanged(tmp
 
 
 @pytest.mark.parametrize("method", ["POST", "GET", "DELETE"])
-async def test_m26_a_page_from_elsewhere_is_403_whatever_it_asks(tmp_path: Path, method: str) -> None:
+async def test_a_page_of_another_origin_is_403(tmp_path: Path, method: str) -> None:
     async with rig(tmp_path) as relay:
         own = {**tool_call()[0], **bearer("alice"), "origin": "https://evil.example"}
         assert (await relay.http.request(method, PATH, headers=own)).status_code == 403
 
 
-async def test_m28_a_tools_schema_stays_as_it_is(tmp_path: Path) -> None:
+async def test_a_tools_schema_stays_as_it_is(tmp_path: Path) -> None:
     schema = {"type": "object", "$defs": {"a": {"$anchor": "x"}}, "allOf": [{"$ref": "#x"}], "$schema": "y"}
     tools = [{"name": "act", "inputSchema": schema}]
     async with raw(legacy_server(tools=tools)) as server, rig(tmp_path, {"files": server}) as relay:
         assert (await relay.post(modern("tools/list"))).json()["result"]["tools"][0]["inputSchema"] == schema
 
 
-async def test_m30_a_body_over_the_limit_is_413(tmp_path: Path) -> None:
+async def test_a_body_over_the_limit_is_413(tmp_path: Path) -> None:
     async with rig(tmp_path, requests={"max_bytes": 2048}) as relay:
         assert (await relay.post(tool_call(arguments={"x": "y" * 4096}))).status_code == 413
+
+
+async def test_the_example_of_the_documentation_gets_its_result(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "mcp.md").read_text()
+    headers = dict(re.findall(r"-H '([A-Za-z-]+): ([^']+)'", page))
+    body = json.loads(re.findall(r"-d '([^']+)'", page)[0])
+    expected = json.loads(re.findall(r"```json\n(.*?)```", page, re.DOTALL)[0])
+    async with raw(legacy_server()) as server, rig(tmp_path, {"files": server}) as relay:
+        assert (await relay.post((headers, body))).json() == expected
+        sent = server.calls[0].message["params"]
+        assert (sent["name"], [key for key in sent["_meta"] if "modelcontextprotocol" in key]) == ("act", [])

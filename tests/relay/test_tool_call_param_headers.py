@@ -1,4 +1,4 @@
-"""Arguments that stand in `Mcp-Param-*` headers as well, from the client to the upstream (M9)."""
+"""Arguments that are repeated in `Mcp-Param-*` headers, from the client to the upstream."""
 
 import json
 from pathlib import Path
