@@ -25,7 +25,7 @@ from rich.table import Table
 
 from bench import processes
 from bench.ledger_rows import DAY_NS, SERVERS, Shape, fill_duckdb, fill_postgresql, tokens
-from gateway.analytics.call_pages import encode_cursor
+from gateway.analytics.views import encode_cursor
 from gateway.ledger.queries import PagePosition
 
 SECRET: Final = "bench-bench-bench-bench-bench-bench"

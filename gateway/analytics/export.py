@@ -1,62 +1,123 @@
-"""The range's calls as a file, oldest first, out of one snapshot and with a bounded part of them in memory."""
+"""The range's calls as a file (CSV, JSON Lines, Parquet): oldest first, from one snapshot, a bounded part in memory.
 
-from collections.abc import Callable, Generator, Iterator, Mapping
+A file has a flat row for each call, with the same columns in every format.
+"""
+
+import csv
+import io
+import tempfile
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from typing import Final, Self
+from pathlib import Path
+from typing import Any, Final, NamedTuple, Self
 
 import anyio
 import anyio.to_thread
+import msgspec
 from anyio import CancelScope
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Send
 from starlette.types import Scope as ASGIScope
 
-from gateway.analytics.export_formats import FORMATS, Format, Rows
-from gateway.analytics.http_errors import ApiError, ParameterError
+from gateway.analytics.http_errors import ParameterError, too_many
 from gateway.analytics.parameters import Fields
 from gateway.analytics.periods import NS, rfc3339
 from gateway.analytics.query import AnalyticsQuery
 from gateway.ledger import Snapshot, queries
+from gateway.ledger.duckdb_driver import ParquetFile
 from gateway.ledger.queries import Scope
+from gateway.ledger.rows import COLUMNS
 
 SECONDS: Final = 3600.0
 """An export that takes longer is cut off."""
-AT_ONCE: Final = 2
+CONCURRENT: Final = 2
 RETRY_AFTER_S: Final = 10
 MAX_ROWS: Final = 10**9
-"""The most that `limit` can be; there is none if it is not given."""
-ROWS: Final = 10_000
-"""Of one batch, about: calls of one millisecond are not split."""
+"""The most that `limit` can be; there is no limit by default."""
+BATCH_ROWS: Final = 10_000
+"""About; calls of one millisecond are not split."""
+HEADER: Final = ("timestamp", *COLUMNS)
+"""The call's begin for people (RFC 3339), then the ledger's columns."""
+
 _HOUR_NS: Final = 3600 * NS
 _FINEST_NS: Final = NS // 1000
+_READ_BYTES: Final = 2**18
+_TIMESTAMP_NS: Final = COLUMNS.index("timestamp_ns")
+
+Rows = Sequence[tuple[Any, ...]]
+"""In the order of `COLUMNS`."""
+
+
+class Format(NamedTuple):
+    """How rows become bytes."""
+
+    name: str
+    media_type: str
+    encode: Callable[[Iterable[Rows]], Iterator[bytes]]
+
+
+def _csv(batches: Iterable[Rows]) -> Iterator[bytes]:
+    """RFC 4180, with a header; what is not known is an empty field."""
+    buffer = io.StringIO(newline="")
+    writer = csv.writer(buffer)
+    writer.writerow(HEADER)
+    for rows in batches:
+        writer.writerows((rfc3339(row[_TIMESTAMP_NS]), *row) for row in rows)
+        yield buffer.getvalue().encode()
+        buffer.seek(0)
+        buffer.truncate()
+    yield buffer.getvalue().encode()
+
+
+def _jsonl(batches: Iterable[Rows]) -> Iterator[bytes]:
+    """An object a line; what is not known is null."""
+    encoder = msgspec.json.Encoder()
+    for rows in batches:
+        yield encoder.encode_lines(
+            [dict(zip(HEADER, (rfc3339(row[_TIMESTAMP_NS]), *row), strict=True)) for row in rows]
+        )
+
+
+def _parquet(batches: Iterable[Rows]) -> Iterator[bytes]:
+    """Compressed by zstd. The file's end says where its parts are, so it is whole on disk before it is sent."""
+    with tempfile.TemporaryDirectory(prefix="callscope-export-") as folder:
+        path = Path(folder) / "calls.parquet"
+        with ParquetFile(path) as parquet:
+            for rows in batches:
+                parquet.add(rows)
+                yield b""  # nothing to send yet, but the server can notice that the client is gone
+            parquet.write()
+        with path.open("rb") as file:
+            while chunk := file.read(_READ_BYTES):
+                yield chunk
+
+
+FORMATS: Final[Mapping[str, Format]] = {
+    "csv": Format("csv", "text/csv; charset=utf-8; header=present", _csv),
+    "jsonl": Format("jsonl", "application/x-ndjson", _jsonl),
+    "parquet": Format("parquet", "application/vnd.apache.parquet", _parquet),
+}
 
 
 def parse_format(fields: Fields) -> Format:
-    """The parameter `format`.
-
-    Raises:
-        ParameterError: it is missing, or there is no such format.
-    """
+    """The parameter `format`; `ParameterError` if it is missing, or there is no such format."""
     name = fields.one("format", list(FORMATS))
-    if name is None:
-        raise ParameterError("format", "is missing", list(FORMATS))
-    if name not in FORMATS:
-        raise ParameterError("format", f"{name!r} is no format here", list(FORMATS))
+    if name is None or name not in FORMATS:
+        raise ParameterError("format", "is missing" if name is None else f"{name!r} is not a format", list(FORMATS))
     return FORMATS[name]
 
 
 def file_name(query: AnalyticsQuery, file_format: Format) -> str:
     """A name that says which calls these are: `engineering-20261101T000000Z-20261123T141000Z.csv`."""
-    span = query.range
-    begin, end = (rfc3339(ns)[:19].replace("-", "").replace(":", "") + "Z" for ns in (span.from_ns, span.to_ns))
+    begin, end = (rfc3339(ns)[:19].replace("-", "").replace(":", "") + "Z" for ns in query.range[:2])
     return f"{query.access.workspace_id}-{begin}-{end}.{file_format.name}"
 
 
-def batches(snapshot: Snapshot, query: AnalyticsQuery) -> Iterator[Rows]:
-    """The rows, as many as the question's limit lets through."""
+def batches(snapshot: Snapshot, query: AnalyticsQuery, batch_rows: int) -> Iterator[Rows]:
+    """The rows, as many as the request's limit allows."""
     left = query.parameters.limit
-    for window in windows(snapshot, query.scope(), _HOUR_NS):
+    for window in windows(snapshot, query.scope(), _HOUR_NS, batch_rows):
         rows = snapshot.rows(queries.oldest_first(window, limit=left))
         if left is not None:
             left -= len(rows)
@@ -65,20 +126,19 @@ def batches(snapshot: Snapshot, query: AnalyticsQuery) -> Iterator[Rows]:
             return
 
 
-def windows(snapshot: Snapshot, scope: Scope, step_ns: int) -> Iterator[Scope]:
-    """The scope in parts that follow each other, of about `ROWS` calls each; parts without any are left out."""
+def windows(snapshot: Snapshot, scope: Scope, step_ns: int, batch_rows: int) -> Iterator[Scope]:
+    """The scope in consecutive parts of about `batch_rows` calls each; parts without any are left out."""
     begin_ns, end_ns, calls = scope.from_ns, scope.from_ns, 0
     counts = snapshot.rows(queries.timeline(scope, None, origin_ns=scope.from_ns, step_ns=step_ns))
     for since_ns, _, found, _ in sorted(counts):
         bucket_ns = scope.from_ns + since_ns
-        if calls and calls + found > ROWS:
+        if calls and calls + found > batch_rows:
             yield replace(scope, from_ns=begin_ns, to_ns=end_ns)
             begin_ns, calls = bucket_ns, 0
         end_ns = min(bucket_ns + step_ns, scope.to_ns)
-        if found > ROWS and step_ns > _FINEST_NS:
-            yield from windows(
-                snapshot, replace(scope, from_ns=bucket_ns, to_ns=end_ns), max(step_ns // 60, _FINEST_NS)
-            )
+        if found > batch_rows and step_ns > _FINEST_NS:
+            finer_ns = max(step_ns // 60, _FINEST_NS)
+            yield from windows(snapshot, replace(scope, from_ns=bucket_ns, to_ns=end_ns), finer_ns, batch_rows)
             begin_ns = end_ns
         else:
             calls += found
@@ -87,42 +147,47 @@ def windows(snapshot: Snapshot, scope: Scope, step_ns: int) -> Iterator[Scope]:
 
 
 class Exports:
-    """Those that run: each holds a snapshot, and there are few at once."""
+    """The running exports: each holds a snapshot, so there are few at once."""
 
-    def __init__(self) -> None:
-        self._threads = anyio.CapacityLimiter(AT_ONCE)
+    def __init__(self, *, batch_rows: int) -> None:
+        self._batch_rows = batch_rows
+        self._threads = anyio.CapacityLimiter(CONCURRENT)
         self._running = 0
 
     async def begin(
         self, opening: AbstractContextManager[Snapshot], query: AnalyticsQuery, file_format: Format
     ) -> "ExportRun":
-        """Begin one: the first bytes are there already, so that what fails at once is no file that breaks off.
+        """Begin one, and make its first part: what fails at once is an error, not a file that breaks off.
 
         Raises:
-            ApiError: 429, as many as may run do.
+            ApiError: 429, no more may run.
             LedgerUnavailableError: the ledger is away.
         """
-        if self._running >= AT_ONCE:
-            raise ApiError(
-                429,
-                f"{AT_ONCE} exports run already: try again when one has ended",
-                headers={"Retry-After": str(RETRY_AFTER_S)},
+        if self._running >= CONCURRENT:
+            raise too_many(
+                f"{CONCURRENT} exports are running: try again when one has ended", retry_after_s=RETRY_AFTER_S
             )
         self._running += 1
-        running = ExportRun(_chunks(opening, query, file_format), self._threads, self._ended)
+        run = ExportRun(self._chunks(opening, query, file_format), self._threads, self._ended)
         try:
-            await running.begin()
+            await run.begin()
         except BaseException:
-            await running.end()
+            await run.end()
             raise
-        return running
+        return run
+
+    def _chunks(
+        self, opening: AbstractContextManager[Snapshot], query: AnalyticsQuery, file_format: Format
+    ) -> Generator[bytes, None, None]:
+        with opening as snapshot:
+            yield from file_format.encode(batches(snapshot, query, self._batch_rows))
 
     def _ended(self) -> None:
         self._running -= 1
 
 
 class ExportRun:
-    """One export: the file's bytes, a part at a time. It must be ended, also where nobody asks for any of them."""
+    """One export: the file's bytes, a part at a time. It must be ended, even if nobody reads any of them."""
 
     def __init__(
         self, chunks: Generator[bytes, None, None], threads: anyio.CapacityLimiter, ended: Callable[[], None]
@@ -133,55 +198,37 @@ class ExportRun:
         self._first: bytes | None = None
 
     async def begin(self) -> None:
-        """Have the first part made.
-
-        Raises:
-            LedgerUnavailableError: the ledger is away.
-        """
-        self._first = await self._part()
+        self._first = await self._next()
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> bytes:
-        """The next part.
-
-        Raises:
-            LedgerUnavailableError: the ledger is away.
-        """
-        part = await self._part() if self._first is None else self._first
+        part = await self._next() if self._first is None else self._first
         self._first = None
         if part is None:
             raise StopAsyncIteration
         return part
 
     async def end(self) -> None:
-        """Let go of the snapshot, also where the client has gone, which is told by cancelling."""
+        """Let go of the snapshot, also while the request is being cancelled because its client is gone."""
         self._ended()
         with CancelScope(shield=True):
             await anyio.to_thread.run_sync(self._chunks.close, limiter=self._threads)
 
-    async def _part(self) -> bytes | None:
+    async def _next(self) -> bytes | None:
         return await anyio.to_thread.run_sync(next, self._chunks, None, limiter=self._threads)
 
 
 class Download(StreamingResponse):
-    """A file that is sent; however that ends, its snapshot does."""
+    """Sends an export, and ends it however the sending ends."""
 
-    def __init__(self, content: ExportRun, headers: Mapping[str, str]) -> None:
-        super().__init__(content, headers=headers)
-        self._content = content
+    def __init__(self, run: ExportRun, headers: Mapping[str, str]) -> None:
+        super().__init__(run, headers=headers)
+        self._run = run
 
     async def __call__(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
-        """Send it."""
         try:
             await super().__call__(scope, receive, send)
         finally:
-            await self._content.end()
-
-
-def _chunks(
-    opening: AbstractContextManager[Snapshot], query: AnalyticsQuery, file_format: Format
-) -> Generator[bytes, None, None]:
-    with opening as snapshot:
-        yield from file_format.encode(batches(snapshot, query))
+            await self._run.end()

@@ -1,72 +1,79 @@
-"""A key set (RFC 7517) that is fetched from an address, and kept for a while.
+"""A JSON Web Key Set (RFC 7517) that is fetched from an address, and cached.
 
-The laws: a key whose name is new is looked for at once, but the address is asked once in `PAUSE_S` at most, whatever
-names strangers make up. Whose key is known does not wait for the address, which may be slow or away. A key that was
-taken out of the set verifies nothing after `LIFETIME_S`, and mostly after `REFRESH_S`.
+The laws: a key with an unknown name is fetched at once, but the address gets one request in `cooldown_s` at most,
+whatever names strangers make up. A request whose key is known never waits for a fetch by another one. A key that was
+removed from the set verifies nothing after `lifetime_s`, and usually after `refresh_s`.
 """
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-import httpx
 import jwt
-import msgspec
 
 ALGORITHMS: Final = ("RS256", "ES256")
-REFRESH_S: Final = 60.0
-"""A set that is older is fetched again when somebody needs it; without success it stays what it is."""
-LIFETIME_S: Final = 300.0
-PAUSE_S: Final = 5.0
-"""Between the end of one fetch and the next."""
-TIMEOUT_S: Final = 5.0
-"""Of a whole fetch."""
-
-_NEVER: Final = float("-inf")
-_decode: Final = msgspec.json.Decoder(dict[str, Any]).decode
 
 logger = logging.getLogger(__name__)
 
 
 class KeySetUnavailableError(jwt.PyJWTError):
-    """The key set cannot be fetched, and what is known of it does not say whether the token is good."""
+    """The key set cannot be fetched, and what is cached does not say whether the token is good."""
 
     def __init__(self) -> None:
         super().__init__("the key set cannot be fetched")
 
 
 class KeySet:
-    """The keys at one address. Of one event loop; `clock` gives seconds that only go on."""
+    """The keys at one address, for one event loop. All times are in seconds.
 
-    def __init__(self, url: str, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._url = url
-        self._tls = httpx.create_ssl_context()  # dear to make
+    `refresh_s` is the age at which a set is fetched again; if that fails, its keys hold until `lifetime_s`.
+    `cooldown_s` passes between the end of one fetch and the next one; a fetch takes `timeout_s` at most.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        refresh_s: float = 60.0,
+        lifetime_s: float = 300.0,
+        cooldown_s: float = 5.0,
+        timeout_s: float = 5.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        # PyJWT's own cache holds one lock over the whole fetch: requests with a known key would wait for it.
+        headers = {"Accept": "application/jwk-set+json, application/json"}
+        self._client = jwt.PyJWKClient(url, cache_jwk_set=False, headers=headers, timeout=timeout_s)
+        self._refresh_s = refresh_s
+        self._lifetime_s = lifetime_s
+        self._cooldown_s = cooldown_s
+        self._timeout_s = timeout_s
         self._clock = clock
-        self._one = asyncio.Lock()
+        self._fetching = asyncio.Lock()
         self._keys: Mapping[str, jwt.PyJWK] = {}
-        self._fetched = _NEVER
-        self._tried = _NEVER
+        self._fetched = float("-inf")
+        self._tried = float("-inf")
         self._failed = False
 
     async def key(self, name: str) -> jwt.PyJWK:
         """The key of that name.
 
         Raises:
-            KeySetUnavailableError: there is no answer to that, as the address does not give one.
+            KeySetUnavailableError: the address does not answer, so nobody can say.
             jwt.PyJWKClientError: there is no such key.
         """
         if not self._knows(name):
-            async with self._one:  # waits for a fetch that is under way
-                if not self._knows(name) and self._may_fetch():
+            async with self._fetching:  # waits for a fetch that is under way
+                if not self._knows(name):
                     await self._fetch()
-        elif self._age() >= REFRESH_S and self._may_fetch() and not self._one.locked():
-            async with self._one:
+        elif self._age() >= self._refresh_s and not self._fetching.locked():
+            async with self._fetching:
                 await self._fetch()
         if self._knows(name):
             return self._keys[name]
-        if self._age() >= LIFETIME_S or self._failed:
+        if self._age() >= self._lifetime_s or self._failed:
             raise KeySetUnavailableError
         raise jwt.PyJWKClientError("it names a key that is not in the key set")
 
@@ -74,46 +81,33 @@ class KeySet:
         return self._clock() - self._fetched
 
     def _knows(self, name: str) -> bool:
-        return name in self._keys and self._age() < LIFETIME_S
-
-    def _may_fetch(self) -> bool:
-        return self._clock() - self._tried >= PAUSE_S
+        return name in self._keys and self._age() < self._lifetime_s
 
     async def _fetch(self) -> None:
+        if self._clock() - self._tried < self._cooldown_s:
+            return
         self._failed = True
         try:
-            async with asyncio.timeout(TIMEOUT_S), httpx.AsyncClient(verify=self._tls, timeout=TIMEOUT_S) as client:
-                answer = await client.get(self._url, headers={"Accept": "application/jwk-set+json, application/json"})
-            keys = _verifying(answer)
-        except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, msgspec.MsgspecError, ValueError) as error:
+            async with asyncio.timeout(self._timeout_s):
+                answer = await asyncio.to_thread(self._client.fetch_data)
+            self._keys, self._fetched, self._failed = _signing_keys(answer), self._clock(), False
+        except (jwt.PyJWTError, OSError, TimeoutError, ValueError) as error:
             # without the address, which may have a secret in it
-            logger.warning("api.jwt.jwks_url: no key set can be fetched: %s", str(error) or type(error).__name__)
-        else:
-            self._keys, self._fetched, self._failed = keys, self._clock(), False
+            logger.warning("api.jwt.jwks_url: the key set cannot be fetched: %s", str(error) or type(error).__name__)
         finally:
             self._tried = self._clock()
 
 
-def _verifying(answer: httpx.Response) -> dict[str, jwt.PyJWK]:
-    """The keys that tokens can name and that verify what they sign; others may be in the set, and are passed over.
-
-    Raises:
-        ValueError: the answer is no key set.
-        msgspec.MsgspecError: it is no JSON object.
-    """
-    if answer.status_code != httpx.codes.OK:
-        raise ValueError(f"the answer's status is {answer.status_code}")
-    described = _decode(answer.content).get("keys")
+def _signing_keys(answer: Mapping[str, Any]) -> dict[str, jwt.PyJWK]:
+    """The keys that a token can name and that verify signatures; others may be in the set, and are skipped."""
+    described = answer.get("keys")
     if not isinstance(described, list):
-        raise ValueError('the answer has no list "keys"')  # noqa: TRY004 - of what the address says, not of a type here
+        raise ValueError('the answer has no list "keys"')  # noqa: TRY004 - a wrong answer, not a wrong argument
     keys: dict[str, jwt.PyJWK] = {}
     for jwk in described:
-        if not (isinstance(jwk, dict) and isinstance(jwk.get("kid"), str) and jwk.get("use") in (None, "sig")):
-            continue
-        try:
+        with contextlib.suppress(jwt.PyJWTError, AttributeError, KeyError, TypeError, ValueError):
             key = jwt.PyJWK(jwk)
-        except (jwt.PyJWTError, ValueError, TypeError, KeyError):
-            continue
-        if key.algorithm_name in ALGORITHMS:
-            keys.setdefault(jwk["kid"], key)
+            usable = key.public_key_use in (None, "sig") and key.algorithm_name in ALGORITHMS
+            if usable and isinstance(key.key_id, str):
+                keys.setdefault(key.key_id, key)
     return keys

@@ -56,24 +56,21 @@ class Overview(Struct, frozen=True, kw_only=True):
     errors_by_type: list[ErrorCount]
 
 
-class ToolStats(Struct, frozen=True, kw_only=True):
-    """The calls of one tool."""
-
-    server_slug: str
-    tool_name: str
-    calls: Count
-    errors: Count
-    error_rate: Rate | None
-    duration_ms: Durations
-    last_called_at: Time | None
-
-
 class ToolCount(Struct, frozen=True, kw_only=True):
     """How often one tool was called."""
 
     server_slug: str
     tool_name: str
     calls: Count
+
+
+class ToolStats(ToolCount, frozen=True, kw_only=True):
+    """The calls of one tool."""
+
+    errors: Count
+    error_rate: Rate | None
+    duration_ms: Durations
+    last_called_at: Time | None
 
 
 class MemberStats(Struct, frozen=True, kw_only=True):

@@ -6,10 +6,10 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from gateway import __version__
-from gateway.analytics.export import MAX_ROWS
-from gateway.analytics.export_formats import FORMATS, HEADER
+from gateway.analytics.export import FORMATS, HEADER, MAX_ROWS
 from gateway.analytics.models import CallSummary, ErrorBody, StreamLag, Time
 from gateway.analytics.parameters import (
+    CLOSED_VALUES,
     COMMON,
     DEFAULT_LIMIT,
     DEFAULT_PERIOD,
@@ -17,11 +17,10 @@ from gateway.analytics.parameters import (
     MAX_LAST,
     MAX_LIMIT,
     PERIODS,
-    STATUSES,
 )
 from gateway.analytics.periods import LENGTH
 from gateway.analytics.query import AnalyticsQuery
-from gateway.calls import COLUMN_OF, ErrorType, ToolCall
+from gateway.calls import COLUMN_OF, ToolCall
 from gateway.ledger import Snapshot
 
 WORKSPACE: Final = "/api/community/mcp/workspaces/{workspace_id}"
@@ -51,23 +50,8 @@ _MOMENT: Final[Mapping[str, Any]] = {
     "type": "string",
     "anyOf": [{"format": "date-time"}, {"pattern": r"^[0-9]{1,10}(\.[0-9]{1,9})?$"}],
 }
-_CLOSED: Final[Mapping[str, Iterable[str]]] = {"status": STATUSES, "error_type": ErrorType}
-"""Filters whose values are known; the others' are names."""
 
 _QUERY: Final[Mapping[str, tuple[str, Mapping[str, Any]]]] = {
-    **{
-        dimension: (
-            f"Only calls with this `{column}`; repeated, any of them.",
-            {
-                "type": "array",
-                "items": {
-                    "type": "string",
-                    **({"enum": list(_CLOSED[dimension])} if dimension in _CLOSED else {"minLength": 1}),
-                },
-            },
-        )
-        for dimension, column in COLUMN_OF.items()
-    },
     "period": (
         "A range that ends now: `today`, `week`, `month`, or a length. Excludes `from` and `to`.",
         {
@@ -265,18 +249,19 @@ def _path_parameter(name: str) -> dict[str, Any]:
 
 
 def _parameters(names: Iterable[str], max_limit: int) -> list[Mapping[str, Any]]:
-    limit = (
-        f"The most of a list; {DEFAULT_LIMIT} by default where it is a top-N or a page.",
-        {"type": "integer", "minimum": 1, "maximum": max_limit},
-    )
-    known = {**_QUERY, "limit": limit}
-    return [
-        {
-            "name": name,
-            "in": "query",
-            "description": known[name][0],
-            "required": name == "format",
-            "schema": known[name][1],
-        }
-        for name in names
-    ]
+    return [_parameter(name, max_limit) for name in names]
+
+
+def _parameter(name: str, max_limit: int) -> Mapping[str, Any]:
+    columns = {str(dimension): column for dimension, column in COLUMN_OF.items()}
+    if name in columns:
+        description = f"Only calls with this `{columns[name]}`; repeated, any of them."
+        values = {"enum": list(CLOSED_VALUES[name])} if name in CLOSED_VALUES else {"minLength": 1}
+        schema: Mapping[str, Any] = {"type": "array", "items": {"type": "string", **values}}
+    elif name == "limit":
+        description = f"The most of a list; {DEFAULT_LIMIT} by default where it is a top-N or a page."
+        schema = {"type": "integer", "minimum": 1, "maximum": max_limit}
+    else:
+        description, schema = _QUERY[name]
+    required = name == "format"
+    return {"name": name, "in": "query", "description": description, "required": required, "schema": schema}

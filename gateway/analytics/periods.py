@@ -1,4 +1,4 @@
-"""When: the ranges that a request means, as nanoseconds since the Unix epoch. Pure; the clock is an argument."""
+"""Ranges of time that a request means, as nanoseconds since the Unix epoch. Pure; the clock is an argument."""
 
 import re
 from datetime import UTC, date, datetime, timedelta, tzinfo
@@ -9,7 +9,7 @@ MAX_NS: Final = 2**63 - 1
 """The year 2262: the last that the ledger's integers can hold."""
 _UNIT_S: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 LENGTH: Final = "[1-9][0-9]{0,8}[smhdw]"
-"""What a length of time looks like."""
+"""The pattern of a length of time."""
 _LENGTH: Final = re.compile(LENGTH)
 _RFC3339: Final = re.compile(r"(\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 _EPOCH: Final = re.compile(r"(\d{1,10})(?:\.(\d{1,9}))?", re.ASCII)
@@ -24,7 +24,7 @@ class Starts(NamedTuple):
 
 
 class Range(NamedTuple):
-    """A half-open range, and whether a plan has cut it."""
+    """A half-open range, and whether a plan has clamped it."""
 
     from_ns: int
     to_ns: int
@@ -37,14 +37,12 @@ def epoch_ns(moment: datetime) -> int:
 
 
 def starts(now_ns: int, zone: tzinfo) -> Starts:
-    """The beginnings at `now_ns`."""
     today = local_date(now_ns, zone)
     days = (today, today - timedelta(days=today.weekday()), today.replace(day=1))
     return Starts(*(start_of_day_ns(day, zone) for day in days))
 
 
 def local_date(ns: int, zone: tzinfo) -> date:
-    """The date in a zone."""
     return datetime.fromtimestamp(ns // NS, zone).date()
 
 
@@ -64,12 +62,12 @@ def clamp(from_ns: int, to_ns: int, *, now_ns: int, retention_days: int | None) 
 
 
 def oldest_ns(now_ns: int, retention_days: int | None) -> int:
-    """Where what a plan retains begins."""
+    """When the time that a plan retains begins."""
     return 0 if retention_days is None else max(now_ns - retention_days * _UNIT_S["d"] * NS, 0)
 
 
 def length_s(text: str) -> int | None:
-    """The seconds of `90s`, `5m`, `1h`, `7d`, `2w`; None if it is no length."""
+    """The seconds of `90s`, `5m`, `1h`, `7d`, `2w`; None if it is not a length."""
     return int(text[:-1]) * _UNIT_S[text[-1]] if _LENGTH.fullmatch(text) else None
 
 
@@ -86,10 +84,10 @@ def period_start(period: str, now_ns: int, zone: tzinfo) -> int | None:
 def moment_ns(text: str) -> int | None:
     """The nanoseconds of an RFC 3339 time or of seconds since the epoch; None if it is neither, or out of range."""
     if match := _EPOCH.fullmatch(text):
-        ns = int(match[1]) * NS + _fraction(match[2])
+        ns = int(match[1]) * NS + _fraction_ns(match[2])
     elif match := _RFC3339.fullmatch(text):
         try:
-            ns = epoch_ns(datetime.fromisoformat(match[1].upper() + match[3].upper())) + _fraction(match[2])
+            ns = epoch_ns(datetime.fromisoformat(match[1].upper() + match[3].upper())) + _fraction_ns(match[2])
         except (ValueError, OverflowError):
             return None
     else:
@@ -97,7 +95,7 @@ def moment_ns(text: str) -> int | None:
     return ns if 0 <= ns <= MAX_NS else None
 
 
-def _fraction(digits: str | None) -> int:
+def _fraction_ns(digits: str | None) -> int:
     return int((digits or "").ljust(9, "0"))
 
 

@@ -1,32 +1,32 @@
-"""One request, understood: who asks, about which calls, and what the gateway knows beside the ledger."""
+"""One parsed request: who reads, which calls, and what the gateway knows beside the ledger."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from gateway.analytics.authorization import Access
+from gateway.analytics.bearer import Access
 from gateway.analytics.http_errors import ParameterError
 from gateway.analytics.parameters import Fields, Parameters
 from gateway.analytics.periods import Range, clamp
 from gateway.calls import UNKNOWN, Dimension
 from gateway.ledger import Ledger
 from gateway.ledger.first_seen import NAMED_DIMENSIONS, NamedDimension, ever_called
-from gateway.ledger.queries import Scope
+from gateway.ledger.queries import Filters, Scope
 from gateway.ledger.rows import is_storable
 
 Catalog = Callable[[str], Iterable[tuple[str, str]]]
 """The server and name of each tool that a workspace is known to have."""
-
 UpstreamUp = Callable[[str, str], bool | None]
 """Whether a workspace's server answers; None if that is unknown."""
+UnconfiguredNames = Mapping[NamedDimension, Sequence[str]]
+"""Names that are neither configured nor in the catalog; only the ledger knows if they were ever called."""
 
 
 def empty_catalog(_workspace_id: str) -> Iterable[tuple[str, str]]:
-    """The catalog of a gateway that knows no tool but those that were called."""
+    """The catalog while no tool is known but those that were called."""
     return ()
 
 
 def unknown_state(_workspace_id: str, _server_slug: str) -> bool | None:
-    """The state of servers that nobody watches."""
     return None
 
 
@@ -42,19 +42,25 @@ class AnalyticsQuery:
     catalog: Catalog = empty_catalog
     upstream_up: UpstreamUp = unknown_state
     call_id: str = ""
-    """The path's, where it names a call."""
+    """From the path, if it names a call."""
 
     @property
     def range(self) -> Range:
-        """The range that was asked for, cut to the plan's retention."""
-        asked = self.parameters
-        return clamp(asked.from_ns, asked.to_ns, now_ns=self.now_ns, retention_days=self.access.plan.retention_days)
+        """The range of the request, clamped to the plan's retention."""
+        return self.clamped(self.parameters.from_ns, self.parameters.to_ns)
+
+    def clamped(self, from_ns: int, to_ns: int) -> Range:
+        """The part of a range that the plan retains."""
+        return clamp(from_ns, to_ns, now_ns=self.now_ns, retention_days=self.access.plan.retention_days)
 
     @property
-    def filters(self) -> Mapping[Dimension, tuple[str, ...]]:
+    def filters(self) -> Filters:
         """The request's filters; a bound member's is always among them."""
-        member = self.access.member
-        return self.parameters.filters if member is None else {**self.parameters.filters, "token": (member,)}
+        return {**self.parameters.filters, **self._member_filter}
+
+    @property
+    def _member_filter(self) -> Filters:
+        return {} if self.access.member is None else {"token": (self.access.member,)}
 
     def scope(self, from_ns: int | None = None, to_ns: int | None = None) -> Scope:
         """The filtered calls of the range, or of the given times."""
@@ -66,14 +72,10 @@ class AnalyticsQuery:
             filters=self.filters,
         )
 
-    def unfiltered(self, from_ns: int, to_ns: int) -> Scope:
-        """All calls between the times that the bearer may see at all."""
-        member = self.access.member
+    def unfiltered(self, from_ns: int) -> Scope:
+        """All calls from `from_ns` until now that the bearer may see at all."""
         return Scope(
-            workspace_id=self.access.workspace_id,
-            from_ns=from_ns,
-            to_ns=to_ns,
-            filters={} if member is None else {"token": (member,)},
+            workspace_id=self.access.workspace_id, from_ns=from_ns, to_ns=self.now_ns, filters=self._member_filter
         )
 
     def admits(self, dimension: Dimension, value: str) -> bool:
@@ -82,16 +84,12 @@ class AnalyticsQuery:
         return not wanted or value in wanted
 
 
-UnconfiguredNames = Mapping[NamedDimension, Sequence[str]]
-"""Names that are neither configured nor in the catalog, by dimension; only the ledger knows if they ever were."""
-
-
 def check_names(ledger: Ledger, query: AnalyticsQuery) -> None:
-    """Refuse filters for servers, tools and tokens that never were: a typing error must not look like silence.
+    """Reject filters for servers, tools and tokens that never existed: a typing error must not look like silence.
 
     Raises:
-        ParameterError: with the names that there are.
-        LedgerUnavailableError: the ledger has to be asked, and is away.
+        ParameterError: with the names that exist.
+        LedgerUnavailableError: the ledger is needed for it, and is away.
     """
     unconfigured = unconfigured_names(query)
     if unconfigured:
@@ -99,18 +97,15 @@ def check_names(ledger: Ledger, query: AnalyticsQuery) -> None:
 
 
 def unconfigured_names(query: AnalyticsQuery) -> UnconfiguredNames:
-    """The filters' names that are not known without asking the ledger.
+    """The names in filters that cannot be checked without the ledger; `ParameterError` if no call can have one.
 
-    Tools are among them only if the catalog is known: without it, one that nobody called cannot be told from none.
-
-    Raises:
-        ParameterError: for a name that no call can have.
+    Tools are checked only if the catalog is known: without it, a tool that nobody called yet looks like a typing error.
     """
     unconfigured: dict[NamedDimension, Sequence[str]] = {}
     for dimension in NAMED_DIMENSIONS:
-        asked = query.parameters.filters[dimension]
-        names = _names(query, dimension) if asked else ()
-        found = [value for value in asked if value not in names and (value != UNKNOWN or dimension == "token")]
+        wanted = query.parameters.filters[dimension]
+        names = _configured(query, dimension) if wanted else ()
+        found = [value for value in wanted if value not in names and (value != UNKNOWN or dimension == "token")]
         for value in found:
             if not is_storable(value):
                 raise _unknown(dimension, value, names)
@@ -120,21 +115,16 @@ def unconfigured_names(query: AnalyticsQuery) -> UnconfiguredNames:
 
 
 def check_ever_called(ledger: Ledger, query: AnalyticsQuery, unconfigured: UnconfiguredNames) -> None:
-    """Refuse what was never called, as far as the bearer may know.
-
-    Raises:
-        ParameterError: with the names that there are.
-        LedgerUnavailableError: the ledger is away.
-    """
+    """Reject names that were never called, as far as the bearer may know; raises as `check_names` does."""
     with ledger.snapshot() as snapshot:
         for dimension, values in unconfigured.items():
-            seen = snapshot.rows(ever_called(query.unfiltered(0, query.now_ns), dimension, values))
+            seen = snapshot.rows(ever_called(query.unfiltered(0), dimension, values))
             for value in values:
                 if (value,) not in seen:
-                    raise _unknown(dimension, value, _names(query, dimension))
+                    raise _unknown(dimension, value, _configured(query, dimension))
 
 
-def _names(query: AnalyticsQuery, dimension: NamedDimension) -> Collection[str]:
+def _configured(query: AnalyticsQuery, dimension: NamedDimension) -> Collection[str]:
     """The names that the configuration or the catalog has, as far as the bearer may know them."""
     access = query.access
     match dimension:

@@ -1,17 +1,29 @@
-"""The views: overview, tools, members, servers, groups, each a function of a snapshot of the ledger and a query.
+"""The views: overview, tools, members, servers, groups, pages of calls; each is a function of a snapshot and a query.
 
-Each view says how it groups the calls of the range, so that all of them together are one statement too.
+Each of the first four says how it groups the calls of the range, so that all of them together are one statement too.
+
+A cursor names a position in the order of calls, not a number of calls to skip. So calls that arrive between two pages
+neither shift nor repeat one; a call that began before the position but ends only now is not on later pages. The cursor
+also holds the range of the first page, because the range of a period moves with the clock.
 """
 
-from collections.abc import Mapping, Sequence
+import base64
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
+from uuid import UUID
 
-from gateway.analytics.calls_until_now import calls_until_now
+import msgspec
+
+from gateway.analytics.http_errors import ApiError, ParameterError
 from gateway.analytics.models import (
     AnsweredRange,
     CallCounts,
+    CallDetail,
     CallGroup,
     CallGroups,
+    CallPage,
+    CallSummary,
     Durations,
     ErrorCount,
     Everything,
@@ -22,18 +34,19 @@ from gateway.analytics.models import (
     ToolStats,
 )
 from gateway.analytics.parameters import parse_by
-from gateway.analytics.periods import rfc3339
+from gateway.analytics.periods import MAX_NS, rfc3339
 from gateway.analytics.query import AnalyticsQuery
-from gateway.analytics.usage import usage_of
+from gateway.analytics.usage import current_totals, usage_of
 from gateway.calls import COLUMN_OF, Dimension
 from gateway.ledger import Snapshot, queries
 from gateway.ledger.first_seen import tools_ever_called
 from gateway.ledger.groupings import Grouping, grouping_query
-from gateway.ledger.queries import NO_CALLS, Measures
-from gateway.ledger.totals import Totals
+from gateway.ledger.queries import NO_CALLS, Measures, PagePosition, Totals
+from gateway.ledger.rows import is_storable
 
 TOP_TOOLS: Final = 5
 """Tools shown with each member."""
+MAX_PAGE: Final = 1_000
 
 ALL: Final = Grouping()
 BY_TOKEN: Final = Grouping(by=("token",))
@@ -50,7 +63,7 @@ MeasuredGroups = Mapping[tuple[Dimension, ...], Sequence[tuple[tuple[Any, ...], 
 def everything(snapshot: Snapshot, query: AnalyticsQuery) -> Everything:
     begin, end, clamped = query.range
     fresh_ns = query.fresh_as_of_ns
-    totals = calls_until_now(snapshot, query)
+    totals = current_totals(snapshot, query)
     found = _measure(snapshot, query, ALL, BY_TOKEN, BY_SERVER, BY_TOOL, COUNTS_BY_ERROR, TOOLS_OF_TOKENS)
     return Everything(
         workspace_id=query.access.workspace_id,
@@ -67,7 +80,7 @@ def everything(snapshot: Snapshot, query: AnalyticsQuery) -> Everything:
 
 def overview(snapshot: Snapshot, query: AnalyticsQuery) -> Overview:
     found = _measure(snapshot, query, ALL, COUNTS_BY_TOKEN, COUNTS_BY_ERROR)
-    return _overview(found, calls_until_now(snapshot, query))
+    return _overview(found, current_totals(snapshot, query))
 
 
 def tools(snapshot: Snapshot, query: AnalyticsQuery) -> list[ToolStats]:
@@ -86,8 +99,8 @@ def _measure(snapshot: Snapshot, query: AnalyticsQuery, *wanted: Grouping) -> Me
     found: dict[tuple[Dimension, ...], list[tuple[tuple[Any, ...], Measures]]] = {
         grouping.by: [] for grouping in wanted
     }
-    for place, *row in snapshot.rows(grouping_query(query.scope(), wanted)):
-        by = wanted[place].by
+    for index, *row in snapshot.rows(grouping_query(query.scope(), wanted)):
+        by = wanted[index].by
         values = dict(zip(COLUMN_OF, row, strict=False))
         found[by].append((tuple(values[dimension] for dimension in by), Measures.of(row)))
     return found
@@ -112,7 +125,7 @@ def _overview(found: MeasuredGroups, totals: Totals) -> Overview:
 def _tools(found: MeasuredGroups, snapshot: Snapshot, query: AnalyticsQuery) -> list[ToolStats]:
     """The tools with calls, and with 0 those that were called at any time or that the catalog has."""
     known = set(query.catalog(query.access.workspace_id))
-    known.update(snapshot.rows(tools_ever_called(query.unfiltered(0, query.now_ns))))
+    known.update(snapshot.rows(tools_ever_called(query.unfiltered(0))))
     listed: dict[tuple[str, str], Measures] = {
         (server, tool): NO_CALLS
         for server, tool in known
@@ -178,6 +191,62 @@ def groups(snapshot: Snapshot, query: AnalyticsQuery) -> CallGroups:
         for values, measures in found[: query.parameters.limit]
     ]
     return CallGroups(by=list(by), groups=listed)
+
+
+def encode_cursor(from_ns: int, to_ns: int, position: PagePosition) -> str:
+    """The cursor of the page after the call at `position`."""
+    return base64.urlsafe_b64encode(msgspec.json.encode((from_ns, to_ns, *position))).decode().rstrip("=")
+
+
+def decode_cursor(cursor: str) -> tuple[int, int, PagePosition]:
+    """The range, and the position after which to go on; `ParameterError` if no page has returned this cursor."""
+    invalid = ParameterError("cursor", "is not the next_cursor of a page")
+    try:
+        raw = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
+        from_ns, to_ns, at_ns, call_id = msgspec.json.decode(raw, type=tuple[int, int, int, str])
+    except (ValueError, msgspec.MsgspecError) as error:
+        raise invalid from error
+    if not (0 <= from_ns <= at_ns < to_ns <= MAX_NS and is_storable(call_id)):
+        raise invalid
+    return from_ns, to_ns, PagePosition(at_ns, call_id)
+
+
+def calls(snapshot: Snapshot, query: AnalyticsQuery) -> CallPage:
+    """One page of calls, newest first. The range of a cursor replaces the request's."""
+    cursor = query.fields.one("cursor")
+    begin, end, after = (*query.range[:2], None) if cursor is None else decode_cursor(cursor)
+    begin, end, _ = query.clamped(begin, end)
+    limit = query.parameters.top
+    found = snapshot.calls(queries.page(query.scope(begin, end), after=after, limit=limit + 1))
+    shown = found[:limit]
+    last = PagePosition(shown[-1].timestamp_ns, shown[-1].call_id) if len(found) > limit else None
+    return CallPage(
+        calls=[CallSummary.of(call) for call in shown],
+        next_cursor=None if last is None else encode_cursor(begin, end, last),
+    )
+
+
+def single_call(snapshot: Snapshot, query: AnalyticsQuery) -> CallDetail:
+    """One call, whatever the range is; `ApiError` 404 if the bearer, the filters or the plan's retention hide it."""
+    call_id = query.call_id
+    retained = query.clamped(0, MAX_NS)
+    for from_ns, to_ns in (*_millisecond(call_id), (0, MAX_NS)) if is_storable(call_id) else ():
+        scope = query.scope(max(from_ns, retained.from_ns), min(to_ns, retained.to_ns))
+        for found in snapshot.calls(queries.call(scope, call_id)):
+            return CallDetail.of(found)
+    raise ApiError(
+        404,
+        f"there is no call {call_id!r} here: it never existed, a filter excludes it, or the plan does not retain it",
+    )
+
+
+def _millisecond(call_id: str) -> Iterator[tuple[int, int]]:
+    """When the call began, as its id says (RFC 9562, UUID version 7): an index by time finds it at once."""
+    with contextlib.suppress(ValueError):
+        made = UUID(call_id)
+        if made.version == 7:  # noqa: PLR2004
+            began_ms = made.int >> 80
+            yield began_ms * 10**6, (began_ms + 1) * 10**6
 
 
 def _stats(measures: Measures) -> dict[str, Any]:

@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final, get_args
+from typing import Any, Final, Self, get_args
 
 import duckdb
 import msgspec
@@ -16,7 +16,7 @@ from gateway.ledger.driver import QueryTimeoutError
 from gateway.ledger.first_seen import record_first_seen
 from gateway.ledger.queries import Query
 from gateway.ledger.rows import COLUMNS, FIELDS, encode, storable, to_call
-from gateway.ledger.schema import migrate
+from gateway.ledger.schema import MIGRATIONS, migrate
 
 QUERY_SECONDS: Final = 30.0
 """A snapshot that is open for longer is interrupted."""
@@ -272,3 +272,34 @@ def _unavailable(error: duckdb.Error) -> LedgerUnavailableError:
     if isinstance(error, duckdb.InterruptException):
         return QueryTimeoutError()
     return LedgerUnavailableError(f"the ledger does not answer: {error}")
+
+
+class ParquetFile:
+    """A Parquet file, written by a temporary DuckDB database beside it. A context manager."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        limits: dict[str, str | bool | int | float | list[str]] = {"memory_limit": "512MB", "threads": 1}
+        self._connection = duckdb.connect(str(path.with_suffix(".duckdb")), config=limits)
+        self._connection.execute(MIGRATIONS[0][0].of("duckdb"))  # the table `calls`
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._connection.close()
+
+    def add(self, rows: Sequence[tuple[Any, ...]]) -> None:
+        """Append rows in the order of `COLUMNS`."""
+        insert(self._connection, [to_call(row) for row in rows])
+
+    def write(self) -> None:
+        """Write all rows in the order in which they came; `timestamp` is the call's begin in UTC, to the microsecond.
+
+        Nanoseconds are a type that many readers of Parquet do not know.
+        """
+        # S608: names of columns, and a path that we have made
+        self._connection.execute(
+            f"copy (select make_timestamptz(timestamp_ns // 1000) as timestamp, {', '.join(COLUMNS)} from calls) "  # noqa: S608
+            f"to '{self._path}' (format parquet, compression zstd)"
+        )

@@ -21,10 +21,16 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from gateway.analytics.accept import at, negotiate, without_length
-from gateway.analytics.authorization import Access, Authorizer
-from gateway.analytics.http_errors import ApiError, ParameterError, unavailable
-from gateway.analytics.ledger_outage import ledger_errors
+from gateway.analytics.bearer import Access, Authorizer
+from gateway.analytics.http_errors import (
+    ApiError,
+    ParameterError,
+    ledger_errors,
+    negotiate,
+    routes_at,
+    unavailable,
+    without_length,
+)
 from gateway.analytics.models import CallSummary, StreamLag
 from gateway.analytics.parameters import LIVE_PARAMETERS, MAX_LAST, Fields, parse
 from gateway.analytics.query import (
@@ -101,7 +107,7 @@ class LiveStream:
         self._ledger_threads = anyio.CapacityLimiter(LEDGER_THREADS)
 
     def routes(self) -> list[Route]:
-        return at(PATH, self.respond)
+        return routes_at(PATH, self.respond)
 
     async def respond(self, request: Request) -> Response:
         """The stream.
@@ -124,7 +130,7 @@ class LiveStream:
             fresh_as_of_ns=None,
             catalog=self._catalog,
         )
-        last = _last(fields)
+        last = fields.integer("last", 0, MAX_LAST) or 0
         with contextlib.ExitStack() as slot:
             slot.enter_context(self._slot())
             await self._check_names(query)
@@ -225,14 +231,6 @@ def _filter(query: AnalyticsQuery) -> Callable[[ToolCall], bool]:
         )
 
     return wanted
-
-
-def _last(fields: Fields) -> int:
-    allowed = f"0..{MAX_LAST}"
-    text = fields.one("last", [allowed]) or "0"
-    if not (text.isascii() and text.isdigit() and len(text) <= len(str(MAX_LAST)) and int(text) <= MAX_LAST):
-        raise ParameterError("last", f"{text!r} is not a whole number from 0 to {MAX_LAST}", [allowed])
-    return int(text)
 
 
 def _call(event: LiveEvent) -> bytes:

@@ -17,7 +17,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from gateway import __version__
-from gateway.analytics.authorization import Authorizer
+from gateway.analytics.bearer import Authorizer
 from gateway.analytics.routes import routes
 from gateway.calls import Heartbeat, Operation, ToolCall
 from gateway.config import Config
@@ -172,16 +172,16 @@ async def _background(plane: TelemetryPlane, stop: asyncio.Event, config_path: P
 
 
 def _app(plane: TelemetryPlane, stop: asyncio.Event) -> Starlette:
-    current = plane.reloader.current
     catalog = plane.metrics.catalog
-    live = LiveStream(plane.journal, Authorizer(current), ledger=plane.ledger, stop=stop, catalog=catalog)
+    authorizer = Authorizer(plane.reloader.current)
+    live = LiveStream(plane.journal, authorizer, ledger=plane.ledger, stop=stop, catalog=catalog)
     app = Starlette(
         routes=[
             Route("/healthz", _healthz),
             Route("/readyz", Readiness(plane.workers, plane.ledger).respond),
             Route("/metrics", MetricsEndpoint(plane.registry()).respond),
             *live.routes(),
-            *routes(plane.ledger, current, catalog=catalog, upstream_up=plane.metrics.upstream_up),
+            *routes(plane.ledger, authorizer, catalog=catalog, upstream_up=plane.metrics.upstream_up),
         ],
         exception_handlers={HTTPException: _http_error, Exception: _server_error},
     )

@@ -14,7 +14,7 @@ from gateway.analytics.periods import oldest_ns, starts
 from gateway.config import Config
 from gateway.errors import LedgerUnavailableError
 from gateway.ledger import Ledger
-from gateway.ledger.totals import Totals, totals
+from gateway.ledger.queries import Totals, totals
 from gateway.months import month_of
 from gateway.observer import signals
 from gateway.observer.exposition import metric_family

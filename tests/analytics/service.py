@@ -10,6 +10,8 @@ import httpx
 import jwt
 from starlette.applications import Starlette
 
+from gateway.analytics.bearer import Authorizer
+from gateway.analytics.jwks import KeySet
 from gateway.analytics.routes import routes
 from gateway.calls import ToolCall
 from gateway.config import Config, Jwt
@@ -73,7 +75,10 @@ class Service:
         catalog: Callable[[str], Iterable[tuple[str, str]]] = lambda _: (),
         upstream_up: Callable[[str, str], bool | None] = lambda _workspace, _server: None,
         ledger_url: str | None = None,
+        key_set: Callable[[str], KeySet] = KeySet,
+        **options: Any,
     ) -> None:
+        """`options` are further ones of `routes`."""
         url = ledger_url or LEDGER_URL
         self.now_ns = now_ns
         self.config = config
@@ -82,21 +87,19 @@ class Service:
             for table in ("calls", "deleted_usage", "seen"):
                 transaction.execute(Query(f"delete from {table}", {}))  # noqa: S608 - constants
         self.add(calls)
-        self.app = Starlette(
-            routes=routes(
-                self.ledger,
-                lambda: config,
-                catalog=catalog,
-                upstream_up=upstream_up,
-                clock=lambda: self.now_ns,
-            )
-        )
+        self.authorizer = Authorizer(lambda: self.config, key_set=key_set)
+        self.options = {"catalog": catalog, "upstream_up": upstream_up, "clock": lambda: self.now_ns, **options}
+        self.serve(self.ledger)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.ledger.close()
+
+    def serve(self, ledger: Any) -> None:
+        """Answer out of this ledger from now on."""
+        self.app = Starlette(routes=routes(ledger, self.authorizer, **self.options))
 
     def add(self, calls: Sequence[ToolCall]) -> None:
         """Calls that arrive now."""

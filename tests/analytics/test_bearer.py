@@ -3,6 +3,7 @@ import hmac
 import json
 import time
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import jwt
@@ -11,10 +12,10 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from gateway import config
-from gateway.analytics import jwks
 from gateway.analytics.bearer import issue
-from gateway.analytics.http_errors import ApiError
+from gateway.analytics.jwks import KeySet
 from gateway.calls import ToolCall
+from gateway.errors import CallscopeError
 from tests.analytics.key_server import EC_KEY, RSA_KEY, KeyServer, key_server, nobodys_url, public
 from tests.analytics.service import CONFIG, JWT, NOW_NS, Service, bearer
 from tests.ledger.records import call
@@ -151,7 +152,7 @@ def test_an_issued_token_opens_what_it_was_issued_for() -> None:
 
 
 def test_tokens_of_a_key_set_cannot_be_issued_here() -> None:
-    with pytest.raises(ApiError, match=r"api\.jwt\.secret"):
+    with pytest.raises(CallscopeError, match=r"api\.jwt\.secret"):
         issue(config.Jwt(jwks_url="http://127.0.0.1/keys"), ["*"], 60, time.time())
 
 
@@ -244,24 +245,25 @@ def test_issuer_and_audience_hold_for_a_key_set_too(
     assert status(token, used=strict) == expected
 
 
-def test_keys_rotate_while_the_service_runs(key_set: KeyServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jwks, "PAUSE_S", 0.0)
+def test_keys_rotate_while_the_service_runs(key_set: KeyServer) -> None:
+    now = [0.0]
+    cached = partial(KeySet, refresh_s=60.0, lifetime_s=300.0, cooldown_s=0.0, clock=lambda: now[0])
     key_set.keys = [public(RSA_KEY, "old")]
     old, new = bearer(RSA_KEY, "RS256", {"kid": "old"}), bearer(EC_KEY, "ES256", {"kid": "new"})
 
     def statuses(service: Service) -> list[int]:
         return [service.request("/overview", bearer=token).status_code for token in (old, new)]
 
-    with Service(config=settings(jwks_url=key_set.url)) as service:
+    with Service(config=settings(jwks_url=key_set.url), key_set=cached) as service:
         assert statuses(service) == [200, 401]
         key_set.keys = [public(RSA_KEY, "old"), public(EC_KEY, "new")]
         assert statuses(service) == [200, 200]
         key_set.keys = [public(EC_KEY, "new")]
-        monkeypatch.setattr(jwks, "REFRESH_S", 0.0)
+        now[0] += 60
         assert statuses(service) == [401, 200]
         key_set.status = 500
         assert statuses(service) == [503, 200]
-        monkeypatch.setattr(jwks, "LIFETIME_S", 0.0)
+        now[0] += 300
         assert statuses(service) == [503, 503]
 
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gateway.analytics.call_pages import decode_cursor, encode_cursor
+from gateway.analytics.views import decode_cursor, encode_cursor
 from gateway.calls import ErrorType, Phases
 from gateway.ledger.queries import PagePosition
 from gateway.relay.active_call import call_id

@@ -17,7 +17,8 @@ import duckdb
 import msgspec
 import pytest
 
-from gateway.analytics import export, export_formats
+from gateway.analytics import export
+from gateway.analytics.routes import CONCURRENT
 from gateway.calls import ErrorType, ToolCall
 from gateway.errors import LedgerUnavailableError
 from gateway.ledger.rows import COLUMNS, to_row
@@ -125,11 +126,10 @@ from pathlib import Path
 from msgspec import json
 from gateway.calls import ToolCall
 from gateway.ledger.rows import to_row
-from gateway.ledger.parquet import ParquetWriter
-folder = Path(sys.argv[1])
-with ParquetWriter(folder / "calls.duckdb") as spool:
-    spool.add([to_row(json.decode(sys.stdin.buffer.read(), type=ToolCall))])
-    spool.write_parquet(folder / "calls.parquet")
+from gateway.ledger.duckdb_driver import ParquetFile
+with ParquetFile(Path(sys.argv[1]) / "calls.parquet") as parquet:
+    parquet.add([to_row(json.decode(sys.stdin.buffer.read(), type=ToolCall))])
+    parquet.write()
 """
 
 
@@ -161,12 +161,11 @@ def test_filters_the_range_a_limit_and_a_members_token_narrow_it(service: Servic
     assert ids(bearer(token="bob")) == [c.call_id for c in ordered if c.token_id == "bob"]
 
 
-def test_however_the_calls_lie_in_time_no_part_is_left_out_or_there_twice(
-    service: Service, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_however_the_calls_lie_in_time_no_part_is_left_out_or_there_twice(service: Service) -> None:
     everything = service.request("/export", {"format": "jsonl", "period": "30d"}).content
     for rows in (1, 2, 3, 7, 1000):
-        monkeypatch.setattr(export, "ROWS", rows)
+        service.options["batch_rows"] = rows
+        service.serve(service.ledger)
         assert service.request("/export", {"format": "jsonl", "period": "30d"}).content == everything
 
 
@@ -176,7 +175,7 @@ def test_a_file_of_nothing_has_its_header(ledger_url: str | None, tmp_path: Path
             response = service.request("/export", {"format": kind})
             assert response.status_code == 200
             assert read(kind, response.content, tmp_path) == []
-        assert service.request("/export", {"format": "csv"}).text == ",".join(export_formats.HEADER) + "\r\n"
+        assert service.request("/export", {"format": "csv"}).text == ",".join(export.HEADER) + "\r\n"
 
 
 def test_the_answer_says_what_it_is_and_how_it_is_called(service: Service) -> None:
@@ -242,21 +241,16 @@ class Broken:
 
 @contextlib.contextmanager
 def breaking(service: Service, at: int) -> Iterator[Broken]:
-    from gateway.analytics.routes import routes  # noqa: PLC0415 - only here
-
     broken = Broken(service, at)
-    original = service.app.router.routes
-    service.app.router.routes = routes(broken, lambda: service.config, clock=lambda: service.now_ns)  # type: ignore[arg-type]
+    service.serve(broken)
     try:
         yield broken
     finally:
-        service.app.router.routes = original
+        service.serve(service.ledger)
 
 
-def test_a_ledger_that_fails_at_once_is_503_and_one_that_fails_later_breaks_the_file_off(
-    service: Service, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(export, "ROWS", 5)
+def test_a_ledger_that_fails_at_once_is_503_and_one_that_fails_later_breaks_the_file_off(service: Service) -> None:
+    service.options["batch_rows"] = 5
     asked = {"format": "jsonl", "period": "30d"}
     with breaking(service, at=1) as broken:
         response = service.request("/export", asked)
@@ -296,13 +290,11 @@ async def _stream(service: Service, asked: dict[str, str]) -> AsyncGenerator[Any
         assert serving.done()
 
 
-async def test_a_client_that_goes_away_ends_its_export_and_few_run_at_once(
-    service: Service, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(export, "ROWS", 1)
+async def test_a_client_that_goes_away_ends_its_export_and_few_run_at_once(service: Service) -> None:
+    service.options["batch_rows"] = 1
     asked = {"format": "jsonl", "period": "30d"}
     with breaking(service, at=10**9) as broken:
-        streams = [_stream(service, asked) for _ in range(export.AT_ONCE)]
+        streams = [_stream(service, asked) for _ in range(export.CONCURRENT)]
         for stream in streams:
             assert (await anext(stream))["status"] == 200
         refused = await service.send("/export", asked)
@@ -314,20 +306,17 @@ async def test_a_client_that_goes_away_ends_its_export_and_few_run_at_once(
         assert (await service.send("/export", asked)).status_code == 200
 
 
-async def test_of_many_questions_at_once_some_wait_and_more_are_429(monkeypatch: pytest.MonkeyPatch) -> None:
-    from gateway.analytics import routes  # noqa: PLC0415 - only here
-
-    monkeypatch.setattr(routes, "MAX_WAITING", 3)
+async def test_of_many_requests_at_once_some_wait_and_more_are_429() -> None:
     go_on = threading.Event()
 
     def catalog(_workspace: str) -> list[tuple[str, str]]:
         go_on.wait(10)  # a question that takes its time
         return []
 
-    with Service(catalog=catalog) as service:
-        asking = [asyncio.create_task(service.send("/tools")) for _ in range(routes.AT_ONCE + 3 + 2)]
+    with Service(catalog=catalog, max_waiting=3) as service:
+        asking = [asyncio.create_task(service.send("/tools")) for _ in range(CONCURRENT + 3 + 2)]
         done, _ = await asyncio.wait(asking, return_when=asyncio.FIRST_COMPLETED, timeout=5)
         assert {task.result().status_code for task in done} == {429}
         go_on.set()
         statuses = sorted([(await task).status_code for task in asking])
-    assert statuses == [200] * (routes.AT_ONCE + 3) + [429] * 2
+    assert statuses == [200] * (CONCURRENT + 3) + [429] * 2

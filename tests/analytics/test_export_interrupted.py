@@ -14,6 +14,7 @@ import pytest
 from starlette.applications import Starlette
 
 from gateway.analytics import export
+from gateway.analytics.bearer import Authorizer
 from gateway.analytics.routes import routes
 from gateway.errors import LedgerUnavailableError
 from gateway.ledger.queries import Query
@@ -36,7 +37,7 @@ class SlowLedger:
         self.go_on = threading.Event()
         self.asked = 0
         self.open = 0
-        self.app = Starlette(routes=routes(self, lambda: CONFIG, clock=lambda: NOW_NS))  # type: ignore[arg-type]  # reads
+        self.app = Starlette(routes=routes(self, Authorizer(lambda: CONFIG), clock=lambda: NOW_NS, batch_rows=1))  # type: ignore[arg-type]  # reads
 
     @contextlib.contextmanager
     def snapshot(self, *, seconds: float | None = None) -> Iterator[Any]:
@@ -70,9 +71,8 @@ class _Slow:
 
 @pytest.fixture
 def service(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Service]:
-    monkeypatch.setattr(export, "ROWS", 1)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    with Service(CALLS) as running:
+    with Service(CALLS, batch_rows=1) as running:
         yield running
 
 
@@ -131,7 +131,7 @@ async def test_exports_whose_clients_go_before_the_first_byte_is_asked_for_hold_
         "headers": [(b"authorization", f"Bearer {bearer_of_all()}".encode())],
     }
     async with asyncio.timeout(20):
-        for _ in range(export.AT_ONCE):
+        for _ in range(export.CONCURRENT):
             await ledger.app(scope, receive, send)
     assert ledger.asked > 0
     assert ledger.open == 0

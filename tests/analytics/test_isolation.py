@@ -18,9 +18,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from starlette.applications import Starlette
 
-from gateway.analytics.authorization import Authorizer
-from gateway.analytics.call_pages import encode_cursor
+from gateway.analytics.bearer import Authorizer
 from gateway.analytics.routes import PREFIX, VIEWS
+from gateway.analytics.views import encode_cursor
 from gateway.calls import COLUMN_OF, ErrorType, ToolCall
 from gateway.config import Config
 from gateway.journal import Writer

@@ -2,15 +2,15 @@
 
 import asyncio
 import logging
-import threading
 from collections.abc import Iterator
 
 import jwt
 import pytest
 
-from gateway.analytics import jwks
-from gateway.analytics.jwks import LIFETIME_S, PAUSE_S, REFRESH_S, KeySet, KeySetUnavailableError
+from gateway.analytics.jwks import KeySet, KeySetUnavailableError
 from tests.analytics.key_server import EC_KEY, RSA_KEY, KeyServer, key_server, nobodys_url, public
+
+REFRESH_S, LIFETIME_S, COOLDOWN_S = 60.0, 300.0, 5.0
 
 
 class Clock:
@@ -65,7 +65,7 @@ async def test_many_who_ask_at_once_share_one_fetch(server: KeyServer, key_set: 
 async def test_a_key_with_a_new_name_is_fetched_at_once(server: KeyServer, key_set: KeySet, clock: Clock) -> None:
     server.keys = [public(RSA_KEY, "old")]
     await key_set.key("old")
-    clock.go_on(PAUSE_S)
+    clock.go_on(COOLDOWN_S)
     server.keys = [public(RSA_KEY, "old"), public(EC_KEY, "new")]
 
     assert (await key_set.key("new")).key_id == "new"
@@ -73,13 +73,13 @@ async def test_a_key_with_a_new_name_is_fetched_at_once(server: KeyServer, key_s
     assert server.requests == 2
 
 
-async def test_names_that_strangers_make_up_ask_the_address_once_in_a_pause(
+async def test_names_that_strangers_make_up_ask_the_address_once_in_a_cooldown(
     server: KeyServer, key_set: KeySet, clock: Clock
 ) -> None:
     server.keys = [public(RSA_KEY, "r")]
     await key_set.key("r")
     for _ in range(3):
-        clock.go_on(PAUSE_S)
+        clock.go_on(COOLDOWN_S)
         for number in range(100):
             with pytest.raises(jwt.PyJWKClientError):
                 await key_set.key(f"made-up-{number}")
@@ -107,10 +107,8 @@ async def test_who_has_a_known_key_does_not_wait_for_an_address_that_hangs(
     assert server.requests == 2
 
 
-async def test_an_address_that_hangs_holds_nobody_for_longer_than_the_time_limit(
-    server: KeyServer, key_set: KeySet, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(jwks, "TIMEOUT_S", 0.3)
+async def test_an_address_that_hangs_holds_nobody_for_longer_than_the_time_limit(server: KeyServer) -> None:
+    key_set = KeySet(server.url, timeout_s=0.3)
     server.answering.clear()
 
     async with asyncio.timeout(10):
@@ -157,7 +155,7 @@ async def test_while_the_address_fails_the_keys_hold_until_they_are_too_old(
     for _ in range(int(LIFETIME_S) - 1):
         clock.go_on(1)
         assert (await key_set.key("r")).key_id == "r"
-    assert 2 < server.requests < LIFETIME_S / PAUSE_S
+    assert 2 < server.requests < LIFETIME_S / COOLDOWN_S
     with pytest.raises(KeySetUnavailableError):  # it may be a new one
         await key_set.key("new")
     clock.go_on(1)
@@ -165,7 +163,7 @@ async def test_while_the_address_fails_the_keys_hold_until_they_are_too_old(
         await key_set.key("r")
 
     server.status, server.body = 200, None
-    clock.go_on(PAUSE_S)
+    clock.go_on(COOLDOWN_S)
     assert (await key_set.key("r")).key_id == "r"
 
 
@@ -177,7 +175,7 @@ async def test_an_address_where_nobody_listens_is_said_and_tried_again(
         for _ in range(10):
             with pytest.raises(KeySetUnavailableError):
                 await key_set.key("r")
-        clock.go_on(PAUSE_S)
+        clock.go_on(COOLDOWN_S)
         with pytest.raises(KeySetUnavailableError):
             await key_set.key("r")
 
@@ -195,7 +193,7 @@ async def test_a_fetch_whose_asker_leaves_is_taken_up_by_the_next_one(
     leaving.cancel()
     await asyncio.wait([leaving])
     server.answering.set()
-    clock.go_on(PAUSE_S)
+    clock.go_on(COOLDOWN_S)
 
     assert (await key_set.key("r")).key_id == "r"
 
@@ -227,19 +225,3 @@ async def _until(condition: object) -> None:
     async with asyncio.timeout(10):
         while not condition():  # noqa: ASYNC110 - the condition is the server's thread's
             await asyncio.sleep(0.005)
-
-
-def test_no_thread_is_taken_by_a_fetch(server: KeyServer) -> None:
-    server.keys = [public(RSA_KEY, "r")]
-    before = threading.active_count()
-
-    async def ask() -> int:
-        waiting = asyncio.create_task(KeySet(server.url).key("r"))
-        await _until(lambda: server.requests == 1)
-        during = threading.active_count()
-        server.answering.set()
-        await waiting
-        return during
-
-    server.answering.clear()
-    assert asyncio.run(ask()) == before + 1  # the server's own

@@ -26,12 +26,12 @@ from schemathesis.specs.openapi.checks import (
 from schemathesis.specs.openapi.definitions import OPENAPI_31_VALIDATOR
 
 from gateway.analytics import openapi
-from gateway.analytics.authorization import Authorizer
-from gateway.analytics.call_pages import encode_cursor
+from gateway.analytics.bearer import Authorizer
 from gateway.analytics.http_errors import ParameterError
 from gateway.analytics.parameters import COMMON, MAX_STEP_S, Fields, parse_step
 from gateway.analytics.periods import period_start
 from gateway.analytics.routes import PREFIX, VIEWS
+from gateway.analytics.views import encode_cursor
 from gateway.calls import COLUMN_OF, ErrorType
 from gateway.journal import Writer
 from gateway.ledger.queries import PagePosition

@@ -5,11 +5,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
-from starlette.applications import Starlette
 from starlette.routing import Match
 
-from gateway.analytics.accept import accepts
-from gateway.analytics.routes import JSON, VIEWS, routes
+from gateway.analytics.routes import VIEWS
 from gateway.errors import LedgerUnavailableError
 from gateway.ledger import QueryTimeoutError
 from gateway.ledger.duckdb_driver import DuckLedger, DuckSnapshot
@@ -57,27 +55,6 @@ def test_a_client_that_takes_no_json_gets_406() -> None:
         response = service.request(headers={"Accept": "text/csv"})
     assert response.status_code == 406
     assert "application/json" in response.json()["error"]
-
-
-@pytest.mark.parametrize(
-    ("accept", "expected"),
-    [
-        ([], True),
-        ([""], True),
-        (["*/*"], True),
-        (["application/json"], True),
-        (["Application/JSON; charset=utf-8"], True),
-        (["text/html, application/*;q=0.1"], True),
-        (["text/html", "*/*;q=0.8"], True),
-        (["text/html"], False),
-        (["application/json;q=0"], False),
-        (["application/json;q=0, */*"], False),
-        (["*/*;q=0.0"], False),
-        (["application/json;q=much"], True),
-    ],
-)
-def test_accept_is_read_as_http_says(accept: list[str], *, expected: bool) -> None:
-    assert accepts(accept, JSON) is expected
 
 
 def test_a_path_that_is_not_there_is_404_for_who_may_look_and_401_for_others() -> None:
@@ -134,7 +111,7 @@ def away(error: LedgerUnavailableError) -> Iterator[Service]:
     with Service() as service, contextlib.closing(Away.open(Path(":memory:"))) as ledger:
         assert isinstance(ledger, Away)
         ledger.error = error
-        service.app = Starlette(routes=routes(ledger, lambda: CONFIG, clock=lambda: NOW_NS))
+        service.serve(ledger)
         yield service
 
 
@@ -178,9 +155,7 @@ async def test_the_event_loop_is_free_while_the_ledger_is_asked() -> None:
 
 
 def test_a_changed_configuration_holds_for_the_next_request() -> None:
-    current = [CONFIG]
     with Service() as service:
-        service.app = Starlette(routes=routes(service.ledger, lambda: current[0], clock=lambda: NOW_NS))
         assert service.request(workspace="sales").status_code == 200
-        current[0] = CONFIG.model_copy(update={"workspaces": {}})
+        service.config = CONFIG.model_copy(update={"workspaces": {}})
         assert service.request(workspace="sales").status_code == 404

@@ -13,9 +13,8 @@ from hypothesis import strategies as st
 from gateway.calls import ErrorType, ToolCall
 from gateway.errors import LedgerUnavailableError
 from gateway.ledger import Ledger, LedgerSink, open_ledger, queries
-from gateway.ledger.queries import Query, Scope
+from gateway.ledger.queries import Query, Scope, totals
 from gateway.ledger.retention import delete_batch, delete_usage_before
-from gateway.ledger.totals import totals
 from gateway.months import DAY_NS, day_of, month_of
 from tests.ledger.records import batch, call
 

@@ -14,7 +14,7 @@ from gateway.config import Config
 from gateway.errors import LedgerUnavailableError
 from gateway.ledger import Ledger
 from gateway.ledger.duckdb_driver import DuckLedger, DuckSnapshot
-from gateway.ledger.totals import Totals
+from gateway.ledger.queries import Totals
 from gateway.observer.workspace_metrics import WorkspaceMetrics
 from tests.observer.counting import Clock, batch, call, configuration, named, samples, sink_at, value
 

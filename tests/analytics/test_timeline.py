@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.analytics.buckets import bucket_count, bucket_edges, origin_changes
 from gateway.analytics.periods import NS, Range, epoch_ns, rfc3339
+from gateway.analytics.timeline import bucket_count, bucket_edges, origin_changes
 from gateway.ledger.queries import OriginChange
 
 DAY = 86_400
