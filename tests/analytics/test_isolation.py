@@ -165,6 +165,7 @@ def test_every_path_is_asked() -> None:
     assert {path.rstrip("/") for path in paths} == {*READS, "/{rest:path}", "/api/openapi.json"} - {"/nothing"}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("both_ledgers")
 @given(
     st.lists(calls(), min_size=4, max_size=14),
@@ -236,6 +237,7 @@ async def _stream(
     return [response.status_code, response.headers["content-type"], *lines]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("both_ledgers")
 @given(
     st.lists(calls(), min_size=4, max_size=14), READERS, requests("", (*COLUMN_OF, "last")), st.sampled_from([None, {}])

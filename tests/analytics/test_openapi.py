@@ -128,6 +128,7 @@ CLAIMS: list[dict[str, Any] | None] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("claims", CLAIMS, ids=["all", "member", "nobody"])
 @pytest.mark.parametrize("path", [*(PREFIX + path for path in VIEWS), f"{PREFIX}/export", live.PATH, openapi.PATH])
 def test_whatever_is_asked_the_answer_is_as_it_is_described(
@@ -225,6 +226,7 @@ def is_step(text: str) -> bool:
     return True
 
 
+@pytest.mark.slow
 @given(st.data())
 @settings(max_examples=200)
 def test_a_length_of_time_is_taken_if_and_only_if_the_description_lets_it_through(data: st.DataObject) -> None:

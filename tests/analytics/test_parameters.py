@@ -116,6 +116,7 @@ def test_a_tool_that_was_never_called_is_no_mistake_while_no_catalog_is_known() 
 names: Any = st.sampled_from([*VIEWS["/timeline"].parameters, "cursor", "x"])
 
 
+@pytest.mark.slow
 @given(st.sampled_from([*READS, "/groups"]), st.lists(st.tuples(names, st.text(max_size=12)), max_size=4))
 @settings(max_examples=30, deadline=None)
 def test_no_query_string_is_an_error_of_the_server(path: str, asked: list[tuple[str, str]]) -> None:

@@ -126,6 +126,7 @@ KNOWN = [
 ]
 
 
+@pytest.mark.slow
 @given(st.data())
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_every_view_is_the_fold_of_the_calls_that_it_covers(data: st.DataObject) -> None:
@@ -191,6 +192,7 @@ CLOCK_CHANGES = [(NOW_NS, tz) for tz in ZONES] + [
 ]
 
 
+@pytest.mark.slow
 @given(st.data())
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_timeline_counts_each_call_of_the_range_in_its_bucket(data: st.DataObject) -> None:

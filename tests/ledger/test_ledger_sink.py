@@ -188,6 +188,7 @@ def test_a_reopened_ledger_knows_how_fresh_it_was(tmp_path: Path) -> None:
     again.close()
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(st.integers(0, 12), st.integers(1, 6), st.booleans()), max_size=8))
 @settings(max_examples=30, deadline=None)
 def test_however_batches_are_cut_repeated_and_refused_each_call_is_there_once(

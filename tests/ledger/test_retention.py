@@ -133,6 +133,7 @@ _calls = st.lists(
 )
 
 
+@pytest.mark.slow
 @given(calls=_calls, cutoffs=st.lists(st.integers(0, 33 * 24 + 1), max_size=3).map(sorted), most=st.integers(1, 40))
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_whatever_is_deleted_when_usage_is_what_it_was(

@@ -194,6 +194,7 @@ def silent(gateway: Gateway, name: str) -> Iterator[None]:
     assert gateway.pid(name) == pid
 
 
+@pytest.mark.slow
 def test_open_lets_calls_through_while_the_observer_is_away_and_they_are_used(
     tmp_path: Path, servers: dict[str, dict[str, Any]]
 ) -> None:
@@ -208,6 +209,7 @@ def test_open_lets_calls_through_while_the_observer_is_away_and_they_are_used(
         eventually(lambda: one_by_one(gateway, 1) == {429: 1})
 
 
+@pytest.mark.slow
 def test_closed_refuses_calls_while_the_observer_is_away_and_serves_them_when_it_is_back(
     tmp_path: Path, servers: dict[str, dict[str, Any]]
 ) -> None:
