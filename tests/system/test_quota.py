@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 
 from gateway.quota_snapshot import read_snapshot, snapshot_path
 from tests.databases import Cluster
