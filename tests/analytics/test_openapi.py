@@ -65,7 +65,7 @@ CALLS = [
 ]
 
 
-@pytest.fixture(scope="module", params=["duckdb", "postgresql"])
+@pytest.fixture(scope="module", params=["duckdb", pytest.param("postgresql", marks=pytest.mark.backend)])
 def service(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """With a live stream that has something to replay, and ends with that."""
     url = None if request.param == "duckdb" else request.getfixturevalue("postgresql").database()
