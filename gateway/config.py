@@ -202,7 +202,7 @@ class Jwt(Model):
     audience: str | None = None
 
 
-class AnalyticsApi(Model):
+class ApiSettings(Model):
     """The analytics API."""
 
     jwt: Jwt
@@ -277,7 +277,7 @@ class Config(Model):
     data_dir: Path = Path("./data")
     ledger: LedgerUrl | None = Field(default=None, repr=False)
     """The PostgreSQL database that replicas share; null is a DuckDB file in `data_dir`."""
-    api: AnalyticsApi | None = None
+    api: ApiSettings | None = None
     otlp: Otlp | None = None
     journal: Journal = Journal()
     metrics: Metrics = Metrics()

@@ -20,7 +20,7 @@ TOOL_ROWS: Final = 12
 NOTE: Final = "All numbers except 'client' are the API's. Ctrl-C ends."
 
 
-class Snapshot(NamedTuple):
+class DisplayData(NamedTuple):
     """The API's answers for the whole run and for the last seconds, and the clients' own count."""
 
     members: Groups
@@ -56,23 +56,23 @@ export CALLSCOPE_URL={environment.observer} CALLSCOPE_JWT={environment.jwt}
 """
 
 
-def live_table(snapshot: Snapshot, height: int) -> Group:
+def live_table(data: DisplayData, height: int) -> Group:
     """A table by member, with the clients' own count, and one by tool, in a terminal of so many lines."""
-    members = _members(snapshot)
+    members = _members(data)
     most = height - members.row_count - 5  # two headings, a blank line, the note, and the line of the cursor
-    return Group(members, "", _tools(snapshot, max(1, min(most, TOOL_ROWS))), NOTE)
+    return Group(members, "", _tools(data, max(1, min(most, TOOL_ROWS))), NOTE)
 
 
-def log_line(snapshot: Snapshot) -> str:
+def log_line(data: DisplayData) -> str:
     """One line for output that is not a terminal."""
-    calls = sum(group.calls for _, group in snapshot.members)
-    errors = sum(group.errors for _, group in snapshot.members)
-    rate = sum(group.calls for _, group in snapshot.recent_members) / RATE_WINDOW_S
-    timed = [(group.duration_ms.p95, _tool(group)) for _, group in snapshot.tools if group.duration_ms.p95 is not None]
+    calls = sum(group.calls for _, group in data.members)
+    errors = sum(group.errors for _, group in data.members)
+    rate = sum(group.calls for _, group in data.recent_members) / RATE_WINDOW_S
+    timed = [(group.duration_ms.p95, _tool(group)) for _, group in data.tools if group.duration_ms.p95 is not None]
     p95, tool = max(timed, default=(0.0, ""))
     slowest = f", slowest {tool} p95 {p95:.0f} ms" if timed else ""
     share = percent(errors / calls if calls else None)
-    return f"{rate:5.1f} calls/s, {calls} calls, {share} errors{slowest}; clients counted {snapshot.counted.total()}"
+    return f"{rate:5.1f} calls/s, {calls} calls, {share} errors{slowest}; clients counted {data.counted.total()}"
 
 
 def comparison(clients: Counts, api: Counts, metrics: Counts) -> Table:
@@ -88,12 +88,12 @@ def comparison(clients: Counts, api: Counts, metrics: Counts) -> Table:
     return table(columns, rows)
 
 
-def _members(snapshot: Snapshot) -> Table:
+def _members(data: DisplayData) -> Table:
     headings = ("calls/s", "calls", "client", "errors", "p50 ms", "p95 ms")
-    recent = {group.token_id: group.calls for _, group in snapshot.recent_members}
-    known = {group.token_id: group for _, group in snapshot.members}
+    recent = {group.token_id: group.calls for _, group in data.recent_members}
+    known = {group.token_id: group for _, group in data.members}
     counted: Counter[str] = Counter()
-    for key, calls in snapshot.counted.items():
+    for key, calls in data.counted.items():
         counted[key.token_id] += calls
     rows = []
     for member in MEMBERS:
@@ -102,10 +102,10 @@ def _members(snapshot: Snapshot) -> Table:
     return table([words("member"), words("workspace"), *map(numbers, headings)], rows)
 
 
-def _tools(snapshot: Snapshot, most: int) -> Table:
+def _tools(data: DisplayData, most: int) -> Table:
     headings = ("calls/s", "calls", "errors", "p50 ms", "p95 ms")
-    recent = {(workspace, _tool(group)): group.calls for workspace, group in snapshot.recent_tools}
-    groups = sorted(snapshot.tools, key=lambda row: -row[1].calls)[:most]
+    recent = {(workspace, _tool(group)): group.calls for workspace, group in data.recent_tools}
+    groups = sorted(data.tools, key=lambda row: -row[1].calls)[:most]
     rows = [
         [_tool(group), workspace, *_numbers(group, recent.get((workspace, _tool(group)), 0))]
         for workspace, group in groups

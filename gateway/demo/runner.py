@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.live import Live
 
 from gateway.demo.counts import Counts, ObserverClient
-from gateway.demo.display import RATE_WINDOW_S, Snapshot, comparison, instructions, live_table, log_line
+from gateway.demo.display import RATE_WINDOW_S, DisplayData, comparison, instructions, live_table, log_line
 from gateway.demo.environment import Environment, start_environment
 from gateway.demo.fixtures import GUEST, MEMBERS
 from gateway.errors import CallscopeError
@@ -88,7 +88,7 @@ async def _show(counts: Counts, client: ObserverClient, console: Console, stop: 
             await wait_at_most(stop, LINE_INTERVAL_S if live is None else TABLE_INTERVAL_S)
             recently_s = time.time() - RATE_WINDOW_S
             try:
-                snapshot = Snapshot(
+                data = DisplayData(
                     members=await client.groups("token", began_s),
                     recent_members=await client.groups("token", recently_s),
                     tools=await client.groups("server,tool", began_s),
@@ -99,9 +99,9 @@ async def _show(counts: Counts, client: ObserverClient, console: Console, stop: 
                 console.print(f"the analytics API does not answer: {error}", markup=False, highlight=False)
                 continue
             if live is None:
-                console.print(log_line(snapshot), soft_wrap=True, highlight=False)
+                console.print(log_line(data), soft_wrap=True, highlight=False)
             else:
-                live.update(live_table(snapshot, console.height), refresh=True)
+                live.update(live_table(data, console.height), refresh=True)
 
 
 async def _compare(clients: Counts, client: ObserverClient, began_s: float, console: Console) -> int:

@@ -22,7 +22,7 @@ from tests.ledger.records import call
 
 
 def settings(**changes: Any) -> config.Config:
-    return CONFIG.model_copy(update={"api": config.AnalyticsApi(jwt=config.Jwt(**changes))})
+    return CONFIG.model_copy(update={"api": config.ApiSettings(jwt=config.Jwt(**changes))})
 
 
 def status(token: str, *, workspace: str = "engineering", used: config.Config = CONFIG) -> int:
@@ -144,7 +144,7 @@ def test_a_members_token_sees_that_members_calls_only() -> None:
 
 def test_an_issued_token_opens_what_it_was_issued_for() -> None:
     strict = config.Jwt(secret="s", issuer="us", audience="callscope")
-    used = CONFIG.model_copy(update={"api": config.AnalyticsApi(jwt=strict)})
+    used = CONFIG.model_copy(update={"api": config.ApiSettings(jwt=strict)})
     token = issue(strict, ["engineering"], 60, time.time(), "alice")
     assert status(token, used=used) == 200
     assert status(token, used=used, workspace="sales") == 403

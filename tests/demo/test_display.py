@@ -10,7 +10,7 @@ from rich.console import Console, RenderableType
 from gateway.analytics.models import CallGroup, Durations
 from gateway.calls import UNKNOWN
 from gateway.demo.counts import CountKey, Counts
-from gateway.demo.display import Snapshot, comparison, live_table, log_line
+from gateway.demo.display import DisplayData, comparison, live_table, log_line
 from gateway.demo.fixtures import MEMBERS
 
 DURATIONS = Durations(avg=40.0, p50=30.0, p95=120.4, p99=410.0)
@@ -22,7 +22,7 @@ def group(workspace: str = "engineering", **fields: Any) -> tuple[str, CallGroup
     return workspace, CallGroup(**{"calls": 40, "errors": 4, "duration_ms": DURATIONS, **fields})
 
 
-SNAPSHOT = Snapshot(
+DATA = DisplayData(
     members=[group(token_id="alice-cursor")],
     recent_members=[group(token_id="alice-cursor", calls=25)],
     tools=[
@@ -37,7 +37,7 @@ SNAPSHOT = Snapshot(
 HEIGHT = 50
 
 
-def all_members(calls: int = 98765) -> Snapshot:
+def all_members(calls: int = 98765) -> DisplayData:
     """The demo after a long while: every member, and every tool that they call."""
     patterns = {(member.workspace, pattern.tool, pattern.exists) for member in MEMBERS for pattern in member.patterns}
     tools = [
@@ -45,7 +45,7 @@ def all_members(calls: int = 98765) -> Snapshot:
         for workspace, (server, _, tool), exists in sorted((w, t.partition("__"), e) for w, t, e in patterns)
     ]
     members = [group(token_id=member.token_id, calls=calls, errors=calls) for member in MEMBERS]
-    return Snapshot(members, members, tools, tools, Counts({ALICE: calls}))
+    return DisplayData(members, members, tools, tools, Counts({ALICE: calls}))
 
 
 def printed(content: RenderableType, width: int) -> list[str]:
@@ -62,19 +62,19 @@ def rendered(content: RenderableType) -> list[list[str]]:
 
 
 def test_a_member_is_shown_with_the_apis_numbers_and_the_clients_own_count() -> None:
-    [alice] = [row for row in rendered(live_table(SNAPSHOT, HEIGHT)) if row[0] == "Alice Cursor"]
+    [alice] = [row for row in rendered(live_table(DATA, HEIGHT)) if row[0] == "Alice Cursor"]
 
     assert alice == ["Alice Cursor", "engineering", "2.5", "40", "41", "10.0%", "30.0", "120.4"]
 
 
 def test_a_member_without_a_call_is_shown_all_the_same() -> None:
-    [bot] = [row for row in rendered(live_table(SNAPSHOT, HEIGHT)) if row[0] == "Triage Bot"]
+    [bot] = [row for row in rendered(live_table(DATA, HEIGHT)) if row[0] == "Triage Bot"]
 
     assert bot == ["Triage Bot", "support", "-", "0", "0", "-", "-", "-"]
 
 
 def test_tools_are_shown_most_called_first() -> None:
-    rows = [row for row in rendered(live_table(SNAPSHOT, HEIGHT)) if row[0].startswith("github")]
+    rows = [row for row in rendered(live_table(DATA, HEIGHT)) if row[0].startswith("github")]
 
     assert rows == [
         ["github__create_issue", "engineering", "1.5", "30", "13.3%", "30.0", "120.4"],
@@ -84,9 +84,9 @@ def test_tools_are_shown_most_called_first() -> None:
 
 def test_unknown_tools_are_told_apart_by_their_server() -> None:
     unknown = [group(server_slug=slug, tool_name=UNKNOWN) for slug in ("github", "mail", UNKNOWN)]
-    snapshot = SNAPSHOT._replace(tools=unknown, recent_tools=[group(server_slug="mail", tool_name=UNKNOWN, calls=20)])
+    data = DATA._replace(tools=unknown, recent_tools=[group(server_slug="mail", tool_name=UNKNOWN, calls=20)])
 
-    rows = {row[0]: row[2] for row in rendered(live_table(snapshot, HEIGHT)) if "unknown" in row[0]}
+    rows = {row[0]: row[2] for row in rendered(live_table(data, HEIGHT)) if "unknown" in row[0]}
 
     assert rows == {"github__(unknown)": "0.0", "mail__(unknown)": "2.0", "(unknown server)": "0.0"}
 
@@ -115,11 +115,11 @@ def test_a_terminal_of_80_columns_shows_who_and_what_how_often_and_how_slow() ->
 def test_in_a_log_it_is_one_line() -> None:
     expected = "  2.5 calls/s, 40 calls, 10.0% errors, slowest github__create_issue p95 120 ms; clients counted 41"
 
-    assert log_line(SNAPSHOT) == expected
+    assert log_line(DATA) == expected
 
 
 def test_before_the_first_call_the_line_says_so() -> None:
-    assert log_line(Snapshot([], [], [], [], Counts())) == "  0.0 calls/s, 0 calls, - errors; clients counted 0"
+    assert log_line(DisplayData([], [], [], [], Counts())) == "  0.0 calls/s, 0 calls, - errors; clients counted 0"
 
 
 def test_the_comparison_marks_what_differs() -> None:
