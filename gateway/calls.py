@@ -123,7 +123,7 @@ class ToolCall(CallIdentity, frozen=True, kw_only=True, omit_defaults=True, tag_
 
     @property
     def gateway_ms(self) -> float:
-        """Milliseconds that the gateway itself took, in as many digits as the other two are written with."""
+        """Milliseconds that the gateway itself took, rounded like the two times that they are computed from."""
         return max(round(self.total_ms - self.duration_ms, 4), 0.0)
 
     def waterfall(self) -> Iterator[Phase]:
@@ -142,7 +142,7 @@ def ended(start: CallStart, status: Status, *, duration_ms: float, total_ms: flo
 
 
 def abandoned(start: CallStart, *, now_ns: int) -> ToolCall:
-    """The record of a call whose relay died before it ended: a `gateway_error`, as long as it was known to run."""
+    """The record of a call whose relay died before it ended: a `gateway_error` that lasted until `now_ns`."""
     return ended(
         start,
         "error",
@@ -154,10 +154,10 @@ def abandoned(start: CallStart, *, now_ns: int) -> ToolCall:
 
 
 class Operation(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="event", tag="operation"):
-    """One finished MCP request that is no tool call (`initialize`, `tools/list`, …), inbound or to an upstream."""
+    """One finished MCP request other than `tools/call` (`initialize`, `tools/list`, …), inbound or to an upstream."""
 
     side: Literal["server", "client"]
-    """`server`: a client asked the gateway; `client`: the gateway asked an upstream."""
+    """The gateway's role: `server` for a request of a client, `client` for a request to an upstream."""
     method: str
     timestamp_ns: int
     duration_ms: float
@@ -180,7 +180,7 @@ class UpstreamState(Struct, frozen=True, kw_only=True, omit_defaults=True):
     tools: int = 0
     tools_list_bytes: int = 0
     tool_names: list[str] | None = None
-    """The upstream's own names; said now and then, not with every heartbeat."""
+    """The upstream's own names; not in every heartbeat."""
 
 
 Rejection = Literal[
@@ -198,29 +198,28 @@ Rejection = Literal[
     "unknown_session",
     "unknown_workspace",
 ]
-"""Why a request was turned away before it became a call or an operation."""
+"""Why a request was rejected before it became a call or an operation."""
 REJECTIONS: Final[tuple[Rejection, ...]] = get_args(Rejection)
 Decision = Literal["allowed", "refused"]
-"""What became of a call under an enforced limit while it was not known what is used."""
+"""What happened to a call under an enforced limit while the usage was unknown."""
 DECISIONS: Final[tuple[Decision, ...]] = get_args(Decision)
 
 
 class Heartbeat(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="event", tag="heartbeat"):
-    """A relay's state that is no finished call, once a second."""
+    """A relay's state apart from finished calls, once a second. Counts are those since the previous heartbeat."""
 
     timestamp_ns: int
     replica: str
     pid: int
     upstreams: list[UpstreamState] = []
     rejected: dict[str, int] = {}
-    """Requests rejected before they became a call, by reason, since the heartbeat before."""
+    """Requests rejected before they became a call, by reason."""
     usage_unknown: dict[str, dict[str, int]] = {}
-    """Tool calls under an enforced limit since the heartbeat before, without it being known what was used: how many
-    were `allowed` and how many `refused`, by workspace."""
+    """Calls under an enforced limit while the usage was unknown, by workspace and `Decision`."""
     dropped: int = 0
-    """Journal lines that the disk refused for good, since the heartbeat before."""
+    """Journal lines that could not be written."""
     event_loop_lag_ms: float = 0.0
-    """The worst lag of the event loop since the heartbeat before."""
+    """The largest lag of the event loop."""
 
 
 Event = CallStart | ToolCall | Operation | Heartbeat

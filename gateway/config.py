@@ -107,7 +107,10 @@ Seconds = Annotated[float, Field(gt=0)]
 
 
 class Model(BaseModel):
-    """A section of the file: unknown keys are mistakes, and nothing changes after loading."""
+    """A section of the file: unknown keys are mistakes, and nothing changes after loading.
+
+    docs/configuration.md says what each setting means; a test compares it with these classes.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
@@ -118,7 +121,6 @@ class HttpServer(Model):
     url: Url
     headers: dict[str, str] = Field(default={}, repr=False)
     timeout: Seconds = 30.0
-    """Seconds that one call may take, whatever progress it reports."""
     enabled: bool = True
 
 
@@ -130,7 +132,6 @@ class StdioServer(Model):
     env: dict[str, str] = Field(default={}, repr=False)
     cwd: Folder | None = None
     isolation: Literal["shared", "token"] = "shared"
-    """Whether all tokens share one process, or each has its own, which knows the capabilities of the token's client."""
     timeout: Seconds = 30.0
     enabled: bool = True
 
@@ -230,16 +231,13 @@ class Journal(Model):
     segment_bytes: Annotated[int, Field(ge=4096)] = 64 * 2**20
     segment_age: Seconds = 3600.0
     max_bytes: Annotated[int, Field(ge=8192)] = 4 * 2**30
-    """Of all segments together: above it the oldest is deleted, and its unread lines are counted as dropped."""
 
 
 class Metrics(Model):
     """The exposition."""
 
     birth_interval: Annotated[float, Field(ge=0)] = 10.0
-    """Seconds for which a new series is exposed as 0."""
     max_series: Annotated[int, Field(ge=1)] = 10_000
-    """Per metric; the duration histogram has `max_duration_label_sets` label sets of 17 series each."""
     max_duration_label_sets: Annotated[int, Field(ge=1)] = 600
 
 
@@ -248,9 +246,7 @@ class Requests(Model):
 
     max_bytes: Annotated[int, Field(ge=1024)] = 4 * 2**20
     allowed_origins: list[str] = []
-    """Values of `Origin` that are accepted; requests without `Origin` do not come from a browser."""
     sessions: bool = True
-    """Whether clients that begin with `initialize` get an `Mcp-Session-Id`, over which servers can send requests."""
 
 
 class Redaction(Model):
@@ -258,7 +254,6 @@ class Redaction(Model):
 
     patterns: list[Pattern] = []
     max_bytes: Annotated[int, Field(ge=64)] = 4096
-    """Of an error message and of an upstream response; the rest is cut."""
 
 
 class UsageLimits(Model):
@@ -266,7 +261,6 @@ class UsageLimits(Model):
 
     enforce: bool = False
     fail: Literal["open", "closed"] = "open"
-    """What happens to calls while the workspace's usage is unknown: `open` allows them, `closed` rejects them."""
 
 
 class Config(Model):
@@ -274,9 +268,8 @@ class Config(Model):
 
     listen: Listen = Address(host="127.0.0.1", port=8080)
     observer: Observer = Observer()
-    data_dir: Path = Path("./data")
+    data_dir: Folder = Field(default=Path("data"), validate_default=True)
     ledger: LedgerUrl | None = Field(default=None, repr=False)
-    """The PostgreSQL database that replicas share; null is a DuckDB file in `data_dir`."""
     api: ApiSettings | None = None
     otlp: Otlp | None = None
     journal: Journal = Journal()
@@ -345,7 +338,7 @@ def load(path: Path, environ: Mapping[str, str] | None = None) -> Config:
     mistakes = [*unset, *(mistake for mistake in dict.fromkeys(mistakes) if not _is_in(mistake.path, unknown))]
     if mistakes:
         raise ConfigError(str(path), mistakes)
-    return config.model_copy(update={"data_dir": (path.parent / config.data_dir).resolve()})
+    return config
 
 
 def _one_address_twice(tree: Mapping[str, Any]) -> Iterator[Mistake]:

@@ -23,7 +23,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_type_hints
 
 import uvicorn
 import uvloop
@@ -53,20 +53,13 @@ class Launch:
 
     def arguments(self) -> list[str]:
         """The command line; `fd` and `parent_pipe` are inherited by `pass_fds`."""
-        return [
-            f"--config={self.config}",
-            f"--fd={self.fd}",
-            f"--run-file={self.run_file}",
-            f"--parent_pipe={self.parent_pipe}",
-        ]
+        return [f"--{name.replace('_', '-')}={getattr(self, name)}" for name in get_type_hints(type(self))]
 
     @classmethod
     def parse(cls, arguments: Sequence[str]) -> Self:
         parser = argparse.ArgumentParser(description="A process of Callscope; `callscope serve` starts it.")
-        parser.add_argument("--config", type=Path, required=True, help="the configuration file")
-        parser.add_argument("--fd", type=int, required=True, help="an inherited socket that listens")
-        parser.add_argument("--run-file", type=Path, required=True, help="where to write the pid when ready")
-        parser.add_argument("--parent_pipe", type=int, required=True, help="the read end of the supervisor's pipe")
+        for name, kind in get_type_hints(cls).items():
+            parser.add_argument(f"--{name.replace('_', '-')}", type=kind, required=True)
         return cls(**vars(parser.parse_args(arguments)))
 
     def socket(self) -> socket.socket:
