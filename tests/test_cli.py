@@ -29,7 +29,7 @@ def start(*arguments: str, environ: Mapping[str, str] | None = None) -> subproce
 def interrupt(process: subprocess.Popen[str]) -> tuple[int, str]:
     """The status after Ctrl-C, and what was said."""
     process.send_signal(signal.SIGINT)
-    said, complained = process.communicate(timeout=30)
+    said, complained = process.communicate(timeout=60)
     return process.returncode, said + complained
 
 

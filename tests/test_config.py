@@ -402,7 +402,7 @@ def replace(path: Path, text: str) -> None:
 
 async def test_changes_are_the_new_configuration_or_why_it_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path, "listen: 127.0.0.1:1")
-    async with aclosing(watch(path)) as seen, asyncio.timeout(30):
+    async with aclosing(watch(path)) as seen, asyncio.timeout(60):
 
         async def next_one(text: str) -> Config | ConfigError:
             """The watch may not have begun when the file changes for the first time: it changes until it is seen."""
@@ -424,7 +424,7 @@ async def test_changes_are_the_new_configuration_or_why_it_is_refused(tmp_path: 
 
 async def test_a_file_that_is_touched_or_rewritten_as_it_was_is_no_change(tmp_path: Path) -> None:
     path = write(tmp_path, "listen: 127.0.0.1:1")
-    async with aclosing(watch(path)) as seen, asyncio.timeout(30):
+    async with aclosing(watch(path)) as seen, asyncio.timeout(60):
         waiting = asyncio.ensure_future(anext(seen))
         while not (await asyncio.wait([waiting], timeout=0.5))[0]:
             os.utime(path)
@@ -440,7 +440,7 @@ async def test_a_file_that_is_touched_or_rewritten_as_it_was_is_no_change(tmp_pa
 
 async def test_a_file_that_vanishes_is_told_once_and_holds_again_when_it_is_back(tmp_path: Path) -> None:
     path = write(tmp_path, "listen: 127.0.0.1:1")
-    async with aclosing(watch(path)) as seen, asyncio.timeout(30):
+    async with aclosing(watch(path)) as seen, asyncio.timeout(60):
         waiting = asyncio.ensure_future(anext(seen))
         while not (await asyncio.wait([waiting], timeout=0.5))[0]:  # the watch may begin late: see above
             (tmp_path / "another").write_text("x")
@@ -460,7 +460,7 @@ async def test_a_file_that_vanishes_is_told_once_and_holds_again_when_it_is_back
 
 async def test_a_file_that_is_not_there_yet_is_waited_for(tmp_path: Path) -> None:
     path = tmp_path / "callscope.yaml"
-    async with aclosing(watch(path)) as seen, asyncio.timeout(30):
+    async with aclosing(watch(path)) as seen, asyncio.timeout(60):
         waiting = asyncio.ensure_future(anext(seen))
         while not (await asyncio.wait([waiting], timeout=0.5))[0]:
             replace(path, "listen: 127.0.0.1:1")

@@ -57,7 +57,7 @@ class Started:
         os.close(parent_pipe)
 
     def wait_until_ready(self) -> None:
-        deadline = time.monotonic() + 15
+        deadline = time.monotonic() + 60
         while not self.run_file.exists():
             assert self.process.poll() is None
             assert time.monotonic() < deadline
@@ -65,7 +65,7 @@ class Started:
 
     def end(self) -> tuple[int, str]:
         """The status and the log."""
-        _, log = self.process.communicate(timeout=15)
+        _, log = self.process.communicate(timeout=60)
         return self.process.returncode, log
 
 

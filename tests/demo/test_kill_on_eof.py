@@ -30,7 +30,7 @@ def leashed() -> Iterator[subprocess.Popen[bytes]]:
 
 def test_the_end_of_standard_input_is_the_commands_sigterm_and_its_status_the_leashs() -> None:
     with leashed() as process:
-        process.communicate(timeout=15)
+        process.communicate(timeout=60)
 
     assert process.returncode == 7
 
@@ -39,4 +39,4 @@ def test_sigterm_is_passed_on() -> None:
     with leashed() as process:
         process.send_signal(signal.SIGTERM)
 
-        assert process.wait(timeout=15) == 7
+        assert process.wait(timeout=60) == 7

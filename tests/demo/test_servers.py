@@ -129,7 +129,7 @@ async def test_a_server_process_says_its_url_and_ends_with_whoever_started_it(ki
             assert (await client.list_tools()).tools
 
         process.stdin.close()
-        assert process.wait(timeout=15) == 0
+        assert process.wait(timeout=60) == 0
 
 
 def test_a_server_process_takes_a_socket_that_listens_already() -> None:

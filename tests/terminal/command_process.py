@@ -43,19 +43,19 @@ class Piped:
     def line(self) -> str:
         """The next line that it prints."""
         assert self.process.stdout is not None
-        with _at_most(30, self.process):
+        with _at_most(60, self.process):
             return self.process.stdout.readline().rstrip("\n")
 
     def complaint(self) -> str:
         """The next line that it says on stderr."""
         assert self.process.stderr is not None
-        with _at_most(30, self.process):
+        with _at_most(60, self.process):
             return self.process.stderr.readline().rstrip("\n")
 
     def interrupt(self) -> tuple[int, str, str]:
         """The status after Ctrl-C, and what it still said on stdout and stderr."""
         self.process.send_signal(signal.SIGINT)
-        said, complained = self.process.communicate(timeout=30)
+        said, complained = self.process.communicate(timeout=60)
         return self.process.returncode, said, complained
 
 
@@ -97,7 +97,7 @@ class Terminal:
 
     def until(self, pattern: str) -> str:
         """Read until the newest frame, without colours, has the pattern: that frame."""
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while not re.search(pattern, self.frame()):
             assert time.monotonic() < deadline, self.said
             assert self._read(), self.said
@@ -106,7 +106,7 @@ class Terminal:
     def next_frame(self) -> None:
         """Read until another frame begins."""
         seen = self.said.count(HOME)
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while self.said.count(HOME) == seen:
             assert time.monotonic() < deadline, self.said
             assert self._read(), self.said
@@ -119,7 +119,7 @@ class Terminal:
         """The status, once it has ended and everything is read."""
         while self._read():
             pass
-        return self.process.wait(timeout=30)
+        return self.process.wait(timeout=60)
 
     def _read(self) -> bool:
         """Whether there was more within a while, or may be."""

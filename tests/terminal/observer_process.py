@@ -62,7 +62,7 @@ def run(*arguments: str, environ: dict[str, str] | None = None) -> Result:
 
 def until(condition: Callable[[], object]) -> None:
     """Wait for it, and not for ever."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < deadline, "the condition did not come true"
         threading.Event().wait(0.02)

@@ -186,7 +186,7 @@ def test_when_nobody_reads_any_more_it_ends_quietly() -> None:
             assert process.stdout.readline() == b'{"call_id": "c0"}\n'
             process.stdout.close()
 
-            assert process.wait(timeout=30) == 141
+            assert process.wait(timeout=60) == 141
             assert process.stderr.read() == b""
 
 

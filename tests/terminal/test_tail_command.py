@@ -124,7 +124,7 @@ def test_a_mistake_is_told_before_anything_is_printed(observer: Observer) -> Non
 def test_a_server_that_never_was_is_said_at_once_and_not_waited_for(observer: Observer) -> None:
     with Piped("tail", "--config", str(observer.config), "--server", "nope") as tail:
         assert tail.complaint() == "--server: 'nope' is not known here (there is github, jira)"
-        assert tail.process.wait(timeout=30) == 2
+        assert tail.process.wait(timeout=60) == 2
 
 
 def test_a_bearer_that_is_signed_here_lasts_as_long_as_a_stream_may(tmp_path: Path) -> None:
@@ -245,6 +245,6 @@ def test_when_nobody_reads_any_more_it_ends_quietly(mortal: Observer) -> None:
         tail.process.stdout.close()
         mortal.write([call(1)])
 
-        assert tail.process.wait(timeout=30) == 141
+        assert tail.process.wait(timeout=60) == 141
         assert tail.process.stderr is not None
         assert tail.process.stderr.read() == ""
