@@ -24,8 +24,8 @@ from gateway.mcp import capabilities, jsonrpc, tool_names
 from gateway.mcp.param_headers import ParamHeaders
 from gateway.mcp.resource_uris import ResourceRoutes
 from gateway.relay.catalog import Catalog, ListedTool
-from gateway.upstream.base import Changed, Upstream, UpstreamError, UpstreamRequest, UpstreamResponse, UpstreamTimings
-from gateway.upstream.http import HttpUpstream, PoolOf
+from gateway.upstream.base import OnChange, Upstream, UpstreamError, UpstreamRequest, UpstreamResponse, UpstreamTimings
+from gateway.upstream.http import HttpUpstream, PoolFactory
 from gateway.upstream.stdio import StdioUpstream
 
 logger = logging.getLogger(__name__)
@@ -66,7 +66,7 @@ class Server:
         slug: str,
         settings: HttpServer | StdioServer,
         *,
-        pool_of: PoolOf,
+        pool_for: PoolFactory,
         timings: UpstreamTimings,
         observe: Observe,
     ) -> None:
@@ -78,7 +78,7 @@ class Server:
         self.upstream: Upstream
         if isinstance(settings, HttpServer):
             self.transport = "http"
-            self.upstream = HttpUpstream(slug, settings, pool_of, timings)
+            self.upstream = HttpUpstream(slug, settings, pool_for, timings)
         else:
             self.upstream = StdioUpstream(slug, settings, timings)
         self._observe = observe
@@ -87,7 +87,7 @@ class Server:
         self.last_success_ns = 0
         self.in_flight = 0
         """Tool calls that have gone to it and have not ended."""
-        self.on_notification: Changed | None = None
+        self.on_notification: OnChange | None = None
         """Gets the server's notifications that belong to no request, after the catalog is up to date."""
         self._is_listening = False
         self._relisting: asyncio.Task[None] | None = None
@@ -298,7 +298,7 @@ class WorkspaceRegistry:
                 servers[server_slug] = (
                     known
                     if known is not None and known.settings == settings
-                    else Server(slug, server_slug, settings, pool_of=pools.of, timings=timings, observe=observe)
+                    else Server(slug, server_slug, settings, pool_for=pools.of, timings=timings, observe=observe)
                 )
             view = WorkspaceView(slug, workspace, servers)
             self.workspaces[slug] = view

@@ -14,10 +14,10 @@ from gateway.mcp.revisions import Era
 
 Notify = Callable[[bytes], Awaitable[None]]
 """Takes one JSON-RPC notification that belongs to the request, as bytes, its progress token the client's own."""
-Ask = Callable[[str, Raw], Awaitable["UpstreamResponse"]]
+AskClient = Callable[[str, Raw], Awaitable["UpstreamResponse"]]
 """Takes a request from the upstream to its client: the method and the params as they came (`{}` if there are none).
 Gives the client's response."""
-Changed = Callable[[str, Raw], None]
+OnChange = Callable[[str, Raw], None]
 """Takes a notification of the upstream that belongs to no request: its method and its params."""
 
 CANCEL_REASON: Final = "the client does not wait any more"
@@ -80,7 +80,7 @@ class Client(Struct, frozen=True, eq=False):
 
     capabilities: Raw
     """Its `ClientCapabilities`, as it declared them; only what `ask` can carry counts."""
-    ask: Ask
+    ask: AskClient
     log_level: str | None = None
     """The least severe log messages that it wants; None: none."""
 
@@ -203,17 +203,12 @@ class ServerSession:
 class Upstream(Protocol):
     """One server of one workspace, over either transport."""
 
-    @property
-    def era(self) -> Era | None:
-        """Which era it speaks; None before the first contact."""
-
-    @property
-    def address(self) -> str | None:
-        """`host:port` over HTTP, None over stdio."""
-
-    @property
-    def declared(self) -> Raw | None:
-        """The `ServerCapabilities` that it declared; None before the first contact."""
+    era: Era | None
+    """Which era it speaks; None before the first contact."""
+    declared: Raw | None
+    """The `ServerCapabilities` that it declared; None before the first contact."""
+    address: str | None
+    """`host:port` over HTTP, None over stdio."""
 
     async def request(self, request: UpstreamRequest) -> UpstreamResponse:
         """Send a request and wait for its response.
@@ -224,7 +219,7 @@ class Upstream(Protocol):
             UpstreamError: `upstream_unreachable`, `upstream_http_error` or `upstream_protocol_error`.
         """
 
-    def listen(self, changed: Changed) -> None:
+    def listen(self, changed: OnChange) -> None:
         """Report changes to `changed` until the upstream is closed; called at most once.
 
         These are `notifications/*/list_changed` and `notifications/resources/updated`.

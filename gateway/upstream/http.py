@@ -20,7 +20,7 @@ from gateway.mcp.revisions import Era
 from gateway.upstream import discovery
 from gateway.upstream.base import (
     DEFAULT_TIMINGS,
-    Changed,
+    OnChange,
     UpstreamError,
     UpstreamRequest,
     UpstreamResponse,
@@ -28,12 +28,12 @@ from gateway.upstream.base import (
 )
 from gateway.upstream.http_response import BAD_REQUEST, METHOD_NOT_ALLOWED, NOT_FOUND
 from gateway.upstream.http_session import HttpSession, LegacyHttpSession
-from gateway.upstream.http_transport import HttpTransport, PoolOf
+from gateway.upstream.http_transport import HttpTransport, PoolFactory
 from gateway.upstream.server_subscriptions import ChangeNotifier, ServerSubscriptions
 from gateway.upstream.session_pool import GATEWAY_KEY, SessionKey, SessionPool
 from gateway.upstream.session_stream import SessionStreams
 
-__all__ = ["HttpUpstream", "PoolOf"]
+__all__ = ["HttpUpstream", "PoolFactory"]
 
 MAX_SESSIONS: Final = 256
 MAX_STREAMS: Final = 64
@@ -53,22 +53,21 @@ class HttpUpstream:
         self,
         slug: str,
         server: HttpServer,
-        pool_of: PoolOf,
+        pool_for: PoolFactory,
         timings: UpstreamTimings = DEFAULT_TIMINGS,
         *,
         max_sessions: int = MAX_SESSIONS,
     ) -> None:
-        self.slug = slug
         self.era: Era | None = None
         self.declared: Raw | None = None
-        self._timings = timings
         self._notifier = ChangeNotifier(timings.quiet_s)
-        self._transport = HttpTransport(slug, server, pool_of, self._notifier)
+        self._transport = HttpTransport(slug, server, pool_for, self._notifier)
         self.address: str | None = self._transport.address
         self._subscriptions = ServerSubscriptions[HttpSession](slug, self, self._notifier, timings)
         self._streams = SessionStreams(
             self._transport, timings, expired=self._expire, reopened=self._subscriptions.stream_reopened
         )
+        self._timings = timings
         self._sessions = SessionPool(self._end, max_size=max_sessions, idle_s=timings.idle_s)
         self._is_stateless = False
         """Whether the legacy server gave no session id: then all tokens share one session."""
@@ -98,7 +97,7 @@ class HttpUpstream:
         reply, _ = await self._send(self._modern or await self._session_for(request), request)
         return reply
 
-    def listen(self, changed: Changed) -> None:
+    def listen(self, changed: OnChange) -> None:
         self._subscriptions.listen(changed)
         for session in list(reversed(list(self._sessions)))[:MAX_STREAMS]:
             self._streams.start(session)  # a legacy server may report changes on the stream of any session
@@ -229,18 +228,15 @@ class HttpUpstream:
     async def _once(
         self, key: SessionKey | None, negotiate: Callable[[], Coroutine[Any, Any, HttpSession | None]]
     ) -> HttpSession | None:
-        """Negotiate in one task, however many wait for it; a waiter that is cancelled leaves it running."""
+        """Negotiate in one task, however many wait for it."""
         task = self._negotiating.get(key)
         if task is None:
             task = self._negotiating[key] = asyncio.create_task(negotiate())
             task.add_done_callback(lambda done: self._negotiated(key, done))
-        try:
-            return await asyncio.shield(task)
-        except asyncio.CancelledError:
-            waiting = asyncio.current_task()
-            if not task.cancelled() or (waiting is not None and waiting.cancelling()):
-                raise
-            raise UpstreamError(ErrorType.UPSTREAM_UNREACHABLE, "is not served any more") from None
+        await asyncio.wait([task])  # a waiter that is cancelled leaves it running
+        if task.cancelled():
+            raise UpstreamError(ErrorType.UPSTREAM_UNREACHABLE, "is not served any more")
+        return task.result()
 
     def _negotiated(self, key: SessionKey | None, task: asyncio.Task[HttpSession | None]) -> None:
         self._negotiating.pop(key, None)

@@ -36,7 +36,7 @@ _PERMANENT_REDIRECT: Final = 308
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 _PROTOCOL_ERROR: Final = ErrorType.UPSTREAM_PROTOCOL_ERROR
 
-PoolOf = Callable[[str, int, bool], Pool]
+PoolFactory = Callable[[str, int, bool], Pool]
 """The process's pool for an origin: host, port, whether TLS."""
 FAILURES: Final = (ConnectError, ConnectionLostError, MalformedResponseError, sse.EventTooLargeError)
 """Why there is no whole response."""
@@ -45,7 +45,7 @@ FAILURES: Final = (ConnectError, ConnectionLostError, MalformedResponseError, ss
 class HttpTransport:
     """The way to one URL."""
 
-    def __init__(self, slug: str, server: HttpServer, pool_of: PoolOf, notifier: ChangeNotifier) -> None:
+    def __init__(self, slug: str, server: HttpServer, pool_for: PoolFactory, notifier: ChangeNotifier) -> None:
         self.slug = slug
         self.notifier = notifier
         self._url = server.url
@@ -54,7 +54,7 @@ class HttpTransport:
         default_port = _DEFAULT_PORTS[url.scheme]
         port = url.port or default_port
         self._origin = (url.scheme, host, port)
-        self.pool = pool_of(host, port, url.scheme == "https")
+        self.pool = pool_for(host, port, url.scheme == "https")
         bracketed = f"[{host}]" if ":" in host else host
         self.address = f"{bracketed}:{port}"
         path = (url.path or "/") + (f"?{url.query}" if url.query else "")

@@ -21,7 +21,7 @@ from gateway.mcp.jsonrpc import Params
 from gateway.mcp.revisions import Era
 from gateway.mcp.subscriptions import CHANGES, NOTHING, RESOURCE_UPDATED, SubscriptionFilter
 from gateway.upstream.base import (
-    Changed,
+    OnChange,
     ServerSession,
     UpstreamError,
     UpstreamRequest,
@@ -39,7 +39,7 @@ class ChangeNotifier:
 
     def __init__(self, quiet_s: float) -> None:
         self._quiet_s = quiet_s
-        self._changed: Changed | None = None
+        self._changed: OnChange | None = None
         self._quiet: dict[str, asyncio.TimerHandle] = {}
         self._pending: dict[str, Raw] = {}
 
@@ -47,7 +47,7 @@ class ChangeNotifier:
     def is_active(self) -> bool:
         return self._changed is not None
 
-    def start(self, changed: Changed) -> None:
+    def start(self, changed: OnChange) -> None:
         self._changed = changed
 
     def notify(self, method: str, params: Params) -> None:
@@ -175,7 +175,7 @@ class ServerSubscriptions(Generic[S]):
         self._task: asyncio.Task[None] | None = None
         self._closed = False
 
-    def listen(self, changed: Changed) -> None:
+    def listen(self, changed: OnChange) -> None:
         """Report changes until closed; see `Upstream.listen`."""
         self._notifier.start(changed)
         self._task = asyncio.create_task(self._keep_subscribed())

@@ -16,7 +16,7 @@ from gateway.config import StdioServer
 from gateway.mcp.revisions import Era
 from gateway.upstream.base import (
     DEFAULT_TIMINGS,
-    Changed,
+    OnChange,
     UpstreamError,
     UpstreamRequest,
     UpstreamResponse,
@@ -64,7 +64,7 @@ class StdioUpstream:
             process = self._process_of(SessionKey(request.token_id, bytes(request.client_capabilities)))
         return await process.request(request)
 
-    def listen(self, changed: Changed) -> None:
+    def listen(self, changed: OnChange) -> None:
         self._subscriptions.listen(changed)
 
     async def subscribe(self, uris: frozenset[str]) -> Mapping[str, UpstreamError]:

@@ -36,14 +36,14 @@ async def upstream_of(
     """The upstream, with other `timings` than those of `QUICK`."""
     pools: list[Pool] = []
 
-    def pool_of(host: str, port: int, secure: bool) -> Pool:  # noqa: FBT001 - the relay's own signature
+    def pool_for(host: str, port: int, secure: bool) -> Pool:  # noqa: FBT001 - the relay's own signature
         pools.append(Pool(host, port, tls if secure else None, max_connections=most))
         return pools[-1]
 
     upstream = HttpUpstream(
         "files",
         HttpServer(url=server.url, **settings),
-        pool_of,
+        pool_for,
         UpstreamTimings(**{**QUICK, **timings}),
         max_sessions=max_sessions,
     )
