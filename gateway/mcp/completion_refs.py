@@ -9,12 +9,11 @@ from typing import Final
 import msgspec
 from msgspec import Raw, Struct
 
-from gateway.errors import CallscopeError
 from gateway.mcp import jsonrpc
-from gateway.mcp.jsonrpc import DECODE_ERRORS, Params
+from gateway.mcp.jsonrpc import DECODE_ERRORS, InvalidParamsError, Params
 
 
-class InvalidCompletionRefError(CallscopeError):
+class InvalidCompletionRefError(InvalidParamsError):
     """A `completion/complete` does not say of what: -32602."""
 
 

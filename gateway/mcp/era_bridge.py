@@ -233,7 +233,7 @@ def _error_to_modern(method: str, upstream: Era, seen: ErrorObject, value: Raw) 
         return _with_code(value, jsonrpc.INVALID_PARAMS)
     if seen.code == URL_ELICITATION_REQUIRED:
         if method == "tools/call":
-            return _failed_result(_pages_to_open(seen.message, value), {"resultType": "complete"})
+            return Response(result=failed_result(_pages_to_open(seen.message, value), Era.MODERN))
         return _with_code(value, jsonrpc.INVALID_PARAMS)
     if seen.code in _GATEWAY_FAULTS:
         return _gateway_fault(seen, value)
@@ -247,7 +247,7 @@ def _error_to_legacy(method: str, seen: ErrorObject, value: Raw) -> Response:
         return _gateway_fault(seen, value)
     if seen.code == MISSING_REQUIRED_CLIENT_CAPABILITY:
         if method == "tools/call":
-            return _failed_result(_missing_capabilities(seen.message, value), {})
+            return Response(result=failed_result(_missing_capabilities(seen.message, value), Era.LEGACY))
         return _gateway_fault(seen, value)
     return Response(error=value)
 
@@ -261,9 +261,10 @@ def _with_code(value: Raw, code: int) -> Response:
     return Response(error=jsonrpc.raw({**jsonrpc.decode_params(value), "code": code}))
 
 
-def _failed_result(text: str, members: dict[str, Any]) -> Response:
+def failed_result(text: str, client: Era) -> Raw:
     """A tool's failure as a result: a model can read it, where an error would only end its turn."""
-    return Response(result=jsonrpc.raw({**members, "content": [{"type": "text", "text": text}], "isError": True}))
+    kind = {"resultType": "complete"} if client is Era.MODERN else {}
+    return jsonrpc.raw({**kind, "content": [{"type": "text", "text": text}], "isError": True})
 
 
 def _pages_to_open(message: str, value: Raw) -> str:

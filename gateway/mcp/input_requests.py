@@ -19,7 +19,7 @@ from gateway.errors import CallscopeError
 from gateway.mcp import jsonrpc
 from gateway.mcp.capabilities import ClientCapabilities, InvalidInputRequestError, missing_capability
 from gateway.mcp.era_bridge import InvalidResultError
-from gateway.mcp.jsonrpc import DECODE_ERRORS, Id, Params, Response
+from gateway.mcp.jsonrpc import DECODE_ERRORS, Id, InvalidParamsError, Params, Response
 from gateway.mcp.request_state import RETRY_MEMBERS
 from gateway.mcp.revisions import LATEST_HANDSHAKE_VERSION
 
@@ -31,7 +31,7 @@ _OF_LEGACY: Final = frozenset({"_meta", "task"})
 """Params of a legacy server's request that are between it and the gateway, which is its client."""
 
 
-class InvalidInputResponseError(CallscopeError):
+class InvalidInputResponseError(InvalidParamsError):
     """A client's answer is none to what it was asked: -32602."""
 
 

@@ -7,6 +7,7 @@ from mcp.shared.inbound import ERROR_CODE_HTTP_STATUS
 from mcp_types.jsonrpc import INTERNAL_ERROR, INVALID_PARAMS, INVALID_REQUEST, METHOD_NOT_FOUND, PARSE_ERROR
 from msgspec import UNSET, Raw, Struct, UnsetType
 
+from gateway.errors import CallscopeError
 from gateway.mcp.revisions import Era
 
 Id = int | str
@@ -15,6 +16,10 @@ Params = dict[str, Raw]
 EMPTY_OBJECT: Final = Raw(b"{}")
 DECODE_ERRORS: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 """What decoding raises: text that is no UTF-8 is found only when it is decoded, and so is what is nested too deeply."""
+
+
+class InvalidParamsError(CallscopeError):
+    """The params of a client's request are invalid: -32602."""
 
 
 class Message(Struct, frozen=True):

@@ -9,16 +9,15 @@ from typing import Final, get_args
 
 from mcp_types import LOG_LEVEL_META_KEY, LoggingLevel
 
-from gateway.errors import CallscopeError
 from gateway.mcp import jsonrpc
-from gateway.mcp.jsonrpc import DECODE_ERRORS, Params
+from gateway.mcp.jsonrpc import DECODE_ERRORS, InvalidParamsError, Params
 
 METHOD: Final = "notifications/message"
 LEVELS: Final[tuple[str, ...]] = get_args(LoggingLevel)
 """From the least to the most severe."""
 
 
-class InvalidLogLevelError(CallscopeError):
+class InvalidLogLevelError(InvalidParamsError):
     """A level that is none: -32602."""
 
 

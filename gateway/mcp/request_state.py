@@ -15,8 +15,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 from msgspec import Raw, Struct
 
-from gateway.errors import CallscopeError
-from gateway.mcp.jsonrpc import DECODE_ERRORS
+from gateway.mcp.jsonrpc import DECODE_ERRORS, InvalidParamsError
 
 MIN_KEY_BYTES: Final = 32
 MAX_STATE_CHARACTERS: Final = 65_536
@@ -27,7 +26,7 @@ RETRY_MEMBERS: Final = frozenset({"_meta", "inputResponses", "requestState"})
 """What differs between a request and its retry."""
 
 
-class InvalidRequestStateError(CallscopeError):
+class InvalidRequestStateError(InvalidParamsError):
     """A `requestState` that is not, or not any more, one of this request's: -32602."""
 
 

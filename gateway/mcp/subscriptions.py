@@ -11,9 +11,8 @@ from mcp.shared.subscriptions import LISTEN_STREAM_METHODS, SUBSCRIPTION_ID_META
 from mcp_types import SERVER_INFO_META_KEY
 from msgspec import Raw, Struct
 
-from gateway.errors import CallscopeError
 from gateway.mcp import jsonrpc
-from gateway.mcp.jsonrpc import DECODE_ERRORS, Id, Params
+from gateway.mcp.jsonrpc import DECODE_ERRORS, Id, InvalidParamsError, Params
 
 METHOD: Final = "subscriptions/listen"
 ACKNOWLEDGED: Final = "notifications/subscriptions/acknowledged"
@@ -31,7 +30,7 @@ _LISTS: Final = {
 }
 
 
-class InvalidSubscriptionFilterError(CallscopeError):
+class InvalidSubscriptionFilterError(InvalidParamsError):
     """A `subscriptions/listen` does not say what to listen for: -32602."""
 
 

@@ -2,6 +2,7 @@
 
 import random
 import time
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Final, NamedTuple
 
@@ -38,56 +39,36 @@ class HttpRequest(NamedTuple):
     send: Send
 
 
+@dataclass(slots=True, eq=False)
 class Call:
     """A client's request in progress. Times are `perf_counter_ns`; 0 is a phase that was not reached."""
 
-    __slots__ = (
-        "authenticated_ns",
-        "began_ns",
-        "call_id",
-        "cancel_scope",
-        "headers",
-        "identity",
-        "key",
-        "principal",
-        "receive",
-        "request",
-        "request_bytes",
-        "routed_ns",
-        "send",
-        "server",
-        "session",
-        "state",
-        "stream",
-        "timestamp_ns",
-        "tool",
-        "trace",
-        "upstream_request",
-        "usage_counter",
-        "view",
-    )
-
-    def __init__(self, http: HttpRequest, request: Request, began_ns: int, timestamp_ns: int, size: int) -> None:
-        self.state, self.view, self.principal, self.headers, self.receive, self.send = http
-        self.request = request
-        self.request_bytes = size
-        self.stream = EventStream(http.send, http.headers)
-        self.cancel_scope: CancelScope
-        """Set while the request is served."""
-        self.session: LegacySession | None = None
-        """A legacy client's, if it has one."""
-        self.key: RequestKey | None = None
-        """By which a legacy client can cancel it; a modern client disconnects instead."""
-        self.usage_counter: UsageCounter | None = None
-        """What has counted the call, and must learn how it ends. None while plans are not enforced."""
-        self.server: Server | None = None
-        self.tool = UNKNOWN
-        self.upstream_request: UpstreamRequest | None = None
-        self.identity = ""
-        self.timestamp_ns = timestamp_ns
-        self.began_ns = began_ns
-        self.authenticated_ns = time.perf_counter_ns()
-        self.routed_ns = 0
+    state: RelayState
+    view: WorkspaceView
+    principal: Principal
+    headers: Headers
+    receive: Receive
+    send: Send
+    request: Request
+    stream: EventStream
+    began_ns: int
+    timestamp_ns: int
+    request_bytes: int
+    authenticated_ns: int = field(default_factory=time.perf_counter_ns)
+    routed_ns: int = 0
+    session: LegacySession | None = None
+    """A legacy client's, if it has one."""
+    key: RequestKey | None = None
+    """By which a legacy client can cancel it; a modern client disconnects instead."""
+    usage_counter: UsageCounter | None = None
+    """What has counted the call, and must learn how it ends. None while plans are not enforced."""
+    server: Server | None = None
+    tool: str = UNKNOWN
+    upstream_request: UpstreamRequest | None = None
+    identity: str = ""
+    call_id: str = field(init=False)
+    trace: trace_context.Trace = field(init=False)
+    cancel_scope: CancelScope = field(init=False)
 
     def identify(self, replica: str, route: Route | None) -> str:
         """Give the call its ids. The result is the part that both of its lines have, the members of `CallIdentity`."""

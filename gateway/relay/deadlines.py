@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from typing import Any, Final, Literal, NamedTuple
 
 from msgspec import Raw
@@ -32,28 +33,24 @@ class RequestKey(NamedTuple):
     request_id: Id
 
 
+@dataclass(slots=True, eq=False)
 class CancelScope:
     """Cancels the task of one request; `reason` says why.
 
     The request catches `CancelledError` and asks `uncancel` whether it was this scope that cancelled it.
     """
 
-    __slots__ = ("_left_ns", "_pauses", "deadline_ns", "is_slow", "key", "reason", "receive", "task", "watcher")
-
-    def __init__(
-        self, task: asyncio.Task[Any] | None, receive: Receive, deadline_ns: int, key: RequestKey | None
-    ) -> None:
-        self.task = task
-        self.key = key
-        """None: no message of the client can cancel it."""
-        self.receive = receive
-        self.deadline_ns = deadline_ns
-        self.is_slow = False
-        """Whether a sweep has seen it: the next sweep starts the watcher."""
-        self.watcher: asyncio.Task[None] | None = None
-        self.reason: Reason | None = None
-        self._pauses = 0
-        self._left_ns = 0
+    task: asyncio.Task[Any] | None
+    receive: Receive
+    deadline_ns: int
+    key: RequestKey | None
+    """None: no message of the client can cancel it."""
+    is_slow: bool = False
+    """Whether a sweep has seen it: the next sweep starts the watcher."""
+    watcher: asyncio.Task[None] | None = None
+    reason: Reason | None = None
+    _pauses: int = 0
+    _left_ns: int = 0
 
     def cancel(self, reason: Reason) -> None:
         if self.reason is None and self.task is not None:

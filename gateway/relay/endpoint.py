@@ -24,7 +24,7 @@ from gateway.relay.legacy_clients import LegacyClients
 from gateway.relay.methods import Methods
 from gateway.relay.rate_limit import RateLimitExceeded, RateLimits
 from gateway.relay.relay_state import RelayState
-from gateway.relay.responses import INTERNAL, rate_limited, send_empty, send_error, send_json
+from gateway.relay.responses import INTERNAL, EventStream, rate_limited, send_empty, send_error, send_json
 from gateway.relay.subscriptions_listen import SubscriptionStreams
 from gateway.relay.tool_call import ToolCalls
 
@@ -93,7 +93,8 @@ class Endpoint:
         exceeded = None
         if principal.rate is not None:
             exceeded = self._limits.take(principal.rate, principal.workspace_id, principal.token_id)
-        call = Call(http, request, began, timestamp_ns, size)
+        stream = EventStream(http.send, http.headers)
+        call = Call(*http, request, stream, began, timestamp_ns, size)
         if request.era is Era.LEGACY:
             self.legacy.join(call)
         if request.method == "tools/call":

@@ -23,8 +23,7 @@ from gateway import __version__
 from gateway.calls import ErrorType
 from gateway.mcp import era_bridge, input_requests, jsonrpc
 from gateway.mcp.input_requests import InputRefusedError, InvalidInputResponseError
-from gateway.mcp.log_levels import InvalidLogLevelError
-from gateway.mcp.request_state import InvalidRequestStateError
+from gateway.mcp.jsonrpc import InvalidParamsError
 from gateway.mcp.revisions import Era
 from gateway.relay import input_required
 from gateway.relay.active_call import Call
@@ -35,9 +34,6 @@ from gateway.relay.notifications import NotificationFilter
 from gateway.relay.registry import Server, WorkspaceView
 from gateway.relay.responses import JsonRpcError
 from gateway.upstream.base import Client, Notify, UpstreamError, UpstreamRequest, UpstreamResponse
-
-BAD_REQUEST_ERRORS = (InvalidRequestStateError, InvalidInputResponseError, InvalidLogLevelError)
-"""What is wrong with a request beyond its form: -32602."""
 
 
 class Caller(NamedTuple):
@@ -104,7 +100,7 @@ async def forward_tool_call(
         return await _of_legacy_client(call, upstream_request, server)
     try:
         return await _of_modern_client(call, upstream_request, server, pending_calls)
-    except BAD_REQUEST_ERRORS as error:
+    except InvalidParamsError as error:
         raise JsonRpcError(jsonrpc.INVALID_PARAMS, str(error)) from error
 
 
@@ -122,14 +118,10 @@ async def _of_legacy_client(call: Call, upstream_request: UpstreamRequest, serve
         return await send_until_complete(upstream.request, upstream_request)
     except MissingCapabilityError as error:
         needed = jsonrpc.encode(error.needed).decode()
-        return _failed_result(f"{error}: it cannot serve this client (needed client capabilities: {needed})")
+        text = f"{error}: it cannot serve this client (needed client capabilities: {needed})"
     except (InputRefusedError, InvalidInputResponseError) as error:
-        return _failed_result(str(error))
-
-
-def _failed_result(text: str) -> UpstreamResponse:
-    """A tool's failure that a model can read; a JSON-RPC error would only end its turn."""
-    return UpstreamResponse(jsonrpc.raw({"content": [{"type": "text", "text": text}], "isError": True}))
+        text = str(error)
+    return UpstreamResponse(era_bridge.failed_result(text, Era.LEGACY))
 
 
 async def _of_modern_client(

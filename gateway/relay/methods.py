@@ -18,13 +18,14 @@ from gateway.calls import UNKNOWN, ErrorType, Operation
 from gateway.mcp import capabilities, completion_refs, era_bridge, jsonrpc, tool_names
 from gateway.mcp.capabilities import GatewayCapabilities
 from gateway.mcp.completion_refs import PromptRef
+from gateway.mcp.jsonrpc import InvalidParamsError
 from gateway.mcp.revisions import LATEST_HANDSHAKE_VERSION, Era, negotiate
 from gateway.relay import input_required, resources
 from gateway.relay.active_call import Call
 from gateway.relay.aggregation import LISTS, Capability, Part, may_have, merged, parts
 from gateway.relay.client_requests import client_on_stream
 from gateway.relay.deadlines import CancelScopes
-from gateway.relay.forwarding import BAD_REQUEST_ERRORS, Caller, forward, server_info
+from gateway.relay.forwarding import Caller, forward, server_info
 from gateway.relay.heartbeat import HeartbeatWriter
 from gateway.relay.input_required import PendingCalls
 from gateway.relay.legacy_clients import SET_LEVEL, LegacyClients, set_level
@@ -41,9 +42,6 @@ MAX_REQUEST_S: Final = 600.0
 """The most that a request may take. What goes upstream for it has the shorter limit of its server."""
 _NULL: Final = Raw(b"null")
 _SHOWN_NAME: Final = 128
-_NO_COMPLETION: Final[dict[str, Any]] = {"completion": {"values": []}}
-
-
 _CAPABILITIES: Final[dict[str, Capability]] = {
     **dict.fromkeys(("prompts/list", "prompts/get"), "prompts"),
     **dict.fromkeys(("resources/list", "resources/templates/list", "resources/read"), "resources"),
@@ -79,17 +77,18 @@ class Methods:
         error_type: str | None = None
         try:
             result = await self._within_time(call)
-            body = jsonrpc.result(request.id, result)
-            if request.method == "initialize":
-                headers = self._legacy.initialized(call, result)
+            if result is None:
+                error_type = ErrorType.CANCELLED
+            else:
+                body = jsonrpc.result(request.id, result)
+                if request.method == "initialize":
+                    headers = self._legacy.initialized(call, result)
         except JsonRpcError as error:
             error_type = error.error_type
             status = jsonrpc.http_status(request.era, error.code)
             body = error.response(request.id)
-        except _ClientGoneError:
-            error_type = ErrorType.CANCELLED
         self._record(call, error_type)
-        if error_type == ErrorType.CANCELLED:
+        if not body:
             await stream.end_without_response()
         elif stream.begun:
             await stream.end(body)
@@ -111,7 +110,8 @@ class Methods:
             )
         )
 
-    async def _within_time(self, call: Call) -> Raw:
+    async def _within_time(self, call: Call) -> Raw | None:
+        """The result; None for a client that has disconnected or cancelled its request."""
         call.cancel_scope = cancel_scope = self._cancel_scopes.open(call.receive, MAX_REQUEST_S, call.key)
         try:
             if call.request.era is Era.LEGACY:
@@ -119,7 +119,7 @@ class Methods:
             return await self._for_modern_client(call)
         except JsonRpcError:
             raise
-        except BAD_REQUEST_ERRORS as error:
+        except InvalidParamsError as error:
             raise JsonRpcError(jsonrpc.INVALID_PARAMS, str(error)) from error
         except asyncio.CancelledError:
             if not cancel_scope.uncancel():
@@ -127,7 +127,7 @@ class Methods:
             if cancel_scope.reason == "timeout":
                 message = f"there was no response within {MAX_REQUEST_S:g} s"
                 raise JsonRpcError(jsonrpc.INTERNAL_ERROR, message) from None
-            raise _ClientGoneError from None
+            return None
         except Exception as error:
             logger.exception("%s failed in the gateway", call.request.method)
             raise JsonRpcError(jsonrpc.INTERNAL_ERROR, INTERNAL) from error
@@ -157,10 +157,6 @@ class Methods:
         info = server_info(call.view)
         response = await self._pending_calls.serve(call.principal, request, notifications, begin, info)
         return response.result or jsonrpc.EMPTY_OBJECT
-
-
-class _ClientGoneError(Exception):
-    """The client has disconnected or cancelled its request."""
 
 
 def _may_wait_for_input(call: Call) -> bool:
@@ -298,13 +294,14 @@ def _find_prompt(view: WorkspaceView, name: Raw) -> tuple[Server, str]:
 
 
 async def _complete(caller: Caller) -> Raw:
-    """Ask the server of the prompt or the template; one that completes nothing has an empty list of values."""
+    """Ask the server of the prompt or the template; without completions it has an empty list of values.
+
+    Raises:
+        InvalidParamsError: the request does not say what it is about.
+    """
     request, view = caller.call.request, caller.call.view
     params = request.params
-    try:
-        ref = completion_refs.read(params)
-    except completion_refs.InvalidCompletionRefError as error:
-        raise JsonRpcError(jsonrpc.INVALID_PARAMS, str(error)) from error
+    ref = completion_refs.read(params)
     if isinstance(ref, PromptRef):
         server, prompt = _find_prompt(view, jsonrpc.raw(ref.name))
         servers = [server]
@@ -315,6 +312,6 @@ async def _complete(caller: Caller) -> Raw:
             raise resources.unknown(ref.uri, request.era)
     able = [server for server in servers if may_have(server, "completions")]
     if not able:
-        modern = {"resultType": "complete"} if request.era is Era.MODERN else {}
-        return jsonrpc.raw({**modern, **_NO_COMPLETION})
+        kind = {"resultType": "complete"} if request.era is Era.MODERN else {}
+        return jsonrpc.raw({**kind, "completion": {"values": []}})
     return await forward(caller, able[0], params, None)
