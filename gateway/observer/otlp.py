@@ -1,8 +1,8 @@
 """The OTLP sink: spans and log records to a collector, by OTLP/HTTP with protobuf bodies.
 
-A position is written only after the collector has acknowledged the spans and the log records of every call before it,
-so that a call is exported at least once, whatever dies; ids and times follow from the record, so that a back end can
-tell a repetition. What the collector may take later is tried again, what it refuses for good is dropped and counted
+A position is written only after the collector has acknowledged the spans and the log records of every call before it.
+So a call is exported at least once, whatever dies. Ids and times follow from the record, so that a back end recognizes
+a repetition. An export that failed for now is tried again, one that is refused for good is dropped and counted
 (https://opentelemetry.io/docs/specs/otlp/#otlphttp-response).
 """
 
@@ -34,6 +34,7 @@ from gateway.journal import Batch
 from gateway.journal.reader import Positions
 from gateway.observer.attributes import resource, scope
 from gateway.observer.log_records import log_record, retentions
+from gateway.observer.sinks import StateFile
 from gateway.observer.spans import spans
 
 logger = logging.getLogger(__name__)
@@ -43,23 +44,23 @@ TOO_LARGE: Final = 413
 MAX_CALLS: Final = 512
 """Of one export: about 1 MB of protobuf before gzip."""
 MAX_RETRY_AFTER_S: Final = 60.0
-"""A collector that asks for more is asked again after this."""
+"""The longest pause, even if the collector asks for a longer one."""
 IDLE_SAVE_S: Final = 10.0
-"""Positions move without a call too (heartbeats); then they are saved this seldom."""
+"""Positions that moved without a call, because of heartbeats, are saved this seldom."""
 REASONS: Final = ("rejected", "refused", "too_large")
-"""Why data is lost: the collector took an export but for these, or not at all, or one call is more than it takes."""
+"""Why data is lost: the collector took the rest of the export, or none of it, or one call is more than it takes."""
 
 
 class CollectorUnavailableError(CallscopeError):
-    """The collector does not take data now; the same data may be taken later."""
+    """The collector does not take data now. It may take the same data later."""
 
 
 class _TooLargeError(CallscopeError):
-    """The collector takes no request of this size."""
+    """The request is larger than the collector takes."""
 
 
 class _Signal(NamedTuple):
-    """Spans or log records: where they go, and what they are called."""
+    """Spans or log records: the path that they are posted to, and their name in the log."""
 
     path: str
     noun: str
@@ -70,7 +71,7 @@ _LOGS: Final = _Signal("/v1/logs", "log records")
 
 
 class OtlpSink:
-    """Exports each call's spans and log record; see the module. For one thread, but for `committed` and `dropped`."""
+    """Exports each call's spans and log record. For one thread, except `committed` and `dropped`."""
 
     name = "otlp"
 
@@ -85,7 +86,7 @@ class OtlpSink:
     ) -> None:
         self.dropped = Counter(dict.fromkeys(REASONS, 0))
         """Spans and log records that are lost, by reason."""
-        self._path = position_path
+        self._file = StateFile(position_path, "the collector's position")
         self._base = endpoint.endpoint.rstrip("/")
         self._client = httpx.Client(
             timeout=endpoint.timeout,
@@ -104,8 +105,7 @@ class OtlpSink:
         self._traced = self._committed
         """The positions behind the last call whose spans the collector has acknowledged."""
         self._saved_at = 0.0
-        self._save_failed = False
-        self._portion = MAX_CALLS
+        self._max_calls = MAX_CALLS
         self._not_before = 0.0
         self._retentions: Mapping[str, str] = {}
 
@@ -115,20 +115,19 @@ class OtlpSink:
         return self._committed
 
     def configure(self, config: Config) -> None:
-        """Take over the retention of each workspace."""
         self._retentions = retentions(config)
 
     def process(self, batch: Batch) -> None:
-        """Export the calls, in portions; an acknowledged portion is not sent again when a later one fails.
+        """Export the calls, in portions. A portion that was acknowledged is not sent again when a later one fails.
 
         Raises:
-            CollectorUnavailableError: it asks to be spared for a while, or cannot be reached.
+            CollectorUnavailableError: it cannot be reached, or the pause that it asked for is not over.
         """
         left = self._not_before - self._clock()
         if left > 0:
-            raise CollectorUnavailableError(f"{self._base} asked to be left alone for another {left:.0f} s")
+            raise CollectorUnavailableError(f"{self._base} asked for a pause, of which {left:.0f} s are left")
         exported = False
-        while entries := list(islice(self._unacknowledged(batch), self._portion)):
+        while entries := list(islice(self._unacknowledged(batch), self._max_calls)):
             if self._send(entries):
                 self._save(self._acknowledged)
                 exported = True
@@ -138,7 +137,6 @@ class OtlpSink:
             self._save(batch.positions)
 
     def close(self) -> None:
-        """Close the connections."""
         self._client.close()
 
     def _unacknowledged(self, batch: Batch) -> Iterator[tuple[ToolCall, str, int]]:
@@ -148,9 +146,9 @@ class OtlpSink:
                 yield event, writer, offset
 
     def _send(self, entries: Sequence[tuple[ToolCall, str, int]]) -> bool:
-        """Export the calls, their spans only if that has not been done; whether they were few enough for one export.
+        """Export the calls' log records, and their spans if that is still to be done. False: they were too many.
 
-        If not, the next export is of half as many; after one that was taken, of twice as many again.
+        After that the next export has half as many calls. After a success it has twice as many again.
         """
         ends = {writer: offset for _, writer, offset in entries}
         try:
@@ -160,10 +158,10 @@ class OtlpSink:
                 self._traced = {**self._traced, **ends}
             self._export_logs([call for call, _, _ in entries])
         except _TooLargeError:
-            self._portion = len(entries) // 2
+            self._max_calls = len(entries) // 2
             return False
         self._acknowledged = {**self._acknowledged, **ends}
-        self._portion = min(self._portion * 2, MAX_CALLS)
+        self._max_calls = min(self._max_calls * 2, MAX_CALLS)
         return True
 
     def _export_spans(self, calls: Sequence[ToolCall]) -> None:
@@ -186,34 +184,34 @@ class OtlpSink:
         self._partly_rejected(_LOGS, partial.rejected_log_records, partial.error_message)
 
     def _export(self, signal: _Signal, request: Message, answer: Message, *, calls: int, records: int) -> None:
-        """Post the request, and read the collector's `answer`; what it refuses for good is counted.
+        """Post the request and read the response into `answer`. What is refused for good is counted.
 
         Raises:
-            CollectorUnavailableError: it may take the same later.
-            _TooLargeError: it may take fewer calls.
+            CollectorUnavailableError: the same may succeed later.
+            _TooLargeError: fewer calls may succeed.
         """
         url = self._base + signal.path
         response = self._post(url, gzip.compress(request.SerializeToString(), 1))
         if response.status_code == TOO_LARGE and calls > 1:
-            raise _TooLargeError(f"{url} takes no export of {calls} calls")
+            raise _TooLargeError(f"{url} does not take an export of {calls} calls")
         if not response.is_success:
             self.dropped["too_large" if response.status_code == TOO_LARGE else "refused"] += records
-            logger.error("%s refuses %d %s: %s", url, records, signal.noun, _said(response))
+            logger.error("%s refuses %d %s: %s", url, records, signal.noun, _summary(response))
             return
         try:
             answer.ParseFromString(response.content)
         except DecodeError:
-            logger.warning("%s answers %d with what is no OTLP; it counts as taken", url, response.status_code)
+            logger.warning("%s responds %d, but not with OTLP; the export counts as taken", url, response.status_code)
 
     def _post(self, url: str, body: bytes) -> httpx.Response:
         try:
             response = self._client.post(url, content=body)
         except httpx.TransportError as error:
-            raise CollectorUnavailableError(f"{url} does not answer: {error!r}; see otlp.endpoint") from error
+            raise CollectorUnavailableError(f"{url} does not respond: {error!r}; check otlp.endpoint") from error
         if response.status_code in RETRYABLE:
             now = self._clock()
             self._not_before = now + min(_retry_after(response.headers.get("retry-after"), now), MAX_RETRY_AFTER_S)
-            raise CollectorUnavailableError(f"{url} answers {_said(response)}")
+            raise CollectorUnavailableError(f"{url} responds {_summary(response)}")
         return response
 
     def _partly_rejected(self, signal: _Signal, count: int, message: str) -> None:
@@ -222,31 +220,18 @@ class OtlpSink:
             logger.warning("the collector rejected %d %s: %.200s", count, signal.noun, message)
 
     def _save(self, positions: Positions) -> None:
-        """Write the positions. If the disk refuses, it is logged; this process sends nothing again for that."""
+        """Write the positions. If that fails, this process sends nothing again for it; the next one does."""
         self._saved_at = self._clock()
-        draft = self._path.with_suffix(".draft")
-        try:
-            draft.write_bytes(msgspec.json.encode(positions))
-            draft.replace(self._path)
-        except OSError as error:
-            if not self._save_failed:
-                logger.error(  # noqa: TRY400 - the disk's reason is all
-                    "%s: the collector's position cannot be saved: %s; the journal is kept until it can",
-                    self._path,
-                    error,
-                )
-            self._save_failed = True
-            return
-        self._save_failed = False
-        self._committed = positions
+        if self._file.write(msgspec.json.encode(positions), sync=False):
+            self._committed = positions
 
 
-def _said(response: httpx.Response) -> str:
+def _summary(response: httpx.Response) -> str:
     return f"{response.status_code} {response.text[:200]}".rstrip()
 
 
 def _load(path: Path) -> Positions:
-    """Nowhere, if there is no file or it does not hold positions: then everything that is left is exported again.
+    """The saved positions. Without a file, or with one that does not hold any, the whole journal is exported again.
 
     Raises:
         StartError: the file cannot be read.
@@ -256,9 +241,11 @@ def _load(path: Path) -> Positions:
     except FileNotFoundError:
         return {}
     except OSError as error:
-        raise StartError(f"{path}: the collector's position cannot be read: {error.strerror}; mend that") from error
+        raise StartError(
+            f"{path}: the collector's position cannot be read: {error.strerror}; repair or move the file"
+        ) from error
     except msgspec.MsgspecError as error:
-        logger.warning("%s holds no positions (%s): the whole journal is exported again", path, error)
+        logger.warning("%s does not hold positions (%s): the whole journal is exported again", path, error)
         return {}
 
 
