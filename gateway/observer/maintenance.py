@@ -1,7 +1,6 @@
 """What the observer does besides its sinks: it keeps the journal's folder in order and deletes old calls."""
 
 import asyncio
-import contextlib
 import logging
 import threading
 import time
@@ -18,6 +17,7 @@ from gateway.ledger.retention import BATCH, delete_batch, delete_usage_before
 from gateway.months import DAY_NS, month_of
 from gateway.observer.exposition import Labels
 from gateway.observer.sinks import SinkWorker
+from gateway.process import wait_at_most
 
 logger = logging.getLogger(__name__)
 
@@ -49,9 +49,7 @@ class JournalMaintenance:
                 if not worker.is_alive() and not stop.is_set():
                     logger.error("the thread of the %s sink has ended: the observer restarts", worker.sink.name)
                     stop.set()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(interval):
-                    await stop.wait()
+            await wait_at_most(stop, interval)
 
     def _round(self, *, collect: bool) -> None:
         _guard(self._recover)
@@ -128,9 +126,7 @@ class RetentionTask:
                 self._stopping.set()
                 await round_in_thread
                 raise
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._interval):
-                    await self._changed.wait()
+            await wait_at_most(self._changed, self._interval)
 
     def round(self) -> None:
         """Delete all that is too old now. A failure is logged; the next round tries again."""

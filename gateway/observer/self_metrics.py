@@ -11,7 +11,7 @@ from prometheus_client.registry import Collector
 
 from gateway.observer import signals
 from gateway.observer.config_reload import ConfigReloader
-from gateway.observer.exposition import Labels, metric_family
+from gateway.observer.exposition import metric_family
 from gateway.observer.sinks import SinkWorker
 
 LAG_WINDOW_S: Final = 15.0
@@ -81,20 +81,3 @@ class SelfMetrics(Collector):
         yield metric_family(signals.CONFIG_RELOADS, [((status,), outcomes[status]) for status in ("success", "error")])
         yield metric_family(signals.CONFIG_VALID, [((), int(self._reloader.valid))])
         yield metric_family(signals.BUILD_INFO, [(("observer", self._version), 1)])
-
-
-def lost_records(
-    workers: Sequence[SinkWorker], over_max_bytes: Mapping[str, int], refused: Mapping[str, Mapping[str, int]]
-) -> dict[Labels, int]:
-    """Records that each sink has lost since this process began, by sink and reason.
-
-    `over_max_bytes` is by sink: calls that the journal deleted unread. `refused` is by sink and reason: records that a
-    back end did not take.
-    """
-    lost: dict[Labels, int] = {}
-    for worker in workers:
-        name = worker.sink.name
-        lost[name, "corrupt"] = worker.corrupt_lines
-        lost[name, "max_bytes"] = over_max_bytes.get(name, 0)
-    lost.update(((sink, reason), records) for sink, reasons in refused.items() for reason, records in reasons.items())
-    return lost

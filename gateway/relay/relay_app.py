@@ -175,7 +175,7 @@ class Relay:
                     logger.error("the changed configuration is refused: %s: %s", change.source, mistake)
             else:
                 self.apply(change)
-                logger.info("the changed configuration holds")
+                logger.info("the changed configuration is in use")
 
     async def _end_streams(self, stop: asyncio.Event) -> None:
         await stop.wait()

@@ -82,7 +82,7 @@ async def test_a_change_that_is_taken_back_needs_no_restart(tmp_path: Path, capl
         assert caplog.messages.count(RESTART) == 1
 
 
-async def test_a_change_that_needs_a_restart_is_told_until_it_is_made(
+async def test_a_change_that_needs_a_restart_is_logged_until_it_is_made(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "callscope.yaml"
@@ -94,14 +94,14 @@ async def test_a_change_that_needs_a_restart_is_told_until_it_is_made(
     assert caplog.messages.count(RESTART) == 2
 
 
-async def test_a_file_that_is_back_as_it_was_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_file_that_is_back_as_it_was_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "callscope.yaml"
     caplog.set_level(logging.INFO)
     async with following(path, lambda _: None) as it:
         caplog.clear()
         await until(lambda: it.outcomes["error"], lambda: remove(path))
         write(path, BEFORE)
-        await until(lambda: "the configuration is again the one that holds" in caplog.messages)
+        await until(lambda: "the configuration file is again the configuration in use" in caplog.messages)
 
     assert it.valid
     assert it.outcomes == {"error": 1, "success": 0}

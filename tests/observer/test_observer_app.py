@@ -158,12 +158,13 @@ async def test_a_call_is_in_the_metrics_and_in_the_usage_gauge(config_path: Path
 
 async def test_what_sinks_have_lost_is_in_the_metrics(config_path: Path) -> None:
     write_config(config_path, otlp={"endpoint": "http://127.0.0.1:1"})
-    plane = TelemetryPlane.open(load(config_path), replica="here")
+    plane = TelemetryPlane(load(config_path), replica="here")
     assert plane.otlp is not None
     page, _ = exposition(plane.registry(), OPENMETRICS)
     before = sample(page.decode(), DROPPED)
 
     plane.maintenance.dropped["ledger"] += 7
+    plane.workers[1].corrupt_lines += 3
     plane.otlp.dropped["rejected"] += 5
     plane.metrics.save()
     page, _ = exposition(plane.registry(), OPENMETRICS)
@@ -171,6 +172,8 @@ async def test_what_sinks_have_lost_is_in_the_metrics(config_path: Path) -> None
     plane.ledger.close()
 
     assert before == 0
+    assert f'{DROPPED}{{reason="corrupt",sink="ledger"}} 0' in page.decode(), "it is there before there is any"
+    assert sample(page.decode(), DROPPED, sink="metrics", reason="corrupt") == 3
     assert sample(page.decode(), DROPPED, sink="ledger", reason="max_bytes") == 7
     assert sample(page.decode(), DROPPED, sink="otlp", reason="rejected") == 5
 
@@ -287,6 +290,28 @@ async def test_a_sink_that_dies_stops_the_observer(config_path: Path, monkeypatc
     async with plane(config_path, stop) as http, asyncio.timeout(15):
         await stop.wait()
         assert (await http.get("/readyz")).status_code == 503
+
+
+async def test_nobody_is_sent_to_an_address_of_the_requests_own_making(config_path: Path) -> None:
+    headers = {**AUTHORIZATION, "host": "evil.example"}
+    async with plane(config_path) as http:
+        for path in ("/metrics", "/healthz", "/nothing", f"{API}/nothing"):
+            answer = await http.get(f"{path}/", headers=headers)
+            assert (answer.status_code, "location" in answer.headers) == (404, False), path
+        for path in (API, f"{API}/usage", "/api/openapi.json"):
+            assert (await http.get(f"{path}/", headers=headers)).status_code == 200, path
+        for path in (LIVE, f"{API}/export"):
+            answer = await http.head(f"{path}/", headers=headers, params={} if path == LIVE else {"format": "csv"})
+            assert answer.status_code == 200, path
+
+
+async def test_a_name_that_never_was_is_refused_by_the_live_stream_as_by_every_other_path(config_path: Path) -> None:
+    async with plane(config_path) as http, asyncio.timeout(10):
+        live = await http.get(LIVE, params={"server": "nope"}, headers=AUTHORIZATION)
+        overview = await http.get(f"{API}/overview", params={"server": "nope"}, headers=AUTHORIZATION)
+
+    assert (live.status_code, live.json()) == (400, overview.json())
+    assert live.json()["allowed"] == ["github"]
 
 
 class Process:

@@ -11,7 +11,7 @@ from gateway.journal import Reader, Writer
 from gateway.observer import signals
 from gateway.observer.config_reload import ConfigReloader
 from gateway.observer.exposition import Labels
-from gateway.observer.self_metrics import LoopLagProbe, SelfMetrics, WorstLag, lost_records
+from gateway.observer.self_metrics import LoopLagProbe, SelfMetrics, WorstLag
 from gateway.observer.sinks import SinkWorker
 from tests.observer.counting import AT_ONCE, NOW, Clock, batch, call, sink_at, value
 
@@ -58,20 +58,6 @@ def test_the_event_loops_lag_is_exposed_of_each_kind_of_process_that_runs() -> N
 
     assert registry.get_sample_value(name, {"process": "relay"}) is None
     assert registry.get_sample_value(name, {"process": "observer"}) == 0.25
-
-
-def test_losses_are_named_for_every_sink_before_there_are_any(tmp_path: Path) -> None:
-    worker = SinkWorker(sink_at(tmp_path, Clock()), Reader(tmp_path / "journal"), interval=0.01)
-    worker.corrupt_lines = 3
-
-    lost = lost_records([worker], {"ledger": 9, "metrics": 2}, {"otlp": {"rejected": 0, "too_large": 4}})
-
-    assert lost == {
-        ("metrics", "corrupt"): 3,
-        ("metrics", "max_bytes"): 2,
-        ("otlp", "rejected"): 0,
-        ("otlp", "too_large"): 4,
-    }
 
 
 def test_losses_of_every_life_of_the_process_are_added_up(tmp_path: Path) -> None:
