@@ -27,13 +27,13 @@ def annotations() -> list[Json]:
     ]
 
 
-def _event(name: str, expr: str, colour: str, title: str, text: str) -> Json:
+def _event(name: str, expr: str, color: str, title: str, text: str) -> Json:
     return {
         "name": name,
         "datasource": data_source("prometheus"),
         "enable": True,
         "hide": False,
-        "iconColor": colour,
+        "iconColor": color,
         "expr": expr,
         "step": "60s",
         "titleFormat": title,

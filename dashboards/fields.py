@@ -1,4 +1,4 @@
-"""How values look: units, colours, thresholds, links."""
+"""How values look: units, colors, thresholds, links."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -9,7 +9,7 @@ from dashboards.grafanalib_ext import Json
 
 Links = Sequence[core.DataLink]
 Steps = Sequence[tuple[float, str]]
-"""Thresholds: from which value on which colour."""
+"""Thresholds: from which value on which color."""
 
 GOOD: Final = "green"
 FAIR: Final = "orange"
@@ -28,8 +28,8 @@ VISIBLE: Final = {"legend": False, "tooltip": False, "viz": False}
 
 
 def thresholds(steps: Steps, first: str = GOOD) -> Json:
-    """`first` is the colour of what is below all steps."""
-    above = [{"color": colour, "value": value} for value, colour in steps]
+    """`first` is the color of what is below all steps."""
+    above = [{"color": color, "value": value} for value, color in steps]
     return {"mode": "absolute", "steps": [{"color": first, "value": None}, *above]}
 
 
@@ -45,7 +45,7 @@ def override(name: str, **properties: Any) -> Json:
 
 
 def defaults_of(unit: str, links: Links, steps: Steps, first: str, **more: Any) -> Json:
-    """A field's properties; `first` is the colour of what is below all `steps`."""
+    """A field's properties; `first` is the color of what is below all `steps`."""
     return {"unit": unit, "links": list(links), "thresholds": thresholds(steps, first), **more}
 
 

@@ -125,7 +125,7 @@ def chart(
         targets=targets,
         options=options,
         defaults=defaults,
-        overrides=_coloured(targets),
+        overrides=_colored(targets),
         since=since,
         interval=interval,
         width=width,
@@ -158,14 +158,14 @@ def _drawn(steps: Steps, *, stacked: bool, bars: bool) -> Json:
     }
 
 
-def _coloured(targets: Sequence[Target]) -> list[Json]:
-    """The colours of series that mean the same in every panel."""
+def _colored(targets: Sequence[Target]) -> list[Json]:
+    """The colors of series that mean the same in every panel."""
     named = {target.legend for target in targets if not isinstance(target, TempoTarget)}
     if "{{status}}" in named:
         named |= {"success", "error"}
     return [
-        override(name, color={"mode": "fixed", "fixedColor": colour})
-        for name, colour in COLOURS.items()
+        override(name, color={"mode": "fixed", "fixedColor": color})
+        for name, color in COLOURS.items()
         if name in named
     ]
 
@@ -256,10 +256,10 @@ def states(
     links: Links = (),
     width: int = 24,
 ) -> Panel:
-    """When something was in which state; `names` are each value's name and colour."""
+    """When something was in which state; `names` are each value's name and color."""
     texts = {
-        str(value): {"text": text, "color": colour, "index": place}
-        for place, (value, (text, colour)) in enumerate(names.items())
+        str(value): {"text": text, "color": color, "index": place}
+        for place, (value, (text, color)) in enumerate(names.items())
     }
     options = {
         "alignValue": "left",

@@ -170,7 +170,7 @@ def _tools() -> Section:
             table(
                 "Most used tools per member",
                 "Of each member, the five tools with the most calls in the time range, approximately.",
-                [rows(query.favourites(SCOPE, 5))],
+                [rows(query.favorites(SCOPE, 5))],
                 [
                     Column("name", "Member"),
                     Column("workspace", "Workspace"),

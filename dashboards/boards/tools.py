@@ -23,7 +23,7 @@ def tools() -> Json:
     return board(
         Uid.TOOLS,
         "Calls, failures and durations of each tool, and what the tools on offer cost a model.",
-        [_answer(), _rankings(), _table(), _over_time(), _catalogues()],
+        [_answer(), _rankings(), _table(), _over_time(), _catalogs()],
         filters=("workspace", "server", "tool", "member"),
     )
 
@@ -41,7 +41,7 @@ def _answer() -> Section:
             ),
             stat(
                 "Tools on offer",
-                "How many tools the servers' catalogues have now.",
+                "How many tools the servers' catalogs have now.",
                 at_once(servers.tools(OFFERED)),
                 unit="locale",
             ),
@@ -192,17 +192,17 @@ def _durations() -> list[Panel]:
     ]
 
 
-def _catalogues() -> Section:
+def _catalogs() -> Section:
     return Section(
         "Worth keeping",
         [
             table(
-                "Catalogues",
-                "Tools on offer, and how many nobody called in the time range. Every model reads the whole catalogue.",
+                "Catalogs",
+                "Tools on offer, and how many nobody called in the time range. Every model reads the whole catalog.",
                 [
                     rows(servers.tools(OFFERED, *calls.SERVER)),
                     rows(servers.tools_never_called(OFFERED)),
-                    rows(servers.catalogue_bytes(OFFERED, *calls.SERVER)),
+                    rows(servers.catalog_bytes(OFFERED, *calls.SERVER)),
                     rows(calls.count(OFFERED, *calls.SERVER)),
                 ],
                 [
@@ -218,9 +218,9 @@ def _catalogues() -> Section:
                 height=8,
             ),
             chart(
-                "Size of the catalogues",
+                "Size of the catalogs",
                 "What the descriptions of a server's tools take in tools/list.",
-                over_time(servers.catalogue_bytes(OFFERED, *calls.SERVER), "{{workspace}} / {{server}}"),
+                over_time(servers.catalog_bytes(OFFERED, *calls.SERVER), "{{workspace}} / {{server}}"),
                 unit="bytes",
                 stacked=True,
                 links=drilldowns.server(),

@@ -21,7 +21,7 @@ def most_failing(scope: Scope, few: int) -> str:
     return top(few, with_names(scope, f"{failure_ratio_by_id(scope)} > 0"))
 
 
-def favourites(scope: Scope, few: int) -> str:
+def favorites(scope: Scope, few: int) -> str:
     """Of each member, the tools with the most calls."""
     used = f"{calls.count(scope, *MEMBER, 'server', 'tool')} > 0"
     return with_names(scope, f"topk by (workspace, token) ({few}, {used})")

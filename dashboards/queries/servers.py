@@ -1,4 +1,4 @@
-"""Are the upstream servers there, how much is asked of them, and what their catalogues cost."""
+"""Are the upstream servers there, how much is asked of them, and what their catalogs cost."""
 
 from typing import Final
 
@@ -57,7 +57,7 @@ def tools(scope: Scope, *by: str) -> str:
     return total(highest(scope.select(TOOLS), *SERVER), *by)
 
 
-def catalogue_bytes(scope: Scope, *by: str) -> str:
+def catalog_bytes(scope: Scope, *by: str) -> str:
     """What all of the tools' descriptions take in `tools/list`."""
     return total(highest(scope.select(TOOLS_LIST_BYTES), *SERVER), *by)
 
