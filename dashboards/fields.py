@@ -20,7 +20,7 @@ FAILURES: Final[Steps] = ((0.01, FAIR), (0.05, BAD))
 LATENCY: Final[Steps] = ((1, FAIR), (5, BAD))
 """Seconds."""
 SHARE_OF_LIMIT: Final[Steps] = ((0.8, FAIR), (1, BAD))
-COLOURS: Final = {"success": GOOD, "error": BAD, "p50": GOOD, "p95": FAIR, "p99": BAD, "average": CALM}
+COLORS: Final = {"success": GOOD, "error": BAD, "p50": GOOD, "p95": FAIR, "p99": BAD, "average": CALM}
 """Of series that mean the same in every panel."""
 LEGEND: Final = {"showLegend": True, "displayMode": "list", "placement": "bottom", "calcs": []}
 VISIBLE: Final = {"legend": False, "tooltip": False, "viz": False}

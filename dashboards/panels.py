@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from dashboards.fields import (
     CALM,
-    COLOURS,
+    COLORS,
     GOOD,
     LEGEND,
     VISIBLE,
@@ -164,9 +164,7 @@ def _colored(targets: Sequence[Target]) -> list[Json]:
     if "{{status}}" in named:
         named |= {"success", "error"}
     return [
-        override(name, color={"mode": "fixed", "fixedColor": color})
-        for name, color in COLOURS.items()
-        if name in named
+        override(name, color={"mode": "fixed", "fixedColor": color}) for name, color in COLORS.items() if name in named
     ]
 
 
