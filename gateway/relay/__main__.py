@@ -5,7 +5,7 @@ from gateway.http1.server import HttpProtocol
 from gateway.journal import Writer
 from gateway.process import Launch, run, serve, stop_requested
 from gateway.relay.relay_app import Relay
-from gateway.relay.signing_key import kept_key
+from gateway.relay.signing_key import load_key
 
 
 async def main(launch: Launch) -> None:
@@ -19,7 +19,7 @@ async def main(launch: Launch) -> None:
         fsync=config.journal.fsync,
     )
     try:
-        relay = Relay(config, journal, kept_key(config.data_dir / "relay.key"))
+        relay = Relay(config, journal, load_key(config.data_dir / "relay.key"))
         async with stop_requested(launch.parent_pipe) as stop, relay.running(launch.config, stop):
             sock = launch.socket()
             await serve(relay, sock, stop=stop, run_file=launch.run_file, grace_seconds=30, http=HttpProtocol)

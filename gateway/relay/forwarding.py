@@ -63,7 +63,7 @@ async def forward(caller: Caller, server: Server, params: Mapping[str, Any], nam
                 token_id=call.principal.token_id,
                 client=client,
             )
-            send = functools.partial(server.ask, limit=limit)
+            send = functools.partial(server.request, limit=limit)
             if call.request.era is Era.LEGACY:
                 reply = await send_until_complete(send, upstream_request)
             else:

@@ -22,7 +22,8 @@ from gateway.mcp.jsonrpc import InvalidParamsError
 from gateway.mcp.revisions import LATEST_HANDSHAKE_VERSION, Era, negotiate
 from gateway.relay import input_required, resources
 from gateway.relay.active_call import Call
-from gateway.relay.aggregation import LISTS, Capability, Part, may_have, merged, parts
+from gateway.relay.aggregation import Capability, Part, may_have, merged, parts
+from gateway.relay.catalog import LISTS
 from gateway.relay.client_requests import client_on_stream
 from gateway.relay.deadlines import CancelScopes
 from gateway.relay.forwarding import Caller, forward, server_info

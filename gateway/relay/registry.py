@@ -1,6 +1,6 @@
-"""The configuration as the relay looks things up in it: tokens by digest, workspaces by path, servers by slug.
+"""Where a request is looked up: tokens by digest, workspaces by path, servers by slug, tools by name.
 
-A `WorkspaceRegistry` never changes; a new configuration makes a new one, which keeps the servers that stayed the same,
+A `WorkspaceRegistry` never changes. A reload makes a new one, which keeps the servers whose settings are the same,
 with their connections, sessions and processes.
 """
 
@@ -31,18 +31,18 @@ from gateway.upstream.stdio import StdioUpstream
 logger = logging.getLogger(__name__)
 
 PATHS: Final = ("/ws/", "/api/gateway/ws/")
-"""Where a workspace's slug stands behind."""
+"""A workspace's slug follows."""
 
 TOOLS_CHANGED: Final = "notifications/tools/list_changed"
 _MAX_ROUTES: Final = 10_000
 
 Observe = Callable[[Operation], None]
-"""Takes the record of an operation that is no tool call."""
+"""Records a request that is not a tool call."""
 
 _DOWN: Final = frozenset(
     {ErrorType.UPSTREAM_UNREACHABLE, ErrorType.UPSTREAM_HTTP_ERROR, ErrorType.UPSTREAM_PROTOCOL_ERROR}
 )
-"""What says that a server does not work."""
+"""The errors by which a server is down. One slow call is none of them."""
 
 
 class Principal(NamedTuple):
@@ -54,11 +54,11 @@ class Principal(NamedTuple):
     """Seconds since the Unix epoch."""
     rate: limits.RateLimitItem | None
     members: str
-    """Of a call's lines in the journal."""
+    """For a call's lines in the journal."""
 
 
 class Server:
-    """One upstream of one workspace, its catalog, and what is known of its health."""
+    """One server of one workspace: its upstream, its catalog and its health."""
 
     def __init__(
         self,
@@ -82,11 +82,11 @@ class Server:
         else:
             self.upstream = StdioUpstream(slug, settings, timings)
         self._observe = observe
-        self.catalog = Catalog(slug, self.ask)
+        self.catalog = Catalog(slug, self.request)
         self.up: bool | None = None
         self.last_success_ns = 0
         self.in_flight = 0
-        """Tool calls that have gone to it and have not ended."""
+        """Tool calls."""
         self.on_notification: OnChange | None = None
         """Gets the server's notifications that belong to no request, after the catalog is up to date."""
         self._is_listening = False
@@ -108,7 +108,7 @@ class Server:
 
     def _notified(self, method: str, params: Raw) -> None:
         if method == TOOLS_CHANGED:
-            self.catalog.forget()
+            self.catalog.invalidate()
             if self._relisting is None:
                 self._relisting = asyncio.get_running_loop().create_task(self._relist(params))
         elif self.on_notification is not None:
@@ -125,55 +125,53 @@ class Server:
                 self.on_notification(TOOLS_CHANGED, params)
 
     async def close(self) -> None:
-        """Stop what runs for it."""
         if self._relisting is not None:
             self._relisting.cancel()
         await self.upstream.close()
 
     def succeeded(self) -> None:
-        """It answered."""
         if self.up is False:
             logger.info("server %s of %s answers again", self.slug, self.workspace_id)
         self.up = True
         self.last_success_ns = time.time_ns()
 
     def failed(self, error: UpstreamError) -> None:
-        """It did not; one slow call does not say that it is down."""
+        """A tool call failed."""
         if error.error_type in _DOWN:
             self._went_down(error)
 
-    def _went_down(self, why: object) -> None:
+    def _went_down(self, reason: object) -> None:
         if self.up is not False:
-            logger.warning("server %s of %s is down: %s", self.slug, self.workspace_id, why)
+            logger.warning("server %s of %s is down: %s", self.slug, self.workspace_id, reason)
         self.up = False
 
-    async def ask(self, exchange: UpstreamRequest, limit: asyncio.Timeout | None = None) -> UpstreamResponse:
-        """Send a request that is no tool call, recorded as an operation of the gateway as client.
+    async def request(self, request: UpstreamRequest, limit: asyncio.Timeout | None = None) -> UpstreamResponse:
+        """Send a request that is not a tool call, recorded as an operation of the gateway as client.
 
-        `limit` is the caller's, to tell a server that is too slow from a client that waits no more.
+        `limit` is the caller's: it tells a slow server from a client that stopped waiting.
         """
         began, began_ns = time.perf_counter_ns(), time.time_ns()
         error_type: str | None = None
         try:
-            reply = await self.upstream.request(exchange)
+            response = await self.upstream.request(request)
             self.succeeded()
             self.open_stream()
-            error_type = None if reply.is_result else ErrorType.JSONRPC_ERROR
+            error_type = None if response.is_result else ErrorType.JSONRPC_ERROR
         except UpstreamError as error:
             self._went_down(error)
             error_type = error.error_type
             raise
         except BaseException:
             late = limit is not None and limit.expired()
-            if late and exchange.method == "tools/list":  # what is asked of it now and then, to see whether it works
-                self._went_down(f"it did not answer {exchange.method} in time")
+            if late and request.method == "tools/list":  # the relay's own probe
+                self._went_down(f"it did not answer {request.method} in time")
             error_type = ErrorType.UPSTREAM_TIMEOUT if late else ErrorType.CANCELLED
             raise
         finally:
             self._observe(
                 Operation(
                     side="client",
-                    method=exchange.method,
+                    method=request.method,
                     timestamp_ns=began_ns,
                     duration_ms=(time.perf_counter_ns() - began) / 1e6,
                     workspace_id=self.workspace_id,
@@ -182,42 +180,42 @@ class Server:
                     transport=self.transport,
                 )
             )
-        return reply
+        return response
 
 
 class Route(NamedTuple):
-    """Where a tool's public name leads, as long as its server's catalog is the one it was looked up in."""
+    """Where a tool's public name leads. It is valid while its server's catalog is the one it was found in."""
 
     server: Server
     tool: str
-    """The server's own name of it."""
+    """The server's own name."""
     name: Raw
-    """The same, as JSON."""
+    """The same as JSON."""
     repeatable: bool
     catalog: Mapping[str, ListedTool]
     param_headers: ParamHeaders | None
     members: str
-    """Of a call's lines in the journal."""
+    """For a call's lines in the journal."""
 
 
 class WorkspaceView:
-    """One workspace and its servers that are enabled, in the file's order."""
+    """One workspace and its enabled servers, in the order of the configuration file."""
 
     def __init__(self, slug: str, settings: Workspace, servers: Mapping[str, Server]) -> None:
         self.slug = slug
         self.settings = settings
         self.servers = servers
         self.uris: dict[str, list[str]] = {}
-        """The resources that each server listed last, by its slug; `templates` likewise."""
+        """What each server listed last, by its slug."""
         self.templates: dict[str, list[str]] = {}
         self.resources = ResourceRoutes(())
         self.resources_listed_at = float("-inf")
         self.resources_listing: asyncio.Task[None] | None = None
-        """The look at all servers that is under way."""
+        """The listing of all servers that is running."""
         self._routes: dict[bytes, Route] = {}
 
     def route(self, name: Raw) -> Route | None:
-        """Where a call's `params.name` leads, if that server's catalog has the tool. Kept by the name's bytes."""
+        """Where a call's `params.name` leads, if that server's catalog has the tool. Cached by the name's bytes."""
         key = bytes(name)
         route = self._routes.get(key)
         if route is not None and route.catalog is route.server.catalog.tools:
@@ -235,7 +233,7 @@ class WorkspaceView:
         return route
 
     def resolve(self, name: Raw) -> tuple[Server | None, str]:
-        """The server that a public name means and its own name of the tool, whether it has that tool or not."""
+        """The server in a public name, and the server's own name of the tool, whether it has that tool or not."""
         try:
             parts = tool_names.split(jsonrpc.decode_string(name))
         except jsonrpc.DECODE_ERRORS:
@@ -244,7 +242,7 @@ class WorkspaceView:
 
 
 def route_members(workspace_id: str, server: Server | None, tool: str) -> str:
-    """What a call's lines say of where it goes."""
+    """The members of a call's lines that say where it goes."""
     return lines.members(
         workspace_id=workspace_id,
         server_slug=server.slug if server is not None else UNKNOWN,
@@ -255,27 +253,25 @@ def route_members(workspace_id: str, server: Server | None, tool: str) -> str:
 
 
 class Pools:
-    """The process's connections, by origin, and its one TLS context: making one takes 40 ms of CPU."""
+    """The process's connection pools by origin, and its only TLS context: to make one takes 40 ms of CPU."""
 
     def __init__(self) -> None:
         self._pools: dict[tuple[str, int, bool], Pool] = {}
         self._context = lru_cache(maxsize=1)(ssl.create_default_context)
 
     def of(self, host: str, port: int, tls: bool) -> Pool:  # noqa: FBT001 - a part of the key
-        """The pool of an origin."""
         key = (host, port, tls)
         if key not in self._pools:
             self._pools[key] = Pool(host, port, self._context() if tls else None)
         return self._pools[key]
 
     def close(self) -> None:
-        """Close every connection."""
         for pool in self._pools.values():
             pool.close()
 
 
 class WorkspaceRegistry:
-    """Everything that a request is looked up in."""
+    """The workspaces and tokens of one configuration."""
 
     def __init__(
         self,
@@ -285,7 +281,7 @@ class WorkspaceRegistry:
         timings: UpstreamTimings,
         before: "WorkspaceRegistry | None" = None,
     ) -> None:
-        kept = {(server.workspace_id, server.slug): server for server in before.servers()} if before else {}
+        known = {(server.workspace_id, server.slug): server for server in before.servers()} if before else {}
         self.tokens: dict[bytes, Principal] = {}
         self.workspaces: dict[str, WorkspaceView] = {}
         self.paths: dict[str, WorkspaceView] = {}
@@ -294,12 +290,10 @@ class WorkspaceRegistry:
             for server_slug, settings in workspace.servers.items():
                 if not settings.enabled:
                     continue
-                known = kept.get((slug, server_slug))
-                servers[server_slug] = (
-                    known
-                    if known is not None and known.settings == settings
-                    else Server(slug, server_slug, settings, pool_for=pools.of, timings=timings, observe=observe)
-                )
+                server = known.get((slug, server_slug))
+                if server is None or server.settings != settings:
+                    server = Server(slug, server_slug, settings, pool_for=pools.of, timings=timings, observe=observe)
+                servers[server_slug] = server
             view = WorkspaceView(slug, workspace, servers)
             self.workspaces[slug] = view
             self.paths.update({prefix + slug + end: view for prefix in PATHS for end in ("", "/")})
@@ -313,15 +307,10 @@ class WorkspaceRegistry:
                     lines.members(token_id=token.id),
                 )
 
-    def knows(self, principal: Principal) -> bool:
-        """Whether there is still such a token."""
-        return any(principal[:2] == known[:2] for known in self.tokens.values())
-
     def servers(self) -> Iterator[Server]:
-        """Every server of every workspace."""
         for view in self.workspaces.values():
             yield from view.servers.values()
 
     def principal(self, secret: bytes) -> Principal | None:
-        """Whose token this is: found by its digest, so that no secret is ever compared."""
+        """Whose token this is. It is found by its digest, so no secrets are compared."""
         return self.tokens.get(hashlib.sha256(secret).digest())

@@ -9,7 +9,7 @@ from gateway.mcp.jsonrpc import EMPTY_OBJECT
 from gateway.mcp.jsonrpc import raw as as_raw
 from gateway.relay.registry import Principal
 from gateway.relay.sessions import IDLE_S, LIFETIME_S, MAX_SESSIONS, LegacySession, Sessions
-from gateway.relay.signing_key import KeyFileError, kept_key, new_key
+from gateway.relay.signing_key import KeyFileError, load_key, new_key
 from tests.http1.raw import modern as modern_server
 from tests.http1.raw import raw
 from tests.relay.clients import CAN_ALL, connected, until
@@ -190,17 +190,17 @@ def test_capabilities_without_measure_make_no_id_without_measure() -> None:
 
 def test_the_key_is_kept_readable_by_its_user_only(tmp_path: Path) -> None:
     path = tmp_path / "relay.key"
-    key = kept_key(path)
-    assert (kept_key(path), len(key), path.stat().st_mode & 0o777) == (key, 32, 0o600)
+    key = load_key(path)
+    assert (load_key(path), len(key), path.stat().st_mode & 0o777) == (key, 32, 0o600)
     assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_key_that_is_none_is_said_to_be_one_to_delete(tmp_path: Path) -> None:
     (tmp_path / "relay.key").write_bytes(b"short")
-    with pytest.raises(KeyFileError, match="delete it"):
-        kept_key(tmp_path / "relay.key")
+    with pytest.raises(KeyFileError, match="delete the file"):
+        load_key(tmp_path / "relay.key")
     with pytest.raises(KeyFileError, match="cannot be read or written"):
-        kept_key(tmp_path / "nowhere" / "relay.key")
+        load_key(tmp_path / "relay.key" / "below-a-file")
 
 
 # -- the session's own stream
