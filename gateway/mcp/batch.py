@@ -26,6 +26,7 @@ class _Head(Struct):
 
 
 _decode_array: Final = msgspec.json.Decoder(list[Raw]).decode
+_NO_METHOD: Final = _Head()
 _decode_head: Final = msgspec.json.Decoder(_Head).decode
 
 
@@ -68,11 +69,8 @@ def join(answers: Iterable[bytes | None]) -> bytes | None:
 
 
 def _is_initialize(message: bytes) -> bool:
-    try:
-        method = _decode_head(message).method
-        return method is not UNSET and jsonrpc.decode_string(method) == "initialize"
-    except jsonrpc.DECODE_ERRORS:
-        return False
+    method = jsonrpc.decode_or(_decode_head, Raw(message), _NO_METHOD).method
+    return method is not UNSET and jsonrpc.decode_or(jsonrpc.decode_string, method, "") == "initialize"
 
 
 def _refused(message: str) -> Rejection:

@@ -6,13 +6,13 @@ notification cancels nothing.
 Source: specification 2026-07-28, basic/patterns/cancellation; 2025-11-25, basic/utilities/cancellation.
 """
 
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 from msgspec import Struct
 
 from gateway.mcp import jsonrpc
-from gateway.mcp.jsonrpc import DECODE_ERRORS, Id, Params
+from gateway.mcp.jsonrpc import Id, Params
 
 METHOD: Final = "notifications/cancelled"
 
@@ -27,23 +27,16 @@ class Cancelled(Struct, frozen=True):
 
 
 def read(params: Params) -> Cancelled | None:
-    """What is cancelled; None if the notification does not say: then there is nothing to do, and nobody to tell."""
-    try:
-        request_id = _decode_id(params["requestId"]) if "requestId" in params else None
-    except DECODE_ERRORS:
-        return None
+    """What is cancelled; None if the notification does not say."""
+    request_id = jsonrpc.decode_or(_decode_id, params.get("requestId"), None)
     if request_id is None:
         return None
-    try:
-        reason = jsonrpc.decode_string(params["reason"]) if "reason" in params else None
-    except DECODE_ERRORS:
-        reason = None
-    return Cancelled(request_id, reason)
+    return Cancelled(request_id, jsonrpc.decode_or(jsonrpc.decode_string, params.get("reason"), None))
 
 
 def notification(request_id: Id, reason: str | None = None) -> bytes:
-    """Tell an upstream that its answer is not waited for; never of `initialize`, which may not be cancelled."""
-    params: dict[str, Any] = {"requestId": request_id}
+    """Tell an upstream that its answer is not awaited any more; `initialize` may not be cancelled."""
+    params = {"requestId": jsonrpc.raw(request_id)}
     if reason is not None:
-        params["reason"] = reason
-    return jsonrpc.notification(METHOD, {name: jsonrpc.raw(value) for name, value in params.items()})
+        params["reason"] = jsonrpc.raw(reason)
+    return jsonrpc.notification(METHOD, params)

@@ -24,11 +24,7 @@ class InvalidInputRequestError(CallscopeError):
     """A server asks for what no client can be asked: -32601 for it, or an `upstream_protocol_error`."""
 
 
-class _Lists(Struct, frozen=True, rename="camel"):
-    list_changed: bool | None = None
-
-
-class _Resources(Struct, frozen=True, rename="camel"):
+class _Feature(Struct, frozen=True, rename="camel"):
     list_changed: bool | None = None
     subscribe: bool | None = None
 
@@ -36,9 +32,9 @@ class _Resources(Struct, frozen=True, rename="camel"):
 class ServerCapabilities(Struct, frozen=True):
     """What one server declares, as far as a gateway can pass it on."""
 
-    tools: _Lists | None = None
-    prompts: _Lists | None = None
-    resources: _Resources | None = None
+    tools: _Feature | None = None
+    prompts: _Feature | None = None
+    resources: _Feature | None = None
     completions: _Object | None = None
     logging: _Object | None = None
 
@@ -87,6 +83,7 @@ _SAMPLING: Final[_Needed] = {"sampling": {}}
 _SAMPLING_TOOLS: Final[_Needed] = {"sampling": {"tools": {}}}
 _ROOTS: Final[_Needed] = {"roots": {}}
 
+_NO_SERVER: Final = ServerCapabilities()
 NO_CLIENT: Final = ClientCapabilities()
 _decode_server: Final = msgspec.json.Decoder(ServerCapabilities).decode
 _decode_client: Final = msgspec.json.Decoder(ClientCapabilities).decode
@@ -94,19 +91,13 @@ _decode_asked: Final = msgspec.json.Decoder(_Asked).decode
 
 
 def read_server(declared: Raw | None) -> ServerCapabilities:
-    """The `capabilities` of an `initialize` or `server/discover` result; what is none declares nothing."""
-    try:
-        return _decode_server(declared) if declared is not None else ServerCapabilities()
-    except DECODE_ERRORS:
-        return ServerCapabilities()
+    """The `capabilities` of an `initialize` or `server/discover` result; if they are invalid, nothing is declared."""
+    return jsonrpc.decode_or(_decode_server, declared, _NO_SERVER)
 
 
 def read_client(declared: Raw | None) -> ClientCapabilities:
-    """The capabilities of a client, of `initialize` or of one modern request; what are none declare nothing."""
-    try:
-        return _decode_client(declared) if declared is not None else NO_CLIENT
-    except DECODE_ERRORS:
-        return NO_CLIENT
+    """The capabilities of a client, of `initialize` or of one modern request."""
+    return jsonrpc.decode_or(_decode_client, declared, NO_CLIENT)
 
 
 def union(declared: Iterable[ServerCapabilities], serves: GatewayCapabilities) -> dict[str, Any]:
@@ -115,25 +106,25 @@ def union(declared: Iterable[ServerCapabilities], serves: GatewayCapabilities) -
     Tools are declared always, so that a server that comes up later is not lost to a client that asked before.
     """
     servers = list(declared)
-    tools = [one.tools for one in servers if one.tools is not None]
-    found: dict[str, Any] = {"tools": _lists(tools, serves)}
-    prompts = [one.prompts for one in servers if one.prompts is not None]
-    if prompts and serves.prompts:
-        found["prompts"] = _lists(prompts, serves)
-    resources = [one.resources for one in servers if one.resources is not None]
-    if resources and serves.resources:
-        found["resources"] = _lists(resources, serves)
-        if serves.subscriptions and any(one.subscribe for one in resources):
-            found["resources"]["subscribe"] = True
-    if serves.completions and any(one.completions is not None for one in servers):
-        found["completions"] = {}
-    if serves.logging and any(one.logging is not None for one in servers):
-        found["logging"] = {}
+    found: dict[str, Any] = {"tools": _list_changed(servers, "tools", serves)}
+    for name in ("prompts", "resources"):
+        if getattr(serves, name) and _declare(servers, name):
+            found[name] = _list_changed(servers, name, serves)
+    if "resources" in found and serves.subscriptions and any(one.subscribe for one in _declare(servers, "resources")):
+        found["resources"]["subscribe"] = True
+    for name in ("completions", "logging"):
+        if getattr(serves, name) and _declare(servers, name):
+            found[name] = {}
     return found
 
 
-def _lists(declared: Iterable[_Lists | _Resources], serves: GatewayCapabilities) -> dict[str, Any]:
-    return {"listChanged": True} if serves.changes and any(one.list_changed for one in declared) else {}
+def _declare(servers: list[ServerCapabilities], name: str) -> list[Any]:
+    return [feature for server in servers if (feature := getattr(server, name)) is not None]
+
+
+def _list_changed(servers: list[ServerCapabilities], name: str, serves: GatewayCapabilities) -> dict[str, Any]:
+    changes = serves.changes and any(feature.list_changed for feature in _declare(servers, name))
+    return {"listChanged": True} if changes else {}
 
 
 def for_upstream(declared: Raw | None) -> Raw:

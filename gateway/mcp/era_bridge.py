@@ -16,7 +16,7 @@ from mcp_types.jsonrpc import (
     URL_ELICITATION_REQUIRED,
 )
 from mcp_types.methods import CACHEABLE_METHODS, INPUT_REQUIRED_METHODS
-from msgspec import Raw, Struct
+from msgspec import UNSET, Raw, Struct, UnsetType
 
 from gateway.errors import CallscopeError
 from gateway.mcp import jsonrpc
@@ -161,11 +161,7 @@ def _is_of_object(schema: Raw) -> bool:
 
 
 def _meta(members: Params) -> Params:
-    """A result's `_meta`; one that is no object says nothing."""
-    try:
-        return jsonrpc.decode_params(members["_meta"]) if "_meta" in members else {}
-    except DECODE_ERRORS:
-        return {}
+    return jsonrpc.decode_or(jsonrpc.decode_params, members.get("_meta"), {})
 
 
 def _object(value: Raw, what: str) -> Params:
@@ -184,29 +180,22 @@ _GATEWAY_FAULTS: Final = (HEADER_MISMATCH, UNSUPPORTED_PROTOCOL_VERSION)
 """What a server answers to headers and a version that are the gateway's own: no client can do better."""
 
 
-class _Elicitation(Struct, frozen=True):
+class _UrlElicitation(Struct, frozen=True):
     message: str = ""
     url: str = ""
 
 
-class _Elicitations(Struct, frozen=True):
-    elicitations: tuple[_Elicitation, ...] = ()
+class _ErrorData(Struct, frozen=True):
+    elicitations: tuple[_UrlElicitation, ...] = ()
+    requiredCapabilities: Raw | UnsetType = UNSET  # noqa: N815 - the member's name in MCP
 
 
-class _UrlRequired(Struct, frozen=True):
-    data: _Elicitations = _Elicitations()
+class _ErrorWithData(Struct, frozen=True):
+    data: _ErrorData = _ErrorData()
 
 
-class _RequiredCapabilities(Struct, frozen=True):
-    requiredCapabilities: Raw = jsonrpc.EMPTY_OBJECT  # noqa: N815 - the member's name in MCP
-
-
-class _CapabilityMissing(Struct, frozen=True):
-    data: _RequiredCapabilities = _RequiredCapabilities()
-
-
-_decode_url_required: Final = msgspec.json.Decoder(_UrlRequired).decode
-_decode_capability_missing: Final = msgspec.json.Decoder(_CapabilityMissing).decode
+_decode_error_data: Final = msgspec.json.Decoder(_ErrorWithData).decode
+_NO_DATA: Final = _ErrorWithData()
 
 
 def error(method: str, client: Era, upstream: Era, value: Raw) -> Response:
@@ -229,36 +218,25 @@ def error(method: str, client: Era, upstream: Era, value: Raw) -> Response:
 
 
 def _error_to_modern(method: str, upstream: Era, seen: ErrorObject, value: Raw) -> Response:
-    if seen.code == RESOURCE_NOT_FOUND:
-        return _with_code(value, jsonrpc.INVALID_PARAMS)
-    if seen.code == URL_ELICITATION_REQUIRED:
-        if method == "tools/call":
-            return Response(result=failed_result(_pages_to_open(seen.message, value), Era.MODERN))
-        return _with_code(value, jsonrpc.INVALID_PARAMS)
-    if seen.code in _GATEWAY_FAULTS:
-        return _gateway_fault(seen, value)
-    if seen.code == MISSING_REQUIRED_CLIENT_CAPABILITY and upstream is Era.LEGACY:
-        return _gateway_fault(seen, value)  # no legacy server means this code
-    return Response(error=value)
+    if seen.code == URL_ELICITATION_REQUIRED and method == "tools/call":
+        return Response(result=failed_result(_pages_to_open(seen.message, value), Era.MODERN))
+    if seen.code in (RESOURCE_NOT_FOUND, URL_ELICITATION_REQUIRED):
+        return Response(error=jsonrpc.raw({**jsonrpc.decode_params(value), "code": jsonrpc.INVALID_PARAMS}))
+    # No legacy server means -32021: its client would act on what was not said.
+    unknown = seen.code == MISSING_REQUIRED_CLIENT_CAPABILITY and upstream is Era.LEGACY
+    return _gateway_fault(seen, value) if unknown or seen.code in _GATEWAY_FAULTS else Response(error=value)
 
 
 def _error_to_legacy(method: str, seen: ErrorObject, value: Raw) -> Response:
-    if seen.code in _GATEWAY_FAULTS:
-        return _gateway_fault(seen, value)
-    if seen.code == MISSING_REQUIRED_CLIENT_CAPABILITY:
-        if method == "tools/call":
-            return Response(result=failed_result(_missing_capabilities(seen.message, value), Era.LEGACY))
-        return _gateway_fault(seen, value)
-    return Response(error=value)
+    if seen.code == MISSING_REQUIRED_CLIENT_CAPABILITY and method == "tools/call":
+        return Response(result=failed_result(_missing_capabilities(seen.message, value), Era.LEGACY))
+    unknown = seen.code in (MISSING_REQUIRED_CLIENT_CAPABILITY, *_GATEWAY_FAULTS)
+    return _gateway_fault(seen, value) if unknown else Response(error=value)
 
 
 def _gateway_fault(seen: ErrorObject, value: Raw) -> Response:
     message = f"the server refused what the gateway sent it (code {seen.code}): {seen.message}"
     return Response(error=jsonrpc.error_object(jsonrpc.INTERNAL_ERROR, message, {"upstream": value}))
-
-
-def _with_code(value: Raw, code: int) -> Response:
-    return Response(error=jsonrpc.raw({**jsonrpc.decode_params(value), "code": code}))
 
 
 def failed_result(text: str, client: Era) -> Raw:
@@ -268,17 +246,12 @@ def failed_result(text: str, client: Era) -> Raw:
 
 
 def _pages_to_open(message: str, value: Raw) -> str:
-    try:
-        asked = _decode_url_required(value).data.elicitations
-    except DECODE_ERRORS:
-        asked = ()
-    pages = [f"{one.message}: {one.url}".removeprefix(": ") for one in asked if one.url]
+    elicitations = jsonrpc.decode_or(_decode_error_data, value, _NO_DATA).data.elicitations
+    pages = [f"{one.message}: {one.url}".removeprefix(": ") for one in elicitations if one.url]
     return "\n".join([message or "the server needs a page to be opened, then the call to be made again", *pages])
 
 
 def _missing_capabilities(message: str, value: Raw) -> str:
-    try:
-        needed = bytes(_decode_capability_missing(value).data.requiredCapabilities).decode()
-    except DECODE_ERRORS:
-        needed = "that are not named"
-    return f"{message or 'the tool cannot serve this client'} (needed client capabilities: {needed})"
+    needed = jsonrpc.decode_or(_decode_error_data, value, _NO_DATA).data.requiredCapabilities
+    names = bytes(needed).decode("utf-8", "replace") if needed is not UNSET else "not named"
+    return f"{message or 'the tool cannot serve this client'} (needed client capabilities: {names})"

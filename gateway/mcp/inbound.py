@@ -168,10 +168,7 @@ def _climb(request: Request, headers: Headers, lines: Lines) -> Request | Reject
 
 
 def _text(value: Raw) -> str | None:
-    try:
-        return jsonrpc.decode_string(value)
-    except msgspec.MsgspecError:
-        return None
+    return jsonrpc.decode_or(jsonrpc.decode_string, value, None)
 
 
 def client_of(value: Raw) -> ClientInfo:

@@ -1,6 +1,7 @@
 """JSON-RPC 2.0 envelopes. What the gateway does not need to understand stays `Raw`: bytes in, the same bytes out."""
 
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
 
 import msgspec
 from mcp.shared.inbound import ERROR_CODE_HTTP_STATUS
@@ -10,6 +11,8 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 from gateway.errors import CallscopeError
 from gateway.mcp.revisions import Era
 
+T = TypeVar("T")
+D = TypeVar("D")
 Id = int | str
 Params = dict[str, Raw]
 
@@ -48,19 +51,8 @@ class ErrorObject(Struct, frozen=True):
     message: str = ""
 
 
-class _Result(Struct, frozen=True):
-    id: Id | None
-    result: Raw
-    jsonrpc: str = "2.0"
-
-
-class _Error(Struct, frozen=True):
-    id: Id | None
-    error: Raw
-    jsonrpc: str = "2.0"
-
-
-_encode: Final = msgspec.json.Encoder().encode
+encode: Final = msgspec.json.Encoder().encode
+"""JSON of any value, `Raw` parts as they are."""
 decode_message: Final = msgspec.json.Decoder(Message).decode
 decode_response: Final = msgspec.json.Decoder(Response).decode
 decode_params: Final = msgspec.json.Decoder(Params).decode
@@ -68,46 +60,39 @@ decode_string: Final = msgspec.json.Decoder(str).decode
 decode_error: Final = msgspec.json.Decoder(ErrorObject).decode
 
 
-def encode(value: Any) -> bytes:
-    """JSON bytes of any value, `Raw` parts as they are."""
-    return _encode(value)
+def decode_or(decode: Callable[[Raw], T], value: Raw | None, default: D) -> T | D:
+    """The decoded value, or `default` if there is none or it is of another form."""
+    try:
+        return decode(value) if value is not None else default
+    except DECODE_ERRORS:
+        return default
 
 
 def raw(value: Any) -> Raw:
     """The value as JSON that is put into another value unchanged."""
-    return Raw(_encode(value))
-
-
-class _Request(Struct, frozen=True):
-    id: Id
-    method: str
-    params: dict[str, Any]
-    jsonrpc: str = "2.0"
+    return Raw(encode(value))
 
 
 def request(id: Id, method: str, params: dict[str, Any]) -> bytes:  # noqa: A002 - the member's name in JSON-RPC
-    """A request's bytes."""
-    return _encode(_Request(id, method, params))
+    return encode({"jsonrpc": "2.0", "id": id, "method": method, "params": params})
 
 
 def notification(method: str, params: Params | None = None) -> bytes:
-    """A notification's bytes."""
     message: dict[str, Any] = {"jsonrpc": "2.0", "method": method}
     if params is not None:
         message["params"] = params
-    return _encode(message)
+    return encode(message)
 
 
 def result(id: Id | None, value: Raw) -> bytes:  # noqa: A002 - the member's name in JSON-RPC
     """A successful response's bytes; `value` passes through untouched."""
     if type(id) is int:
         return b'{"jsonrpc":"2.0","id":%d,"result":%b}' % (id, value)
-    return _encode(_Result(id, value))
+    return encode({"jsonrpc": "2.0", "id": id, "result": value})
 
 
 def error(id: Id | None, value: Raw) -> bytes:  # noqa: A002 - the member's name in JSON-RPC
-    """A failed response's bytes; `value` passes through untouched."""
-    return _encode(_Error(id, value))
+    return encode({"jsonrpc": "2.0", "id": id, "error": value})
 
 
 def error_object(code: int, message: str, data: Any = None) -> Raw:
@@ -115,7 +100,7 @@ def error_object(code: int, message: str, data: Any = None) -> Raw:
     value: dict[str, Any] = {"code": code, "message": message}
     if data is not None:
         value["data"] = data
-    return Raw(_encode(value))
+    return Raw(encode(value))
 
 
 def code_of(error: Raw) -> int | None:

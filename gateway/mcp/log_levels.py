@@ -10,7 +10,7 @@ from typing import Final, get_args
 from mcp_types import LOG_LEVEL_META_KEY, LoggingLevel
 
 from gateway.mcp import jsonrpc
-from gateway.mcp.jsonrpc import DECODE_ERRORS, InvalidParamsError, Params
+from gateway.mcp.jsonrpc import InvalidParamsError, Params
 
 METHOD: Final = "notifications/message"
 LEVELS: Final[tuple[str, ...]] = get_args(LoggingLevel)
@@ -53,10 +53,7 @@ def passes(params: Params, minimum: str | None) -> bool:
 
 
 def _level(members: Params, name: str) -> str:
-    try:
-        level = jsonrpc.decode_string(members[name]) if name in members else ""
-    except DECODE_ERRORS:
-        level = ""
+    level = jsonrpc.decode_or(jsonrpc.decode_string, members.get(name), "")
     if level not in LEVELS:
         raise InvalidLogLevelError(f"{name!r} must be one of {', '.join(LEVELS)}")
     return level

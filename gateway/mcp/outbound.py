@@ -12,7 +12,7 @@ from mcp_types import CLIENT_CAPABILITIES_META_KEY, CLIENT_INFO_META_KEY, PROTOC
 from msgspec import Raw, Struct
 
 from gateway import __version__
-from gateway.mcp.jsonrpc import DECODE_ERRORS, EMPTY_OBJECT, Params, raw
+from gateway.mcp.jsonrpc import EMPTY_OBJECT, Params, decode_or, raw
 from gateway.mcp.revisions import LATEST_HANDSHAKE_VERSION, LATEST_MODERN_VERSION, Era
 from gateway.mcp.trace_context import KEYS
 
@@ -104,25 +104,20 @@ def trace_headers(traceparent: str | None, tracestate: str | None) -> bytes:
     return lines
 
 
-class _Discovered(Struct):
+class _Versions(Struct):
     supportedVersions: list[str] = []  # noqa: N815 - the member's name in MCP
-
-
-class _Initialized(Struct):
     protocolVersion: str | None = None  # noqa: N815 - the member's name in MCP
+
+
+_decode_versions: Final = msgspec.json.Decoder(_Versions).decode
+_NO_VERSIONS: Final = _Versions()
 
 
 def supported_versions(discover_result: Raw) -> list[str]:
     """The versions that a `server/discover` result names; none if it is not one."""
-    try:
-        return msgspec.json.decode(discover_result, type=_Discovered).supportedVersions
-    except DECODE_ERRORS:
-        return []
+    return decode_or(_decode_versions, discover_result, _NO_VERSIONS).supportedVersions
 
 
 def negotiated_version(initialize_result: Raw) -> str | None:
     """The revision that an `initialize` result settles; None if it is not one."""
-    try:
-        return msgspec.json.decode(initialize_result, type=_Initialized).protocolVersion
-    except DECODE_ERRORS:
-        return None
+    return decode_or(_decode_versions, initialize_result, _NO_VERSIONS).protocolVersion

@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Raw
 
 from gateway.mcp import jsonrpc
-from gateway.mcp.jsonrpc import DECODE_ERRORS, Params
+from gateway.mcp.jsonrpc import Params
 
 METHOD: Final = "notifications/progress"
 TOKEN: Final = "progressToken"  # noqa: S105 - the member's name in MCP
@@ -28,9 +28,8 @@ def token(members: Params) -> Raw | None:
 
 def key(token: Raw) -> tuple[type, str | float] | None:
     """What two tokens are compared by: 1 and "1" are two. None if it is no token."""
-    try:
-        value = _decode_token(token)
-    except DECODE_ERRORS:
+    value = jsonrpc.decode_or(_decode_token, token, None)
+    if value is None:
         return None
     return (str, value) if isinstance(value, str) else (float, value)
 
@@ -50,10 +49,7 @@ class IncreasingProgress:
 
     def advance(self, params: Params) -> bool:
         """Whether a notification goes on to the client; what says no progress, or not more, does not."""
-        try:
-            reached = _decode_progress(params["progress"]) if "progress" in params else self._last
-        except DECODE_ERRORS:
-            return False
+        reached = jsonrpc.decode_or(_decode_progress, params.get("progress"), self._last)
         if reached <= self._last:
             return False
         self._last = reached

@@ -6,6 +6,7 @@ the configuration file wins.
 Source: specification 2026-07-28, server/resources; RFC 6570.
 """
 
+import contextlib
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
@@ -35,8 +36,11 @@ class ResourceRoutes:
             self._servers.append(offered.slug)
             for uri in dict.fromkeys(offered.uris):
                 self._by_uri.setdefault(uri, []).append(offered.slug)
-            templates = (parse_template(template) for template in offered.templates)
-            self._templates.extend((template, offered.slug) for template in templates if template is not None)
+            for template in offered.templates:
+                with contextlib.suppress(
+                    InvalidUriTemplate
+                ):  # it is no template, or its variables cannot be told apart
+                    self._templates.append((UriTemplate.parse(template), offered.slug))
 
     def candidates(self, uri: str) -> tuple[str, ...]:
         """The servers that a URI may belong to, the likeliest first.
@@ -60,11 +64,3 @@ class ResourceRoutes:
         if len(uri) > MAX_URI:
             return ()
         return tuple(dict.fromkeys(slug for template, slug in self._templates if template.match(uri) is not None))
-
-
-def parse_template(template: str) -> UriTemplate | None:
-    """A template to match URIs with; None if it is none, or one whose variables cannot be told apart in a URI."""
-    try:
-        return UriTemplate.parse(template)
-    except InvalidUriTemplate:
-        return None

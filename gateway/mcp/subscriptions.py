@@ -48,23 +48,18 @@ class SubscriptionFilter(Struct, frozen=True, rename="camel", omit_defaults=True
         An update may name a part of what was asked for (2026-07-28, `ResourceUpdatedNotification`).
         """
         if method == RESOURCE_UPDATED:
-            return uri is not None and any(uri == whole or _is_part(uri, whole) for whole in self._resources)
+            return uri is not None and any(
+                uri == whole or _is_part(uri, whole) for whole in self.resource_subscriptions or ()
+            )
         flag = _LISTS.get(method)
         return flag is not None and bool(getattr(self, flag))
 
     @property
-    def _resources(self) -> tuple[str, ...]:
-        return self.resource_subscriptions or ()
-
-    @property
     def is_empty(self) -> bool:
-        """Whether nothing would ever be sent."""
         return self == NOTHING
 
 
 NOTHING: Final = SubscriptionFilter()
-
-
 _decode_filter: Final = msgspec.json.Decoder(SubscriptionFilter).decode
 
 
@@ -163,10 +158,7 @@ def without_subscription_id(method: str, params: Params) -> bytes:
 
 def updated_uri(params: Params) -> str | None:
     """Which resource a `notifications/resources/updated` is about."""
-    try:
-        return jsonrpc.decode_string(params["uri"]) if "uri" in params else None
-    except DECODE_ERRORS:
-        return None
+    return jsonrpc.decode_or(jsonrpc.decode_string, params.get("uri"), None)
 
 
 def final_result(subscription: Id, server_info: Raw | None = None) -> Raw:
@@ -178,7 +170,4 @@ def final_result(subscription: Id, server_info: Raw | None = None) -> Raw:
 
 
 def _meta(params: Params) -> Params:
-    try:
-        return jsonrpc.decode_params(params["_meta"]) if "_meta" in params else {}
-    except DECODE_ERRORS:
-        return {}
+    return jsonrpc.decode_or(jsonrpc.decode_params, params.get("_meta"), {})

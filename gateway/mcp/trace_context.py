@@ -4,10 +4,9 @@ import re
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
-import msgspec
 from msgspec import Raw
 
-from gateway.mcp.jsonrpc import decode_string
+from gateway.mcp.jsonrpc import decode_or, decode_string
 
 KEYS: Final = ("traceparent", "tracestate", "baggage")
 """The unprefixed `_meta` keys of SEP-414. `baggage` is not forwarded."""
@@ -50,10 +49,7 @@ def parse(traceparent: str, tracestate: str | None = None) -> SpanContext | None
 
 
 def _text(value: Raw | None) -> str | None:
-    try:
-        return decode_string(value) if value is not None else None
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        return None
+    return decode_or(decode_string, value, None)
 
 
 def begin(digits: str, meta: Mapping[str, Raw], header: bytes | None, header_state: bytes | None = None) -> Trace:

@@ -94,7 +94,7 @@ def test_an_errors_further_members_stay_in_its_bytes() -> None:
     written = b'{"code":-32602 ,"message":"no","data":{"x":1},"vendor":2}'
     message = jsonrpc.decode_message(b'{"jsonrpc":"2.0","id":1,"error":%b}' % written)
     assert message.error is not UNSET
-    assert jsonrpc.error(1, message.error) == b'{"id":1,"error":%b,"jsonrpc":"2.0"}' % written
+    assert jsonrpc.error(1, message.error) == b'{"jsonrpc":"2.0","id":1,"error":%b}' % written
     error = jsonrpc.decode_error(message.error)
     assert (error.code, error.message) == (-32602, "no")
 
