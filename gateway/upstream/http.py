@@ -77,11 +77,7 @@ class HttpUpstream:
         """By whose session it is; None: the probe for the era."""
 
     async def request(self, request: UpstreamRequest) -> UpstreamResponse:
-        """Send a request and wait for its response; it is sent again at most once, in a new session or the other era.
-
-        Raises:
-            UpstreamError: see `Upstream.request`.
-        """
+        """Send a request; it is sent twice at most, the second time in a new session or the other era."""
         session = self._modern or await self._session_for(request)
         try:
             reply, response = await self._send(session, request)

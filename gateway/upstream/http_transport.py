@@ -83,9 +83,6 @@ class HttpTransport:
 
         The upstream may have closed a kept connection in the very moment of sending. Nobody knows whether it has run
         the request then: only what is repeatable is sent again.
-
-        Raises:
-            UpstreamError: see `Upstream.request`.
         """
         connection = self.pool.take()
         try:
@@ -213,11 +210,7 @@ class HttpTransport:
         return None
 
     async def get(self, session: HttpSession, last_event_id: str | None = None) -> tuple[Connection, HttpResponse]:
-        """Open a legacy session's own event stream; the caller aborts the connection.
-
-        Raises:
-            ConnectError, ConnectionLostError, MalformedResponseError: there is no response.
-        """
+        """Open a legacy session's own event stream; the caller aborts the connection."""
         head = session.head.replace(b"POST ", b"GET ", 1)
         head = head.replace(b"content-type: application/json\r\naccept: application/json, ", b"accept: ", 1)
         if last_event_id is not None and last_event_id.isascii() and last_event_id.isprintable():
@@ -225,11 +218,7 @@ class HttpTransport:
         return await self.open(head + b"\r\n")
 
     async def open(self, request: bytes) -> tuple[Connection, HttpResponse]:
-        """Send a request that may be sent twice, as it opens a stream; the caller aborts the connection.
-
-        Raises:
-            ConnectError, ConnectionLostError, MalformedResponseError: there is no response.
-        """
+        """Send a request that may be sent twice, as it opens a stream; the caller aborts the connection."""
         if self._redirected_path:
             request = with_path(request, self._redirected_path)
         connection = self.pool.take()

@@ -88,18 +88,10 @@ class SubscriptionTransport(Protocol[S]):
     """What the two transports do differently."""
 
     async def subscription_session(self, *, start: bool) -> S | None:
-        """The gateway's own session; None if there is none and the transport does not start one unless `start`.
-
-        Raises:
-            UpstreamError: the server cannot be reached.
-        """
+        """The gateway's own session; None if there is none and the transport does not start one unless `start`."""
 
     def send_in(self, session: S, request: UpstreamRequest) -> Coroutine[Any, Any, UpstreamResponse]:
-        """Send a request in the session.
-
-        Raises:
-            UpstreamError: see `Upstream.request`.
-        """
+        """Send a request in the session."""
 
 
 class ListenStream:
@@ -116,11 +108,7 @@ class ListenStream:
         )
 
     async def open(self, sending: Coroutine[Any, Any, UpstreamResponse], timeout_s: float) -> None:
-        """Send the request by `sending`, and wait until the server has acknowledged it.
-
-        Raises:
-            UpstreamError: it has not.
-        """
+        """Send the request by `sending`, and wait until the server has acknowledged it."""
         self.ended = asyncio.create_task(sending)
         self.ended.add_done_callback(lambda task: task.cancelled() or task.exception())  # it may break at any time
         waiting: list[asyncio.Future[Any]] = [self.accepted, self.ended]
@@ -181,11 +169,7 @@ class ServerSubscriptions(Generic[S]):
         self._task = asyncio.create_task(self._keep_subscribed())
 
     async def subscribe(self, uris: frozenset[str]) -> Mapping[str, UpstreamError]:
-        """Report updates of just these resources; see `Upstream.subscribe`.
-
-        Raises:
-            UpstreamError: the server cannot be reached, or refuses all.
-        """
+        """Report updates of just these resources; see `Upstream.subscribe`."""
         async with self._subscribe_lock:
             before = self._uris, self._refused
             self._uris = uris

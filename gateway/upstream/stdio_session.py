@@ -5,6 +5,7 @@ The official SDK's `stdio_client` decodes and encodes every message; here the by
 """
 
 import asyncio
+import itertools
 import logging
 import time
 from collections import deque
@@ -82,11 +83,7 @@ class PendingRequest:
         self._progress.set()
 
     async def until_response(self, notify: Notify | None = None) -> UpstreamResponse:
-        """Pass on the notifications that come before the response, then return it.
-
-        Raises:
-            UpstreamError: there is none.
-        """
+        """Pass on the notifications that come before the response, then return it."""
         while notify is not None:
             while self._notifications:
                 await notify(self._notifications.popleft())
@@ -113,6 +110,7 @@ class StdioSession(ServerSession):
         self.began = asyncio.get_running_loop().time()
         self._slug = slug
         self._notifier = notifier
+        self._ids = itertools.count(1)
         self._pending: dict[int, PendingRequest] = {}
         self._no_client = ServerRequests(None, self._respond)
         self._junk_lines = 0
@@ -122,27 +120,28 @@ class StdioSession(ServerSession):
         """Whether no request of a client waits."""
         return not any(pending.is_clients for pending in self._pending.values())
 
-    async def request(self, request_id: int, request: UpstreamRequest) -> UpstreamResponse:
-        """Send a client's request and wait for the response; see `Upstream.request`.
-
-        Raises:
-            UpstreamError: there is none.
-        """
+    async def request(self, request: UpstreamRequest) -> UpstreamResponse:
+        """Send a request and wait for the response; see `Upstream.request`."""
+        request_id = next(self._ids)
         meta = request.meta_for(self.era)
         token = meta.get(_TOKEN)
         if token is not None:
             meta = {**meta, _TOKEN: jsonrpc.raw(request_id)}
         params = outbound.params(self.era, request.params, meta, request.traceparent, request.tracestate)
-        pending = await self.send(request_id, request.method, params, request, token)
+        pending = await self._send(request_id, request.method, params, request, token)
         try:
             await self.process.writable()
             request.sent_ns = time.perf_counter_ns()
             return await pending.until_response(request.notify)
         finally:
-            self.forget(request_id)
+            self._forget(request_id)
             request.first_byte_ns, request.done_ns = pending.first_byte_ns, pending.done_ns
 
-    async def send(
+    async def send(self, method: str, params: Mapping[str, Any]) -> PendingRequest:
+        """Send a request of the handshake, or one whose response does not matter."""
+        return await self._send(next(self._ids), method, params)
+
+    async def _send(
         self,
         request_id: int,
         method: str,
@@ -150,11 +149,6 @@ class StdioSession(ServerSession):
         request: UpstreamRequest | None = None,
         token: Raw | None = None,
     ) -> PendingRequest:
-        """Write a request as soon as the process reads; `forget` it when nobody waits any more.
-
-        Raises:
-            UpstreamError: the process has ended.
-        """
         await self.process.writable()
         if self.process.ended:
             raise self._failure()
@@ -163,7 +157,7 @@ class StdioSession(ServerSession):
         self.process.write(line)
         return pending
 
-    def forget(self, request_id: int) -> None:
+    def _forget(self, request_id: int) -> None:
         """Wait no more; a process that has not responded yet gets a cancellation."""
         pending = self._pending.pop(request_id, None)
         if pending is not None:
