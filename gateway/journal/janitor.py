@@ -1,4 +1,4 @@
-"""Keeps the journal's folder in order: closes what dead writers left open, deletes what every sink has read."""
+"""Ends the calls that dead writers left open, and deletes segments that every sink has read."""
 
 import heapq
 import os
@@ -16,7 +16,7 @@ from gateway.journal.segments import CLOSED, Segment, list_segments, list_writer
 
 
 class _Kept(NamedTuple):
-    """A segment that is not deleted for having been read; `age` in seconds since its last line."""
+    """A segment that stays for now; `age` is in seconds since its last line."""
 
     writer: str
     segment: Segment
@@ -26,9 +26,9 @@ class _Kept(NamedTuple):
 
 
 class Janitor:
-    """Works for one observer, between its sinks' reads.
+    """Runs in the observer, between the reads of its sinks.
 
-    `retain_seconds` keeps segments for readers without an offset of their own (the live stream's replay).
+    `retain_seconds` keeps segments for readers without an offset of their own, such as the replay of the live stream.
     """
 
     def __init__(
@@ -45,9 +45,9 @@ class Janitor:
         self._clock = clock
 
     def recover(self) -> int:
-        """Close every writer whose process is gone: its open calls end as `gateway_error`. The number of them.
+        """Close every writer whose process is gone, and return how many calls it ended as `gateway_error`.
 
-        Closing is appending to the dead writer's last segment under its lock, so that sinks see nothing but lines.
+        The ends are appended to the dead writer's last segment, under its lock, so that sinks read them like any line.
         """
         closed = 0
         for folder in list_writers(self._root):
@@ -91,18 +91,18 @@ class Janitor:
         return len(left_open)
 
     def collect(self, sinks: Mapping[str, Positions]) -> Counter[str]:
-        """Delete segments that every sink has read, and over `max_bytes` the oldest whoever has not read them.
+        """Delete segments that every sink has read.
 
-        Those that were read and are kept for readers without an offset go before any that was not.
+        Beyond `max_bytes` the oldest are deleted even if a sink has not read them; those that were read go first.
 
         Returns:
-            How many calls were so lost, by sink.
+            How many calls each sink lost.
         """
         now = self._clock()
         return self._make_room([self._delete_read(folder, sinks, now) for folder in list_writers(self._root)], sinks)
 
     def _delete_read(self, folder: Path, sinks: Mapping[str, Positions], now: float) -> list[_Kept]:
-        """What is left of a writer: without a gap, so that what is missing is always its oldest."""
+        """Delete from the oldest on and without a gap; return the segments that are left."""
         closed = (folder / CLOSED).exists()
         segments = list_segments(folder)
         kept: list[_Kept] = []

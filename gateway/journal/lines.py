@@ -1,7 +1,7 @@
-"""The two lines of a tool call, put together from parts that are the same for many calls.
+"""The two journal lines of a tool call, joined from parts that are the same for many calls.
 
-A reader decodes them as `CallStart` and `ToolCall`, whose members they have, in the same order. Building and encoding
-the two records instead costs a call five times as much.
+A reader decodes them as `CallStart` and `ToolCall`. They have the same members in the same order. Building and encoding
+the two records instead would cost a call five times as much.
 """
 
 from typing import Any, NamedTuple
@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 
-class Phases(NamedTuple):
+class PhaseTexts(NamedTuple):
     """Milliseconds of each phase, as JSON numbers; see `gateway.calls.Phases`."""
 
     authenticate: str
@@ -22,12 +22,12 @@ class Phases(NamedTuple):
 
 
 def members(**values: Any) -> str:
-    """Members of a JSON object, without its braces; those that are None are left out."""
+    """The members of a JSON object without its braces. Those that are None are left out."""
     return msgspec.json.encode({name: value for name, value in values.items() if value is not None}).decode()[1:-1]
 
 
 def start(identity: str) -> bytes:
-    """The line that says that a call starts; `identity` are the members of `CallIdentity`."""
+    """The line of a `CallStart`; `identity` holds the members of `CallIdentity`."""
     return f'{{"event":"start",{identity}}}\n'.encode()
 
 
@@ -39,9 +39,9 @@ def end(
     total_ms: str,
     response_bytes: int,
     http_status: int | None,
-    phases: Phases,
+    phases: PhaseTexts,
 ) -> bytes:
-    """The line that records a call; `failure` are the members that only a failed one has, empty for a success."""
+    """The line of a `ToolCall`; `failure` holds the members that only a failed call has, and is empty for a success."""
     authenticate, route, acquire, send, wait, receive, respond = phases
     status = '"success"' if not failure else f'"error",{failure}'
     http = f'"http_status":{http_status},' if http_status is not None else ""

@@ -1,4 +1,4 @@
-"""The observer's end of the journal: whole lines from a position on, decoded. A reader keeps no state on disk."""
+"""The observer's end of the journal: reads and decodes whole lines from a position on, and keeps no state on disk."""
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,16 +30,16 @@ class Entry(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """What one read found, and where the next one goes on."""
+    """The events of one read, and where the next one continues."""
 
     entries: list[Entry]
     positions: Positions
     corrupt: int
-    """Lines that are no event: passed over, and counted."""
+    """Lines that are not events: skipped, and counted."""
     lag_bytes: int
-    """What stood in the journal behind `positions` when the batch was read, but for a line that is not whole."""
+    """Bytes in the journal behind `positions` when the batch was read, without a line that is not whole."""
     size: int = 0
-    """Bytes of the journal that the batch is made of."""
+    """Bytes of the journal that the batch was read from."""
 
     @property
     def events(self) -> list[Event]:
@@ -48,8 +48,6 @@ class Batch(NamedTuple):
 
 
 class _Part(NamedTuple):
-    """What one writer added to a batch."""
-
     position: int
     size: int
     corrupt: int
@@ -57,7 +55,7 @@ class _Part(NamedTuple):
 
 
 class Reader:
-    """Reads events of some kinds. A position in a segment that is gone goes on at the oldest that is left."""
+    """Reads events of the given types. From a position in a deleted segment it continues at the oldest one left."""
 
     def __init__(self, root: Path, *kinds: Kind) -> None:
         self._root = root
@@ -120,7 +118,7 @@ class Reader:
 
 
 def decode_lines(data: bytes) -> Iterator[Event]:
-    """Every event in `data`; what is none is passed over."""
+    """Every event in `data`; lines that are not events are skipped."""
     for line in data.splitlines():
         with contextlib.suppress(msgspec.MsgspecError):
             yield _decode(line)

@@ -1,4 +1,4 @@
-"""What the journal looks like on disk: names, listing, locks. Nothing here reads or writes a line."""
+"""The journal on disk: names, listing and locks. Nothing here reads or writes a line."""
 
 import contextlib
 import fcntl
@@ -10,9 +10,7 @@ from typing import Final, NamedTuple
 
 SUFFIX: Final = ".jsonl"
 CLOSED: Final = "closed"
-"""The file that says that a writer will append no more."""
-
-
+"""The file that marks a writer that will append no more."""
 _WRITER: Final = re.compile(r"\d{13}-")
 
 
@@ -33,12 +31,11 @@ class Segment(NamedTuple):
 
 
 def segment_path(folder: Path, base: int) -> Path:
-    """The file of the segment that begins at `base`."""
     return folder / f"{base:020d}{SUFFIX}"
 
 
 def list_writers(root: Path) -> list[Path]:
-    """The folders of all writers, the oldest first; what is none, as `lost+found`, is passed over."""
+    """The folders of all writers, the oldest first. Others, such as `lost+found`, are skipped."""
     try:
         with os.scandir(root) as entries:
             return sorted(Path(entry.path) for entry in entries if _WRITER.match(entry.name) and entry.is_dir())
@@ -47,7 +44,7 @@ def list_writers(root: Path) -> list[Path]:
 
 
 def list_segments(folder: Path) -> list[Segment]:
-    """The segments of one writer, the oldest first; none if the folder has just been removed."""
+    """The segments of one writer, the oldest first; empty if the folder has just been removed."""
     segments = []
     try:
         with os.scandir(folder) as entries:
@@ -64,9 +61,9 @@ def list_segments(folder: Path) -> list[Segment]:
 
 
 def try_lock(folder: Path) -> int | None:
-    """Take a writer's lock: the descriptor that holds it, or None while its process lives.
+    """Take a writer's lock and return the descriptor that holds it; None while its process lives.
 
-    The kernel lets go of it when the process ends, however it ends.
+    The kernel releases the lock when the process ends, however it ends.
     """
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:

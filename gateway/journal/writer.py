@@ -4,7 +4,7 @@ import contextlib
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final, Literal
 
@@ -17,16 +17,14 @@ from gateway.journal.segments import CLOSED, segment_path, try_lock
 Fsync = Literal["interval", "always", "never"]
 
 MAX_UNSYNCED: Final = 8
-"""Full segments that wait for `sync`; of one more, the oldest is left to the kernel."""
-MAX_BACKLOG: Final = 10_000
-"""Lines kept in memory while the disk refuses them; one more drops the oldest, counted."""
+"""Full segments that wait for `sync`. If there is one more, the oldest is left to the kernel."""
 
 
 class Writer:
     """Appends events to segments of its own folder, which it locks for as long as it lives.
 
-    A disk that refuses a line does not fail the call: the line waits in memory, in order, and `take_dropped` counts
-    those for which there was no room. Not thread-safe, but for `sync`.
+    A disk that refuses a line does not fail the call: at most `max_backlog` lines wait in memory, in order. One more
+    drops the oldest, which `take_dropped` counts. Not thread-safe, but for `sync`.
     """
 
     def __init__(
@@ -37,12 +35,14 @@ class Writer:
         segment_bytes: int = 64 * 2**20,
         segment_age: float = 3600.0,
         fsync: Fsync = "interval",
+        max_backlog: int = 10_000,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._clock = clock
         self._segment_bytes = segment_bytes
         self._segment_age = segment_age
         self._fsync = fsync
+        self._max_backlog = max_backlog
         self._encoder = msgspec.json.Encoder()
         self._open: dict[str, bytes] = {}
         self._backlog: deque[bytes] = deque()
@@ -52,19 +52,18 @@ class Writer:
         self._first = 0
         """The offset behind the open calls' start lines that the segment begins with."""
         self.line_end = 0
-        """Where the last line ends that was appended; of one that the disk refused so far, where it will, if all that
-        wait before it get there."""
+        """Where the last appended line ends, or will end once the disk takes the backlog."""
         self._began = 0.0
         self._descriptor = -1
         self._torn = False
         self._unsynced: deque[int] = deque()
-        """Descriptors of full segments, until `sync` has brought them to the disk."""
+        """Descriptors of full segments that `sync` has not yet brought to the disk."""
         self._folder = self._make_folder(root, name)
         self.writer_id = self._folder.name
         self._open_segment()
 
     def _make_folder(self, root: Path, name: str) -> Path:
-        """Lock the folder before it can be seen, or a janitor would take it for a dead writer's."""
+        """Lock the folder before it has its name: a janitor would take an unlocked one for a dead writer's."""
         root.mkdir(parents=True, exist_ok=True)
         born = int(self._clock() * 1000)
         while (folder := root / f"{born:013d}-{name}-{os.getpid()}").exists():
@@ -73,14 +72,9 @@ class Writer:
         hidden.mkdir(exist_ok=True)
         lock = try_lock(hidden)
         if lock is None:
-            raise JournalError(f"{hidden}: locked by another process, though this process has just made it")
+            raise JournalError(f"{hidden}: another process has locked the folder that this one has just made")
         self._lock = lock
         return hidden.rename(folder)
-
-    @property
-    def open_calls(self) -> Mapping[str, bytes]:
-        """The start lines of the calls that have not ended, by call id."""
-        return self._open
 
     @property
     def offset(self) -> int:
@@ -88,12 +82,12 @@ class Writer:
         return self._offset
 
     def start(self, call_id: str, line: bytes) -> None:
-        """Write that a call starts: the line of a `CallStart`, newline included."""
+        """Write the line of a `CallStart`, newline included."""
         self._open[call_id] = line
         self._append(line)
 
     def end(self, call_id: str, line: bytes) -> None:
-        """Write a call's record, the line of a `ToolCall`; only then may its answer be completed."""
+        """Write the line of a `ToolCall`; only then may the response to the client be completed."""
         self._open.pop(call_id, None)
         self._append(line)
         if self._fsync == "always":
@@ -116,12 +110,12 @@ class Writer:
         return dropped
 
     def rotate_if_old(self) -> None:
-        """Begin a new segment if this one has reached its age; by size it is begun on the way."""
+        """Begin a new segment if this one has reached its age. Its size is checked at each line."""
         if self._offset > self._base and self._clock() - self._began >= self._segment_age:
             self._rotate()
 
     def sync(self) -> None:
-        """Bring what was written to the disk; for another thread, as it may take long.
+        """Bring what was written to the disk. Call it in another thread, as it may take long.
 
         Raises:
             OSError: the disk refused.
@@ -142,9 +136,9 @@ class Writer:
             os.close(descriptor)
 
     def close(self) -> None:
-        """End the calls that are still open as abandoned, and say that no more will come. Idempotent.
+        """End the open calls as abandoned, and mark the writer as closed. Idempotent.
 
-        If the disk still refuses lines, that is not said, and a janitor will close the calls whose end is not there.
+        If the disk still refuses lines the mark is left out, and a janitor ends the calls whose end line is missing.
         """
         if self._descriptor < 0:
             return
@@ -170,7 +164,7 @@ class Writer:
             self._rotate()
 
     def _write(self, line: bytes) -> bool:
-        """Whether the line is in the file whole; a part of it is taken back."""
+        """Whether the whole line is in the file; a part of it is truncated, now or before the next attempt."""
         size = len(line)
         try:
             if not self._torn:
@@ -188,12 +182,12 @@ class Writer:
         self._backlog.append(line)
         while self._backlog and self._write(self._backlog[0]):
             self._backlog.popleft()
-        if len(self._backlog) > MAX_BACKLOG:
+        if len(self._backlog) > self._max_backlog:
             self._backlog.popleft()
             self._dropped += 1
 
     def _rotate(self) -> None:
-        """Begin a new segment, unless lines wait: an end among them would have its start in the old one alone."""
+        """Begin a new segment, unless lines wait: an end line among them would lack its start line in the new one."""
         if self._backlog:
             return
         previous, base = self._descriptor, self._base
@@ -208,7 +202,7 @@ class Writer:
             os.close(self._unsynced.popleft())
 
     def _open_segment(self) -> None:
-        """Make the segment at `_base`; it gets its name only when the open calls' start lines are in it."""
+        """Make the segment at `_base`; it gets its name once the open calls' start lines are in it."""
         carried = b"".join(self._open.values())
         final = segment_path(self._folder, self._base)
         draft = final.with_suffix(".draft")

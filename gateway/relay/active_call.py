@@ -90,7 +90,7 @@ class Call:
         )
         return self.identity
 
-    def end(self, failure: str, response_bytes: int) -> tuple[bytes, lines.Phases]:
+    def end(self, failure: str, response_bytes: int) -> tuple[bytes, lines.PhaseTexts]:
         """The line that records the call as ended now, and its phases.
 
         A phase that was not reached takes no time; one that was interrupted ends with the call.
@@ -102,7 +102,7 @@ class Call:
         acquired_ns = sent.acquired_ns or done_ns
         sent_ns = sent.sent_ns or done_ns
         first_ns = sent.first_byte_ns or done_ns
-        phases = lines.Phases(
+        phases = lines.PhaseTexts(
             authenticate=f"{(self.authenticated_ns - self.began_ns) / _MS:.4f}",
             route=f"{(routed_ns - self.authenticated_ns) / _MS:.4f}",
             acquire=f"{(acquired_ns - routed_ns) / _MS:.4f}",
@@ -135,7 +135,7 @@ def _time_part(milliseconds: int) -> str:
     return f"{digits[:8]}-{digits[8:]}"
 
 
-def server_timing(phases: lines.Phases) -> bytes:
+def server_timing(phases: lines.PhaseTexts) -> bytes:
     """The phases as a `Server-Timing` header (W3C Server Timing)."""
     authenticate, route, acquire, send, wait, receive, respond = phases
     return (

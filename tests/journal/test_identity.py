@@ -8,7 +8,7 @@ from gateway.errors import StartError
 from gateway.journal import Janitor, Reader, Writer, journal_id
 
 
-def test_those_who_ask_at_once_get_the_same_id(tmp_path: Path) -> None:
+def test_processes_that_start_together_get_the_same_id(tmp_path: Path) -> None:
     found: list[str] = []
     barrier = threading.Barrier(8)
 
@@ -27,14 +27,14 @@ def test_those_who_ask_at_once_get_the_same_id(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["", "\n", "no id", "\0" * 36])
-def test_an_id_that_is_damaged_is_never_replaced_in_silence(tmp_path: Path, content: str) -> None:
+def test_a_damaged_id_is_reported_and_never_replaced(tmp_path: Path, content: str) -> None:
     (tmp_path / "id").write_text(content)
     with pytest.raises(StartError, match="positions"):
         journal_id(tmp_path)
     assert (tmp_path / "id").read_text() == content
 
 
-def test_whoever_reads_and_tidies_the_journal_leaves_the_id_alone(tmp_path: Path) -> None:
+def test_the_reader_and_the_janitor_leave_the_id_alone(tmp_path: Path) -> None:
     identity = journal_id(tmp_path)
     (tmp_path / ".id-1-left-by-a-kill").write_text("a draft\n")
     writer = Writer(tmp_path, "r1", fsync="never")

@@ -45,14 +45,6 @@ def test_an_event_is_a_line_at_once(writer: Writer, tmp_path: Path) -> None:
     assert writer.offset == list_segments(folder_of(writer, tmp_path))[0].path.stat().st_size
 
 
-def test_open_calls_are_those_that_started_and_have_not_ended(writer: Writer) -> None:
-    writer.append(start("a"))
-    writer.append(start("b"))
-    writer.append(end("a"))
-    writer.append(end("never started"))
-    assert set(writer.open_calls) == {"b"}
-
-
 def test_a_full_segment_is_followed_by_one_that_begins_with_the_open_calls(tmp_path: Path) -> None:
     writer = Writer(tmp_path, "relay-0", segment_bytes=4 * LINE)
     writer.append(start("long"))
@@ -193,10 +185,8 @@ def test_lines_that_the_disk_refuses_wait_in_order_and_none_is_torn(writer: Writ
     assert Reader(tmp_path).read({}).corrupt == 0
 
 
-def test_of_more_lines_than_are_kept_the_oldest_go_and_are_counted_once(
-    writer: Writer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("gateway.journal.writer.MAX_BACKLOG", 5)
+def test_of_more_lines_than_are_kept_the_oldest_go_and_are_counted_once(tmp_path: Path) -> None:
+    writer = Writer(tmp_path, "relay-0", max_backlog=5)
     with files_of_at_most(0):
         for number in range(8):
             writer.append(beat(number))
