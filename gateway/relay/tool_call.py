@@ -8,7 +8,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable
-from typing import Final, NamedTuple
+from typing import Final
 
 import msgspec
 from mcp_types.jsonrpc import HEADER_MISMATCH
@@ -59,24 +59,22 @@ _decode_result: Final = msgspec.json.Decoder(_Result).decode
 _decode_failed_result: Final = msgspec.json.Decoder(_FailedResult).decode
 
 
-class Failure(NamedTuple):
-    """Why a call failed, for its record."""
+class CallFailure(Exception):  # noqa: N818 - the outcome of a call, raised where it ends the call early
+    """Why a call failed, and what its client gets instead of the upstream's response."""
 
-    error_type: ErrorType
-    message: str
-    code: int | None = None
-    response: bytes | None = None
-    """What the upstream sent."""
-
-
-class _CallFailedError(Exception):
-    """Ends a call early."""
-
-    def __init__(self, failure: Failure, response: UpstreamResponse = _NO_RESPONSE) -> None:
-        super().__init__(failure.message)
-        self.failure = failure
+    def __init__(
+        self,
+        error_type: ErrorType,
+        message: str,
+        code: int | None = None,
+        upstream_response: bytes | None = None,
+        response: UpstreamResponse = _NO_RESPONSE,
+    ) -> None:
+        super().__init__(message)
+        self.error_type = error_type
+        self.code = code
+        self.upstream_response = upstream_response
         self.response = response
-        """For the client."""
 
 
 class ToolCalls:
@@ -92,7 +90,7 @@ class ToolCalls:
     async def serve(self, call: Call, exceeded: LimitExceeded | None) -> None:
         """Relay one call, unless a limit is exceeded. Whatever happens, it is recorded once."""
         stream, send = call.stream, call.send
-        failure: Failure | None
+        failure: CallFailure | None
         try:
             if exceeded is not None:
                 raise _over_limit(call, exceeded)
@@ -100,15 +98,15 @@ class ToolCalls:
             failure = _failure_of(call, response)
             if response.error is not UNSET or response.era is not call.request.era:
                 response = _for_client(call, response)
-        except _CallFailedError as failed:
-            failure, response = failed.failure, failed.response
+        except CallFailure as error:
+            failure, response = error, error.response
         except ParamHeaderError as error:
             await self._reject(call, error)
             return
         except Exception as error:
             logger.exception("a call failed in the gateway")
-            internal = _failed(call, ErrorType.GATEWAY_ERROR, f"internal error: {type(error).__name__}")
-            failure, response = internal.failure, internal.response
+            failure = _failed(call, ErrorType.GATEWAY_ERROR, f"internal error: {type(error).__name__}")
+            response = failure.response
         status, body = _body(call, response)
         timing = self._record(call, failure, len(body))
         if failure is not None and failure.error_type is ErrorType.CANCELLED:
@@ -193,11 +191,20 @@ class ToolCalls:
         body = jsonrpc.error(call.request.id, jsonrpc.error_object(error.code, str(error)))
         await send_json(call.send, jsonrpc.http_status(call.request.era, error.code), body)
 
-    def _record(self, call: Call, failure: Failure | None, response_bytes: int) -> bytes:
+    def _record(self, call: Call, failure: CallFailure | None, response_bytes: int) -> bytes:
         """Write the call's record; its phases, for the `Server-Timing` header."""
         if not call.identity:
             call.identify(self._replica, None)
-        line, phases = call.end(_members(call, failure) if failure is not None else "", response_bytes)
+        members = ""
+        if failure is not None:
+            redact = call.state.redactor.text
+            members = lines.members(
+                error_type=failure.error_type,
+                error_message=redact(str(failure)),
+                upstream_response=redact(failure.upstream_response) if failure.upstream_response else None,
+                jsonrpc_code=failure.code,
+            )
+        line, phases = call.end(members, response_bytes)
         self._journal.end(call.call_id, line)
         if call.usage_counter is not None:
             call.usage_counter.end(call.view.slug, call.timestamp_ns, self._journal.line_end)
@@ -255,27 +262,17 @@ def _body(call: Call, response: UpstreamResponse) -> tuple[int, bytes]:
     return 200, b""
 
 
-def _members(call: Call, failure: Failure) -> str:
-    redactor = call.state.redactor
-    return lines.members(
-        error_type=failure.error_type,
-        error_message=redactor.text(failure.message),
-        upstream_response=redactor.text(failure.response) if failure.response else None,
-        jsonrpc_code=failure.code,
-    )
-
-
 # -- why calls fail
 
 
-def _failure_of(call: Call, response: UpstreamResponse) -> Failure | None:
+def _failure_of(call: Call, response: UpstreamResponse) -> CallFailure | None:
     """What the upstream's response says of the call; None for a success."""
     if response.error is not UNSET:
         try:
             error = jsonrpc.decode_error(response.error)
         except jsonrpc.DECODE_ERRORS:
             raise _invalid(call, response.error, "an error that is not a JSON-RPC error object") from None
-        return Failure(ErrorType.JSONRPC_ERROR, error.message, error.code, bytes(response.error))
+        return CallFailure(ErrorType.JSONRPC_ERROR, error.message, error.code, bytes(response.error))
     if response.result is UNSET:
         raise _invalid(call, Raw(), "no result")
     try:
@@ -289,7 +286,7 @@ def _failure_of(call: Call, response: UpstreamResponse) -> Failure | None:
     except jsonrpc.DECODE_ERRORS:
         message = ""
     said = bytes(response.result) if response.era is not None else None  # without an era it is the gateway's own
-    return Failure(ErrorType.TOOL_ERROR, message or "the tool failed without a message", None, said)
+    return CallFailure(ErrorType.TOOL_ERROR, message or "the tool failed without a message", None, said)
 
 
 def _failed(
@@ -299,50 +296,50 @@ def _failed(
     *,
     code: int = jsonrpc.INTERNAL_ERROR,
     response: bytes | None = None,
-) -> _CallFailedError:
+) -> CallFailure:
     """A failure of which the client is told by an error of the gateway's own: which server failed, and how."""
     message = call.state.redactor.text(message)
     data = {"error_type": error_type.value, "server": call.server.slug if call.server is not None else None}
     error = jsonrpc.error_object(code, message, data)
-    return _CallFailedError(Failure(error_type, message, code, response), UpstreamResponse(error=error))
+    return CallFailure(error_type, message, code, response, UpstreamResponse(error=error))
 
 
-def _over_limit(call: Call, exceeded: LimitExceeded) -> _CallFailedError:
+def _over_limit(call: Call, exceeded: LimitExceeded) -> CallFailure:
     name = call.request.params.get("name", _NO_NAME)
     route = call.view.route(name)
     call.server = call.view.resolve(name)[0]
     call.tool = route.tool if route is not None else UNKNOWN
     if isinstance(exceeded, RateLimitExceeded):
-        return _CallFailedError(Failure(ErrorType.RATE_LIMITED, f"over the limit of {exceeded.limit} requests"))
+        return CallFailure(ErrorType.RATE_LIMITED, f"over the limit of {exceeded.limit} requests")
     error = jsonrpc.error_object(QUOTA_CODE, exceeded.message, exceeded.data)
-    failure = Failure(ErrorType.QUOTA_EXCEEDED, exceeded.message, QUOTA_CODE)
-    return _CallFailedError(failure, UpstreamResponse(error=error))
+    response = UpstreamResponse(error=error)
+    return CallFailure(ErrorType.QUOTA_EXCEEDED, exceeded.message, QUOTA_CODE, response=response)
 
 
-def _unknown_tool(call: Call) -> _CallFailedError:
+def _unknown_tool(call: Call) -> CallFailure:
     name = bytes(call.request.params.get("name", b"(none)"))[:_SHOWN_NAME].decode("utf-8", "replace")
     message = f"unknown tool {name}: tools/list has the tools of this workspace, as <server>__<tool>"
     return _failed(call, ErrorType.UNKNOWN_TOOL, message, code=jsonrpc.INVALID_PARAMS)
 
 
-def _upstream_failed(call: Call, server: Server, error: UpstreamError) -> _CallFailedError:
+def _upstream_failed(call: Call, server: Server, error: UpstreamError) -> CallFailure:
     server.failed(error)
     if call.upstream_request is not None and error.http_status is not None:
         call.upstream_request.http_status = error.http_status
     return _failed(call, error.error_type, f"server {server.slug!r}: {error}", response=error.response)
 
 
-def _ended(call: Call, server: Server, cancel_scope: CancelScope) -> _CallFailedError:
+def _ended(call: Call, server: Server, cancel_scope: CancelScope) -> CallFailure:
     match cancel_scope.reason:
         case "timeout":
             message = f"server {server.slug!r} did not answer within {server.timeout:g} s"
             return _failed(call, ErrorType.UPSTREAM_TIMEOUT, message)
         case "cancelled":
-            return _CallFailedError(Failure(ErrorType.CANCELLED, "the client cancelled the call before the response"))
-    return _CallFailedError(Failure(ErrorType.CANCELLED, "the client disconnected before the response"))
+            return CallFailure(ErrorType.CANCELLED, "the client cancelled the call before the response")
+    return CallFailure(ErrorType.CANCELLED, "the client disconnected before the response")
 
 
-def _invalid(call: Call, value: Raw, what: str) -> _CallFailedError:
+def _invalid(call: Call, value: Raw, what: str) -> CallFailure:
     slug = call.server.slug if call.server is not None else UNKNOWN
     message = f"server {slug!r} answered with {what}"
     return _failed(call, ErrorType.UPSTREAM_PROTOCOL_ERROR, message, response=bytes(value))
