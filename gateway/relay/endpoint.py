@@ -7,15 +7,11 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable
-from typing import Final
 
-import msgspec
-from msgspec import UNSET, Struct, UnsetType
 from starlette.types import Message, Receive, Scope, Send
 
 from gateway.mcp import batch, inbound, jsonrpc, subscriptions
 from gateway.mcp.inbound import Headers
-from gateway.mcp.jsonrpc import DECODE_ERRORS, Id
 from gateway.mcp.revisions import Era
 from gateway.relay.active_call import Call, HttpRequest
 from gateway.relay.auth import RejectedError, authenticate
@@ -24,13 +20,19 @@ from gateway.relay.legacy_clients import LegacyClients
 from gateway.relay.methods import Methods
 from gateway.relay.rate_limit import RateLimitExceeded, RateLimits
 from gateway.relay.relay_state import RelayState
-from gateway.relay.responses import INTERNAL, EventStream, rate_limited, send_empty, send_error, send_json
+from gateway.relay.responses import (
+    INTERNAL,
+    RATE_LIMIT_EXCEEDED,
+    EventStream,
+    rate_limited,
+    send_empty,
+    send_error,
+    send_json,
+)
 from gateway.relay.subscriptions_listen import SubscriptionStreams
 from gateway.relay.tool_call import ToolCalls
 
 logger = logging.getLogger(__name__)
-
-_TOO_MANY: Final = 429
 
 
 class Endpoint:
@@ -153,38 +155,22 @@ class Endpoint:
     async def _batched(self, http: HttpRequest, body: bytes) -> bytes | None:
         """The response to one message of a batch; None if it gets none."""
         began = time.perf_counter_ns()
-        status, response = 0, b""
+        response = b""
 
         async def capture(message: Message) -> None:
-            nonlocal status, response
-            status = message.get("status", status)
+            nonlocal response
             response += message.get("body", b"")
 
         http = http._replace(send=capture)
         message = inbound.read(body, http.headers, list(http.headers.items()))
-        if isinstance(message, inbound.Request):
-            await self._request(http, message, began, len(body))
-        else:
+        if not isinstance(message, inbound.Request):
             await self._other(http, message)
-        if status == _TOO_MANY and _id_in(response) is UNSET:  # `rate_limited` is answered by HTTP, not by JSON-RPC
-            error = jsonrpc.error_object(_TOO_MANY, "over the limit of requests: try again later")
-            request_id = _id_in(body)
-            return jsonrpc.error(request_id if request_id is not UNSET else None, error)
+            return response or None
+        await self._request(http, message, began, len(body))
+        if response.startswith(RATE_LIMIT_EXCEEDED):  # `rate_limited` sends an error of HTTP, not of JSON-RPC
+            error = jsonrpc.error_object(429, "over the limit of requests: try again later")
+            return jsonrpc.error(message.id, error)
         return response or None
-
-
-class _Head(Struct):
-    id: Id | UnsetType | None = UNSET
-
-
-_decode_head: Final = msgspec.json.Decoder(_Head).decode
-
-
-def _id_in(message: bytes) -> Id | UnsetType | None:
-    try:
-        return _decode_head(message).id
-    except DECODE_ERRORS:
-        return None
 
 
 async def _read_body(first: Message, receive: Receive, headers: Headers, max_bytes: int) -> bytes:

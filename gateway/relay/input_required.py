@@ -12,7 +12,7 @@ import itertools
 import secrets
 import time
 from collections.abc import Callable, Coroutine, Mapping
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from mcp_types import CLIENT_CAPABILITIES_META_KEY
 from msgspec import Raw
@@ -36,11 +36,6 @@ Begin = Callable[[Client, Notify], Coroutine[Any, Any, UpstreamResponse]]
 """Starts a call; it gets the client that its server may send requests to, and the target of its notifications."""
 
 
-class _OpenRequest(NamedTuple):
-    request: InputRequest
-    response: asyncio.Future[UpstreamResponse]
-
-
 class _PendingCall:
     """One call, which runs in a task of its own: it goes on between the client's rounds."""
 
@@ -50,15 +45,13 @@ class _PendingCall:
         self.notifications: NotificationFilter | None = None
         """Leads to the client's request of the current round; None between rounds."""
         self.expiry: asyncio.TimerHandle | None = None
+        self.open_requests: dict[Id, InputRequest] = {}
+        """What the server waits for."""
         self._ids = itertools.count(1)
-        self._open: dict[Id, _OpenRequest] = {}
+        self._responses: dict[Id, asyncio.Future[UpstreamResponse]] = {}
         self._changed = asyncio.Event()
         self.task = asyncio.create_task(begin(Client(declared, self._ask, log_level), self._notify))
         self.task.add_done_callback(self._done)
-
-    @property
-    def open_requests(self) -> Mapping[Id, InputRequest]:
-        return {number: one.request for number, one in self._open.items()}
 
     @property
     def state(self) -> str:
@@ -67,15 +60,15 @@ class _PendingCall:
 
     async def until_input_required(self) -> None:
         """Wait until the call is done or its server waits for the client."""
-        while not self.task.done() and not self._open:
+        while not self.task.done() and not self.open_requests:
             self._changed.clear()
             await self._changed.wait()
 
     def respond(self, answers: Mapping[Id, Raw]) -> None:
         for number, answer in answers.items():
-            opened = self._open.pop(number, None)
-            if opened is not None and not opened.response.done():
-                opened.response.set_result(UpstreamResponse(answer))
+            del self.open_requests[number]  # at once, so that the next round does not ask for it again
+            if not self._responses[number].done():
+                self._responses[number].set_result(UpstreamResponse(answer))
 
     def cancel(self) -> None:
         if self.expiry is not None:
@@ -92,12 +85,14 @@ class _PendingCall:
         except InvalidInputRequestError as error:
             return UpstreamResponse(error=jsonrpc.error_object(jsonrpc.METHOD_NOT_FOUND, str(error)))
         number = next(self._ids)
-        opened = self._open[number] = _OpenRequest(request, asyncio.get_running_loop().create_future())
+        self.open_requests[number] = request
+        response = self._responses[number] = asyncio.get_running_loop().create_future()
         self._changed.set()
         try:
-            return await opened.response
+            return await response
         finally:
-            self._open.pop(number, None)
+            del self._responses[number]
+            self.open_requests.pop(number, None)
 
     def _done(self, task: asyncio.Task[UpstreamResponse]) -> None:
         self._changed.set()
@@ -114,19 +109,12 @@ class PendingCalls:
         self._by_owner: dict[str, dict[str, _PendingCall]] = {}
 
     async def serve(
-        self,
-        principal: Principal,
-        request: Request,
-        notifications: NotificationFilter,
-        begin: Begin,
-        server_info: Raw,
+        self, principal: Principal, request: Request, notifications: NotificationFilter, begin: Begin, server_info: Raw
     ) -> UpstreamResponse:
         """Begin a call, or continue the one that the request's state names: its response, or `input_required`.
 
         Raises:
-            InvalidRequestStateError: the `requestState` is not valid for this request: -32602.
-            InvalidInputResponseError: an answer does not fit what was asked: -32602.
-            InvalidLogLevelError: the request names an unknown log level: -32602.
+            InvalidParamsError: the `requestState`, an answer or the log level is not valid.
         """
         binding = request_state.bind(f"{principal.workspace_id}/{principal.token_id}", request.method, request.params)
         if "requestState" in request.params:

@@ -20,6 +20,8 @@ from gateway.relay.rate_limit import RateLimitExceeded
 INTERNAL: Final = "internal error: the gateway's log has the reason"
 _PROTOCOL_CODES: Final = frozenset({*ERROR_CODE_HTTP_STATUS, jsonrpc.INTERNAL_ERROR, RESOURCE_NOT_FOUND})
 """Any other error code is a server's own, and must not become the value of a label."""
+RATE_LIMIT_EXCEEDED: Final = b'{"error":{"code":"RATE_LIMIT_EXCEEDED"'
+"""How the body of `rate_limited` begins."""
 JSON: Final = (b"content-type", b"application/json")
 SSE_HEADERS: Final = [
     (b"content-type", b"text/event-stream"),
