@@ -86,7 +86,8 @@ class _PendingCall:
             return UpstreamResponse(error=jsonrpc.error_object(jsonrpc.METHOD_NOT_FOUND, str(error)))
         number = next(self._ids)
         self.open_requests[number] = request
-        response = self._responses[number] = asyncio.get_running_loop().create_future()
+        response: asyncio.Future[UpstreamResponse] = asyncio.get_running_loop().create_future()
+        self._responses[number] = response
         self._changed.set()
         try:
             return await response
