@@ -5,6 +5,7 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
+from dashboards.links import TITLES
 from gateway.calls import ErrorType
 from gateway.config import (
     PLANS,
@@ -71,6 +72,11 @@ def test_the_metrics_page_has_a_row_for_every_metric_and_no_other() -> None:
 
 def test_the_architecture_page_explains_every_error_type() -> None:
     assert all(f"`{error_type}`" in PAGES["architecture.md"] for error_type in ErrorType)
+
+
+def test_the_dashboards_page_names_every_dashboard_and_no_other() -> None:
+    rows = re.findall(r"^\| (\w+) \| `(callscope-\w+)` \|", PAGES["dashboards.md"], re.MULTILINE)
+    assert {uid: f"Callscope / {name}" for name, uid in rows} == {str(uid): title for uid, title in TITLES.items()}
 
 
 def test_every_link_between_pages_leads_somewhere() -> None:

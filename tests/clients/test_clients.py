@@ -16,7 +16,7 @@ import pytest
 
 from tests.backends import missing
 from tests.system.clients import client as sdk2
-from tests.system.running import STDIO, Gateway, eventually, running, upstreams
+from tests.system.gateway_process import STDIO, Gateway, eventually, running, upstreams
 
 pytestmark = pytest.mark.backend
 

@@ -19,7 +19,7 @@ import aiohttp
 from mcp.shared.inbound import decode_header_value, encode_header_value
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from tests.conformance import serving
+from tests.conformance import loopback_server
 
 _NAMED: Final = ("tools/call", "prompts/get")
 _LISTS: Final = {"tools/list": "tools", "prompts/list": "prompts"}
@@ -178,7 +178,7 @@ def main() -> None:
     parser.add_argument("--token", required=True, help="a member's secret")
     parser.add_argument("--prefix", required=True, help="what the names have there and not here: <server>__")
     options = parser.parse_args()
-    serving.run("adapter", application(options.to, options.token, options.prefix), options.port)
+    loopback_server.run("adapter", application(options.to, options.token, options.prefix), options.port)
 
 
 if __name__ == "__main__":

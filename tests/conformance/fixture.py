@@ -30,11 +30,11 @@ from mcp_types import (
 from mcp_types.methods import CacheableMethod
 from starlette.types import ASGIApp
 
-from tests.conformance import prompts, resources, serving
-from tests.conformance.asking import Asking, Context, InputRequired
-from tests.conformance.asking_tools import ASKING
+from tests.conformance import loopback_server, prompts, resources
 from tests.conformance.eras import LegacyOnly, ModernOnly
 from tests.conformance.events import Memory
+from tests.conformance.input_request_tools import ASKING
+from tests.conformance.input_requests import Asking, Context, InputRequired
 from tests.conformance.tools import PLAIN, Turn
 
 Era = Literal["both", "legacy", "modern"]
@@ -138,7 +138,7 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=0, help="0 takes a free one")
     parser.add_argument("--era", choices=list(_DOORS), default="both", help="which revisions it speaks")
     options = parser.parse_args()
-    serving.run("fixture", application(options.era), options.port)
+    loopback_server.run("fixture", application(options.era), options.port)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from mcp_types import (
     TextContent,
 )
 
-from tests.conformance.asking import Asking, Context, InputRequired, form
+from tests.conformance.input_requests import Asking, Context, InputRequired, form
 from tests.conformance.tools import embedded, image
 
 Arguments = dict[str, str]

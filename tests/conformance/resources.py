@@ -22,7 +22,7 @@ from mcp_types import (
 )
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
-from tests.conformance.asking import Context
+from tests.conformance.input_requests import Context
 from tests.conformance.samples import PNG
 
 RESOURCE_NOT_FOUND: Final = -32002

@@ -19,7 +19,7 @@ from typing import Any, Final, Literal
 
 import yaml
 
-from tests.system.running import Gateway, running
+from tests.system.gateway_process import Gateway, running
 
 Revision = Literal["2025-11-25", "2026-07-28"]
 Era = Literal["both", "legacy", "modern"]

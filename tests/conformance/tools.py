@@ -17,7 +17,7 @@ from mcp_types import (
     Tool,
 )
 
-from tests.conformance.asking import Asking, Context
+from tests.conformance.input_requests import Asking, Context
 from tests.conformance.samples import JSON_SCHEMA_2020_12, NOTHING, PNG, WAV
 
 PAUSE_S: Final = 0.05

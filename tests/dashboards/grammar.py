@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from tests.backends import missing
-from tests.dashboards.reading import ROOT
+from tests.dashboards.generated_boards import ROOT
 
 SCRIPT: Final = Path(__file__).parent / "grammars" / "parse.mjs"
 INSTALLED: Final = ROOT / ".tools" / "grammars"

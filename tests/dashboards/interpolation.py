@@ -3,7 +3,7 @@
 import re
 from typing import Final
 
-from tests.dashboards.reading import named_in
+from tests.dashboards.generated_boards import named_in
 
 EVERYTHING: Final = ".+"
 FREE: Final = {"search": "", "error_type": ".*"}

@@ -9,8 +9,8 @@ import re
 from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
 
+from tests.dashboards.generated_boards import Json, panels, variables
 from tests.dashboards.promql import parsed, selectors
-from tests.dashboards.reading import Json, panels, variables
 
 UNITS: Final = {
     *("none", "short", "percent", "percentunit", "locale", "bytes", "decbytes", "ms", "s", "dtdurations"),

@@ -5,8 +5,8 @@ import re
 import pytest
 
 from dashboards.links import ALL, FILTERS, SHARED, Uid, drilldown, opened
+from tests.dashboards.generated_boards import BOARDS, Json, Query, data_links, panels, queries, variables
 from tests.dashboards.promql import groupings, parsed
-from tests.dashboards.reading import BOARDS, Json, Query, data_links, panels, queries, variables
 
 EACH = pytest.mark.parametrize("board", BOARDS.values(), ids=BOARDS.keys())
 LEGENDS = [query for query in queries("prometheus") if "{{" in query.target["legendFormat"]]

@@ -11,7 +11,7 @@ from dashboards.__main__ import documents, stale
 from dashboards.grafanalib_ext import Panel, PrometheusTarget
 from dashboards.layout import Section, lay_out
 from dashboards.links import Uid
-from tests.dashboards.reading import BOARDS, FOLDER, Json, annotations, panels, queries
+from tests.dashboards.generated_boards import BOARDS, FOLDER, Json, annotations, panels, queries
 
 NUMBERS = {"stat", "gauge", "timeseries", "bargauge", "heatmap", "table", "state-timeline"}
 ALL = pytest.mark.parametrize("board", BOARDS.values(), ids=BOARDS.keys())

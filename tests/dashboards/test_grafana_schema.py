@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import pytest
 
-from tests.dashboards.reading import BOARDS, Json
+from tests.dashboards.generated_boards import BOARDS, Json
 
 UNKNOWN_PANELS: Final = {"row": {"id", "type", "title", "gridPos", "collapsed", "panels"}, "traces": set[str]()}
 """Panels that the models leave as they are, and the keys that a row may have."""

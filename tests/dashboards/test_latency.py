@@ -6,8 +6,8 @@ import pytest
 
 from dashboards.promql import Scope
 from dashboards.queries import calls, servers
+from tests.dashboards.generated_boards import RULES
 from tests.dashboards.promtool import holds
-from tests.dashboards.reading import RULES
 
 pytestmark = pytest.mark.backend
 

@@ -6,7 +6,7 @@ from urllib.parse import parse_qsl, urlsplit
 import pytest
 
 from dashboards.links import SHARED, Uid
-from tests.dashboards.reading import BOARDS, Json, data_links, named_in, panels, queries, variables
+from tests.dashboards.generated_boards import BOARDS, Json, data_links, named_in, panels, queries, variables
 
 LINKS = [
     pytest.param(uid, panel, link, id=f"{uid}: {panel['title']}: {link['title']}")

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.dashboards.generated_boards import BOARDS, FOLDER, Json, panels, variables
 from tests.dashboards.linter import Finding, lint
-from tests.dashboards.reading import BOARDS, FOLDER, Json, panels, variables
 
 EXCLUSIONS: dict[str, Any] = yaml.safe_load((FOLDER / ".lint").read_text())["exclusions"]
 FOUND = [finding for board in BOARDS.values() for finding in lint(board)]

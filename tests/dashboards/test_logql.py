@@ -9,9 +9,9 @@ import yaml
 
 from gateway.calls import ErrorType, ToolCall
 from gateway.observer.log_records import log_record
+from tests.dashboards.generated_boards import ROOT, queries
 from tests.dashboards.grammar import names
 from tests.dashboards.interpolation import interpolated
-from tests.dashboards.reading import ROOT, queries
 
 pytestmark = pytest.mark.backend
 

@@ -9,9 +9,9 @@ import yaml
 from dashboards.promql import Scope
 from gateway.observer import signals
 from gateway.observer.signals import METRICS, PROCESS_METRICS
+from tests.dashboards.generated_boards import BOARDS, RULES, Query, annotations, queries, variables
 from tests.dashboards.linter import READ_BY
 from tests.dashboards.promql import groupings, parsed, selectors
-from tests.dashboards.reading import BOARDS, RULES, Query, annotations, queries, variables
 from tests.dashboards.series import labels_of
 
 NOT_SHOWN: Final = {

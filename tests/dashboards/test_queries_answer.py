@@ -11,11 +11,11 @@ import pytest
 from dashboards.promql import Scope
 from dashboards.queries import calls, members
 from tests.backends import installed
+from tests.dashboards.generated_boards import BOARDS, Query, annotations, named_in, queries, variables
 from tests.dashboards.promql import settled
-from tests.dashboards.reading import BOARDS, Query, annotations, named_in, queries, variables
 from tests.system.clients import call, post, request
-from tests.system.running import STDIO, TLS, Gateway, eventually, running, upstreams
-from tests.system.sources import Prometheus, prometheus
+from tests.system.gateway_process import STDIO, TLS, Gateway, eventually, running, upstreams
+from tests.system.signal_counts import Prometheus, prometheus
 
 pytestmark = pytest.mark.backend
 

@@ -8,8 +8,8 @@ import yaml
 
 from dashboards.promql import Scope, total
 from dashboards.queries import calls
+from tests.dashboards.generated_boards import RULES, queries
 from tests.dashboards.promtool import holds
-from tests.dashboards.reading import RULES, queries
 
 RECORDING = sorted(RULES.glob("recording*.y*ml"))
 SCOPE = Scope("workspace")

@@ -4,9 +4,9 @@ import pytest
 
 from dashboards.queries.traces import ONE
 from gateway.observer import signals
+from tests.dashboards.generated_boards import Query, queries
 from tests.dashboards.grammar import names
 from tests.dashboards.interpolation import interpolated
-from tests.dashboards.reading import Query, queries
 
 pytestmark = pytest.mark.backend
 

@@ -8,7 +8,7 @@ import pytest
 
 from dashboards.links import Uid
 from dashboards.queries.traces import SHOWN
-from tests.dashboards.reading import BOARDS, Json, panels
+from tests.dashboards.generated_boards import BOARDS, Json, panels
 
 FRAME: Final = {
     "traceIdHidden": "traceIdHidden",

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from dashboards.links import SHARED
-from tests.dashboards.reading import BOARDS, Json, annotations, named_in, panels, variables
+from tests.dashboards.generated_boards import BOARDS, Json, annotations, named_in, panels, variables
 
 EACH = pytest.mark.parametrize("board", BOARDS.values(), ids=BOARDS.keys())
 

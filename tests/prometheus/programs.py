@@ -13,7 +13,7 @@ import pytest
 
 from stack import build
 from tests.backends import installed, native
-from tests.system.running import TLS, eventually
+from tests.system.gateway_process import TLS, eventually
 
 TIMEOUT_S: Final = 120.0
 

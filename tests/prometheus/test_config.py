@@ -14,8 +14,8 @@ import yaml
 
 from tests.backends import installed
 from tests.prometheus.programs import PROMTOOLS, Promtool, alertmanager, asked
-from tests.prometheus.reading import ALERTS, CHECKS, FOLDER, ROOT
-from tests.system.running import TLS, eventually
+from tests.prometheus.rule_files import ALERTS, CHECKS, FOLDER, ROOT
+from tests.system.gateway_process import TLS, eventually
 
 CONFIG: Final = ROOT / "alertmanager" / "config.yml"
 RUNBOOK: Final = ROOT / "docs" / "runbook.md"

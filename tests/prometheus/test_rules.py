@@ -9,7 +9,7 @@ import pytest
 from tests.dashboards.promql import groupings, matchings, parsed, selectors
 from tests.dashboards.series import LABELS, labels_of, level
 from tests.prometheus.programs import PROMTOOLS, Promtool
-from tests.prometheus.reading import ALERTS, CHECKS, RECORDED, RULES, TESTS, Rule, groups, promtool_tests
+from tests.prometheus.rule_files import ALERTS, CHECKS, RECORDED, RULES, TESTS, Rule, groups, promtool_tests
 
 SEVERITIES: Final = {"critical", "warning", "info"}
 JOINED: Final = {"name", "kind"}

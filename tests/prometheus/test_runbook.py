@@ -9,10 +9,10 @@ import pytest
 import yaml
 
 from gateway.commands import commands
+from tests.dashboards.generated_boards import BOARDS, panels
 from tests.dashboards.promql import groupings, parsed, selectors
-from tests.dashboards.reading import BOARDS, panels
 from tests.dashboards.series import labels_of
-from tests.prometheus.reading import ALERTS, RECORDED, ROOT
+from tests.prometheus.rule_files import ALERTS, RECORDED, ROOT
 
 TEXT: Final = (ROOT / "docs" / "runbook.md").read_text()
 SECTIONS: Final = {

@@ -20,7 +20,7 @@ from stack import build
 from tests.backends import native
 from tests.observer.otlp_collector import Collector, collecting
 from tests.stack.compose_file import ROOT
-from tests.system.running import TLS, eventually
+from tests.system.gateway_process import TLS, eventually
 
 CONFIGURATIONS: Final = (
     ROOT / "otel-collector" / "config.yaml",

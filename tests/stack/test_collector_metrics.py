@@ -19,7 +19,7 @@ from tests.backends import native
 from tests.dashboards.series import OF_COLLECTOR, TARGET
 from tests.observer.otlp_collector import Answer, Collector, collecting
 from tests.stack.compose_file import ROOT
-from tests.system.running import TLS, eventually
+from tests.system.gateway_process import TLS, eventually
 
 QUEUE: Final = 20
 BATCH: Final = 10

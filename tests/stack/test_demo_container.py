@@ -12,7 +12,7 @@ import yaml
 from tests.observer.otlp_collector import Collector, collecting
 from tests.stack.compose_file import services
 from tests.stack.image import laid_out
-from tests.system.running import eventually
+from tests.system.gateway_process import eventually
 
 DEMO: Final = services()["demo"]
 PORT: Final = "9464"

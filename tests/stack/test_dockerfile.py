@@ -17,7 +17,7 @@ from gateway.demo.environment import READY
 from tests.stack.compose_file import GIVEN, services
 from tests.stack.dockerfile import ROOT, Instruction, instructions, let_through
 from tests.stack.image import FILE, FINAL, IGNORED, Image, copied, laid_out, only, variables
-from tests.system.running import TLS
+from tests.system.gateway_process import TLS
 
 CONFIG: Final = ROOT / "stack" / "gateway" / "callscope.yaml"
 SECRET: Final = {"CALLSCOPE_JWT_SECRET": GIVEN["CALLSCOPE_JWT_SECRET"]}

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from gateway.demo.fixtures import WORKSPACES
+from tests.dashboards.generated_boards import queries
 from tests.dashboards.interpolation import interpolated
-from tests.dashboards.reading import queries
 from tests.stack.demo_stack import DemoStack
 
 DIMENSIONS = ("workspace", "token", "server", "tool", "status", "error_type")

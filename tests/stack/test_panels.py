@@ -4,8 +4,8 @@ from typing import Final
 
 import pytest
 
+from tests.dashboards.generated_boards import Query, queries
 from tests.dashboards.interpolation import interpolated
-from tests.dashboards.reading import Query, queries
 from tests.stack.demo_stack import DemoStack
 
 EMPTY_IN_HEALTH: Final = {"Firing alerts": "the demo's mail server is down: that fills it"}

@@ -15,8 +15,8 @@ from gateway.observer.log_records import log_record
 from gateway.observer.series import prometheus_exemplar
 from gateway.observer.signals import METRICS
 from gateway.observer.spans import spans
+from tests.dashboards.generated_boards import BOARDS, panels, variables
 from tests.dashboards.promql import parsed, selectors
-from tests.dashboards.reading import BOARDS, panels, variables
 from tests.stack.addresses import tree
 from tests.stack.compose_file import ROOT, services
 

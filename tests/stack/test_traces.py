@@ -6,9 +6,9 @@ import pytest
 
 from dashboards.queries.traces import ONE
 from gateway.calls import PHASES
+from tests.dashboards.generated_boards import Query, queries
 from tests.dashboards.grammar import names
 from tests.dashboards.interpolation import interpolated
-from tests.dashboards.reading import Query, queries
 from tests.stack.demo_stack import DemoStack, Row
 
 SERVER, CLIENT = 2, 3

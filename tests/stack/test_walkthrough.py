@@ -6,8 +6,8 @@ from typing import Final
 
 import pytest
 
+from tests.dashboards.generated_boards import ROOT, queries
 from tests.dashboards.interpolation import interpolated
-from tests.dashboards.reading import ROOT, queries
 from tests.stack.demo_stack import DemoStack, Row
 
 ALERT: Final = "CallscopeServerFailuresFast"

@@ -14,7 +14,7 @@ from mcp.shared.exceptions import MCPError
 
 from gateway.calls import UNKNOWN, ErrorType
 from gateway.demo.traffic import error_type_of
-from tests.system.running import PATIENCE_S, TLS, Gateway
+from tests.system.gateway_process import TIMEOUT_S, TLS, Gateway
 
 Mode = Literal["auto", "legacy"]
 MODERN: Final = "2026-07-28"
@@ -52,12 +52,12 @@ async def client(gateway: Gateway, token_id: str, mode: Mode) -> AsyncIterator[C
     """A client of the SDK with this member's token."""
     headers = {"Authorization": f"Bearer {gateway.secrets[token_id]}"}
     async with (
-        httpx2.AsyncClient(headers=headers, verify=TLS, timeout=PATIENCE_S) as http,
+        httpx2.AsyncClient(headers=headers, verify=TLS, timeout=TIMEOUT_S) as http,
         Client(
             streamable_http_client(gateway.url, http_client=http),
             mode=mode,
             cache=None,
-            read_timeout_seconds=PATIENCE_S,
+            read_timeout_seconds=TIMEOUT_S,
         ) as connected,
     ):
         yield connected
@@ -134,4 +134,4 @@ def call(name: str, request_id: int | str = 1, **arguments: str) -> dict[str, An
 def post(gateway: Gateway, message: dict[str, Any], token_id: str, **changes: Any) -> httpx.Response:
     """POST a message with a member's token."""
     headers = {"Authorization": f"Bearer {gateway.secrets[token_id]}", **message.get("headers", {})}
-    return httpx.post(gateway.url, **{**message, "headers": headers, "timeout": PATIENCE_S, "verify": TLS, **changes})
+    return httpx.post(gateway.url, **{**message, "headers": headers, "timeout": TIMEOUT_S, "verify": TLS, **changes})

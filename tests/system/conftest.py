@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.system.running import STDIO, Gateway, running, upstreams
+from tests.system.gateway_process import STDIO, Gateway, running, upstreams
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tests.system.running import Gateway
+from tests.system.gateway_process import Gateway
 
 
 def used(gateway: Gateway) -> int:

@@ -8,8 +8,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.system.clients import Outcome, call, post, request
-from tests.system.running import Gateway, eventually
-from tests.system.sources import from_api, from_metrics
+from tests.system.gateway_process import Gateway, eventually
+from tests.system.signal_counts import from_api, from_metrics
 
 JSON = {"Content-Type": "application/json", "Accept": "application/json, text/event-stream"}
 MODERN = {**request("tools/call", {"name": "modern__echo"})["headers"], **JSON}

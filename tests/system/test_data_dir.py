@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.system.clients import call, post
-from tests.system.running import STDIO, eventually, running
-from tests.system.sources import from_api
+from tests.system.gateway_process import STDIO, eventually, running
+from tests.system.signal_counts import from_api
 
 
 @pytest.fixture(autouse=True)

@@ -11,8 +11,8 @@ import duckdb
 import httpx
 
 from tests.system.clients import Counts, Mode, Outcome, Planned, call, make_each, post
-from tests.system.running import PATIENCE_S, TLS, Gateway, eventually, running
-from tests.system.sources import from_api, from_ledger, from_metrics
+from tests.system.gateway_process import TIMEOUT_S, TLS, Gateway, eventually, running
+from tests.system.signal_counts import from_api, from_ledger, from_metrics
 
 MODES: dict[str, Mode] = {"alice": "auto", "bob": "legacy"}
 
@@ -59,7 +59,7 @@ async def test_a_relay_that_is_killed_takes_only_calls_with_it_that_nobody_got_a
         headers = {"Authorization": f"Bearer {gateway.secrets['alice']}"}
         number = 0
         while not stop.is_set():
-            async with httpx.AsyncClient(headers=headers, timeout=PATIENCE_S, verify=TLS) as http:
+            async with httpx.AsyncClient(headers=headers, timeout=TIMEOUT_S, verify=TLS) as http:
                 while not stop.is_set():
                     number += 1
                     message = call("modern__pause", f"{worker}-{number}")

@@ -9,8 +9,8 @@ import httpx
 from tests.databases import Cluster
 from tests.ledger.proxy import Proxy, proxy
 from tests.system.clients import Counts, Mode, Planned, make_all
-from tests.system.running import PATIENCE_S, TLS, Gateway, eventually, running
-from tests.system.sources import from_api, from_metrics, live_stream
+from tests.system.gateway_process import TIMEOUT_S, TLS, Gateway, eventually, running
+from tests.system.signal_counts import from_api, from_metrics, live_stream
 
 MODES: dict[str, Mode] = {"alice": "auto", "bob": "legacy"}
 KINDS = [("modern", "echo"), ("legacy", "echo"), ("local", "echo"), ("modern", "tool_error"), ("modern", "nope")]
@@ -26,7 +26,7 @@ def settings(url: str, server: Cluster, between: Proxy) -> dict[str, Any]:
 
 def status(gateway: Gateway) -> int:
     return httpx.get(
-        f"{gateway.api}/analytics", headers=gateway.authorization, timeout=PATIENCE_S, verify=TLS
+        f"{gateway.api}/analytics", headers=gateway.authorization, timeout=TIMEOUT_S, verify=TLS
     ).status_code
 
 

@@ -15,9 +15,9 @@ import pytest
 from gateway.quota_snapshot import read_snapshot, snapshot_path
 from tests.databases import Cluster
 from tests.system.clients import Outcome, call, post
+from tests.system.gateway_process import TIMEOUT_S, TLS, WORKSPACE, Gateway, eventually, running
 from tests.system.plans import change, metric, used
-from tests.system.running import PATIENCE_S, TLS, WORKSPACE, Gateway, eventually, running
-from tests.system.sources import from_api, from_ledger, from_metrics
+from tests.system.signal_counts import from_api, from_ledger, from_metrics
 
 LIMIT = 20
 UNKNOWN = "mcp_gateway_usage_unknown_total"
@@ -46,7 +46,7 @@ def one_by_one(gateway: Gateway, calls: int) -> Counter[int]:
 
 async def burst(gateway: Gateway, calls: int) -> Counter[int]:
     headers = {"Authorization": f"Bearer {gateway.secrets['alice']}"}
-    async with httpx.AsyncClient(headers=headers, timeout=PATIENCE_S, verify=TLS) as http:
+    async with httpx.AsyncClient(headers=headers, timeout=TIMEOUT_S, verify=TLS) as http:
         answers = await asyncio.gather(*(http.post(gateway.url, **call("modern__pause", i)) for i in range(calls)))
     return Counter(answer.status_code for answer in answers)
 

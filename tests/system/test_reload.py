@@ -9,8 +9,8 @@ import httpx
 import pytest
 
 from tests.system.clients import Outcome, call, post
-from tests.system.running import PATIENCE_S, TLS, Gateway, eventually, running
-from tests.system.sources import from_api
+from tests.system.gateway_process import TIMEOUT_S, TLS, Gateway, eventually, running
+from tests.system.signal_counts import from_api
 
 PAUSED = Outcome("alice", "modern", "pause", "success", None)
 PROCESSES = ("relay-0", "relay-1", "observer", "supervisor")
@@ -30,7 +30,7 @@ async def test_a_removed_token_is_refused_at_once_and_nobody_else_notices(worksp
 
     async def keep_calling() -> None:
         headers = {"Authorization": f"Bearer {workspace.secrets['alice']}", **call("modern__pause")["headers"]}
-        async with httpx.AsyncClient(headers=headers, timeout=PATIENCE_S, verify=TLS) as http:
+        async with httpx.AsyncClient(headers=headers, timeout=TIMEOUT_S, verify=TLS) as http:
             while not removed.is_set() or len(answered) < 50:
                 response = await http.post(workspace.url, json=call("modern__pause")["json"])
                 answered.append(response.status_code)

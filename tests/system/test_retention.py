@@ -11,9 +11,9 @@ from gateway.months import DAY_NS, month_of
 from tests.ledger.records import call
 from tests.system.clients import call as tool_call
 from tests.system.clients import post
+from tests.system.gateway_process import WORKSPACE, eventually, running
 from tests.system.plans import change, metric, used
-from tests.system.running import WORKSPACE, eventually, running
-from tests.system.sources import from_metrics
+from tests.system.signal_counts import from_metrics
 
 DELETED = "mcp_gateway_ledger_rows_deleted_total"
 

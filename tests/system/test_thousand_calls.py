@@ -14,8 +14,8 @@ from gateway.calls import ErrorType
 from tests.backends import installed
 from tests.observer.otlp_collector import collecting
 from tests.system.clients import Counts, Mode, Planned, make_all
-from tests.system.running import Gateway, eventually, running
-from tests.system.sources import from_api, from_ledger, from_metrics, from_otlp, live_stream, prometheus
+from tests.system.gateway_process import Gateway, eventually, running
+from tests.system.signal_counts import from_api, from_ledger, from_metrics, from_otlp, live_stream, prometheus
 
 EACH = 50
 """Calls that fail in each way; the ways that are left make a thousand with those that succeed."""

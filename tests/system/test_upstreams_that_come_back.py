@@ -12,7 +12,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.system.clients import call, post
-from tests.system.running import PATIENCE_S, STDIO, Gateway, eventually, running, upstreams
+from tests.system.gateway_process import STDIO, TIMEOUT_S, Gateway, eventually, running, upstreams
 
 
 @pytest.mark.parametrize("kind", ["modern", "legacy"])
@@ -43,7 +43,7 @@ def test_a_server_over_stdio_that_is_killed_fails_the_call_under_way_and_is_star
 
         os.kill(before, signal.SIGKILL)
 
-        assert under_way.result(timeout=PATIENCE_S) == "upstream_unreachable"
+        assert under_way.result(timeout=TIMEOUT_S) == "upstream_unreachable"
         assert eventually(lambda: _outcome(gateway, "local__echo") == "success")
         assert int(pid_file.read_text()) != before
 

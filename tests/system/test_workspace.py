@@ -9,7 +9,7 @@ from mcp.shared.exceptions import MCPError
 
 from tests.scripted_servers.verbatim import verbatim
 from tests.system.clients import Mode, call, client, post
-from tests.system.running import Gateway, eventually, running
+from tests.system.gateway_process import Gateway, eventually, running
 
 MODES: tuple[Mode, ...] = ("auto", "legacy")
 REVISION = {"modern": "2026-07-28", "legacy": "2025-11-25", "local": "2026-07-28"}

@@ -11,7 +11,7 @@ import yaml
 
 from tests.dashboards.promql import parsed
 from tests.prometheus.programs import Promtool
-from tests.prometheus.reading import Rule, Tree, groups, promtool_tests
+from tests.prometheus.rule_files import Rule, Tree, groups, promtool_tests
 
 _FAILED: Final = re.compile(r"alertname: (\w+), time: \S+\s+exp:\[(\])?")
 """What promtool says of a check that fails; whether nothing was expected."""

@@ -26,7 +26,7 @@ JWT: Final = Jwt(secret="a secret of the tests")
 WORKSPACE: Final = "engineering"
 TLS: Final = ssl.create_default_context()
 """For clients: each would make one of its own, in 40 ms, though nothing here uses TLS."""
-PATIENCE_S: Final = 60.0
+TIMEOUT_S: Final = 60.0
 """How long a test waits for what has to happen, on however busy a machine."""
 
 Found = TypeVar("Found")
@@ -34,14 +34,14 @@ Found = TypeVar("Found")
 
 def eventually(look: Callable[[], Found]) -> Found:
     """The first truthy thing that `look` returns. An error of it is raised only when the time is up."""
-    deadline = time.monotonic() + PATIENCE_S
+    deadline = time.monotonic() + TIMEOUT_S
     while True:
         late = time.monotonic() > deadline
         try:
             found = look()
             if found:
                 return found
-            assert not late, f"not within {PATIENCE_S:g} s, but {found!r}"
+            assert not late, f"not within {TIMEOUT_S:g} s, but {found!r}"
         except (AssertionError, OSError, httpx.HTTPError):
             if late:
                 raise
@@ -68,7 +68,7 @@ def _scripted(kind: str, port: int) -> Iterator[subprocess.Popen[str]]:
     try:
         yield process
     finally:
-        process.communicate(timeout=PATIENCE_S)
+        process.communicate(timeout=TIMEOUT_S)
 
 
 class Gateway:
@@ -154,13 +154,13 @@ class Gateway:
 
     def stop(self) -> int:
         """Stop it in order, if it was not killed: the exit status, once all of its processes have ended."""
-        self._process.communicate(timeout=PATIENCE_S)
+        self._process.communicate(timeout=TIMEOUT_S)
         return self._process.returncode
 
     def ask(self, path: str, **parameters: str) -> Any:
         """A GET of the programmatic interface: its JSON."""
         response = httpx.get(
-            f"{self.api}{path}", params=parameters, headers=self.authorization, timeout=PATIENCE_S, verify=TLS
+            f"{self.api}{path}", params=parameters, headers=self.authorization, timeout=TIMEOUT_S, verify=TLS
         )
         assert response.status_code == 200, response.text
         return response.json()
@@ -168,7 +168,7 @@ class Gateway:
     def metrics(self) -> str:
         """The observer's `/metrics` in the Prometheus text format."""
         headers = {"Accept": "text/plain"}
-        return httpx.get(f"{self.observer}/metrics", headers=headers, timeout=PATIENCE_S, verify=TLS).text
+        return httpx.get(f"{self.observer}/metrics", headers=headers, timeout=TIMEOUT_S, verify=TLS).text
 
 
 @contextlib.contextmanager

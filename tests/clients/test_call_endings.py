@@ -14,8 +14,8 @@ from mcp.shared.exceptions import MCPError
 
 from tests.observer.otlp_collector import Collector, collecting
 from tests.system.clients import Counts, Mode, Outcome, client
-from tests.system.running import SCRIPTED, Gateway, eventually, running, upstreams
-from tests.system.sources import LiveStream, from_api, from_metrics, live_stream
+from tests.system.gateway_process import SCRIPTED, Gateway, eventually, running, upstreams
+from tests.system.signal_counts import LiveStream, from_api, from_metrics, live_stream
 
 
 @pytest.fixture

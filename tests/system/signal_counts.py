@@ -17,7 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from gateway.observer.signals import ERROR_TYPE
 from tests.observer.otlp_collector import Collector
 from tests.system.clients import Counts, Outcome
-from tests.system.running import PATIENCE_S, TLS, Gateway, eventually
+from tests.system.gateway_process import TIMEOUT_S, TLS, Gateway, eventually
 
 DIMENSIONS = "token,server,tool,status,error_type"
 METRIC = "mcp_gateway_tool_calls_total"
@@ -96,7 +96,7 @@ async def live_stream(gateway: Gateway) -> AsyncIterator[LiveStream]:
                 elif line.startswith("data: ") and event == "call":
                     stream.calls.append(json.loads(line.removeprefix("data: ")))
 
-    async with httpx.AsyncClient(timeout=PATIENCE_S, verify=TLS) as http, asyncio.TaskGroup() as tasks:
+    async with httpx.AsyncClient(timeout=TIMEOUT_S, verify=TLS) as http, asyncio.TaskGroup() as tasks:
         reading = tasks.create_task(read(http))
         await opened.wait()
         try:
@@ -113,7 +113,7 @@ class Prometheus:
 
     def query(self, promql: str) -> list[dict[str, Any]]:
         """An instant query: its vector."""
-        response = httpx.get(f"{self.url}/api/v1/query", params={"query": promql}, timeout=PATIENCE_S, verify=TLS)
+        response = httpx.get(f"{self.url}/api/v1/query", params={"query": promql}, timeout=TIMEOUT_S, verify=TLS)
         answer = response.json()
         assert answer["status"] == "success", answer
         found: list[dict[str, Any]] = answer["data"]["result"]
@@ -147,4 +147,4 @@ def prometheus(binary: Path, folder: Path, gateway: Gateway) -> Iterator[Prometh
         yield Prometheus(url)
     finally:
         process.terminate()
-        process.wait(timeout=PATIENCE_S)
+        process.wait(timeout=TIMEOUT_S)

@@ -5,9 +5,9 @@ from typing import Final
 
 import pytest
 
-from tests.prometheus.mutated import Mutation, turns, unnoticed, without_each_condition
+from tests.prometheus.mutations import Mutation, turns, unnoticed, without_each_condition
 from tests.prometheus.programs import one_promtool
-from tests.prometheus.reading import ALERTS, TESTS, Rule, promtool_tests
+from tests.prometheus.rule_files import ALERTS, TESTS, Rule, promtool_tests
 
 pytestmark = pytest.mark.backend
 

@@ -4,7 +4,7 @@ from typing import Any, Final
 
 from mcp_types import CallToolResult, CreateMessageResult, ElicitResult, InputRequests, ListRootsResult
 
-from tests.conformance.asking import Answer, completion, form, roots, said
+from tests.conformance.input_requests import Answer, completion, form, roots, said
 from tests.conformance.samples import CHOICES, DEFAULTS
 from tests.conformance.tools import Run, Turn, offer, text
 
