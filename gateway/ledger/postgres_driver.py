@@ -17,7 +17,7 @@ from psycopg import errors
 from gateway.calls import ToolCall
 from gateway.errors import LedgerUnavailableError
 from gateway.ledger.first_seen import record_first_seen
-from gateway.ledger.postgres_pool import OUTAGES, Connections, cut_after, unavailable
+from gateway.ledger.postgres_pool import CHECK_S, CONNECT_S, OUTAGES, PostgresPool, cut_after, unavailable
 from gateway.ledger.queries import Query
 from gateway.ledger.rows import COLUMNS, storable, to_call, to_row
 from gateway.ledger.schema import migrate
@@ -30,7 +30,7 @@ WRITE_SECONDS: Final = 20.0
 
 LOCK_MS: Final = 500
 """Milliseconds that dropping a partition waits for readers, for others wait behind it."""
-GRACE_S: Final = 2.0
+GRACE_SECONDS: Final = 2.0
 """Given to the server, which interrupts a statement itself."""
 
 _READ: Final = "begin isolation level repeatable read read only"
@@ -143,25 +143,35 @@ class PostgresLedger:
     """Connections to one database; the first that succeeds brings its schema to the newest version."""
 
     def __init__(
-        self, url: str, *, query_seconds: float = QUERY_SECONDS, clock: Callable[[], int] = time.time_ns
+        self,
+        url: str,
+        *,
+        query_seconds: float = QUERY_SECONDS,
+        write_seconds: float = WRITE_SECONDS,
+        grace_seconds: float = GRACE_SECONDS,
+        connect_seconds: int = CONNECT_S,
+        check_seconds: float = CHECK_S,
+        clock: Callable[[], int] = time.time_ns,
     ) -> None:
         self.fresh_as_of_ns: int | None = None
         """The ledger has every call of this replica's journal whose record was in it at this time."""
-        self._connections = Connections(url, prepare=self._prepare)
+        self._pool = PostgresPool(url, prepare=self._prepare, connect_s=connect_seconds, check_s=check_seconds)
         self._query_seconds = query_seconds
+        self._write_seconds = write_seconds
+        self._grace_seconds = grace_seconds
         self._clock = clock
         self._lock = threading.Lock()
         self._ready = False
 
     @classmethod
-    def open(cls, url: str, *, query_seconds: float = QUERY_SECONDS) -> "PostgresLedger":
+    def open(cls, url: str, **seconds: Any) -> "PostgresLedger":
         """The ledger, also while the server cannot be reached: then it is tried again with each query.
 
         Raises:
             StartError: the server refuses (password, name of the database), or a newer Callscope has written it.
         """
-        ledger = cls(url, query_seconds=query_seconds)
-        ledger._connections.try_once()
+        ledger = cls(url, **seconds)
+        ledger._pool.try_once()
         return ledger
 
     @contextlib.contextmanager
@@ -181,7 +191,7 @@ class PostgresLedger:
         Raises:
             LedgerUnavailableError: the ledger is away, or the commit failed. It may have happened all the same.
         """
-        with self._begun(_WRITE, WRITE_SECONDS) as connection:
+        with self._begun(_WRITE, self._write_seconds) as connection:
             yield PostgresTransaction(connection)
             with _outages():
                 connection.execute("commit")
@@ -216,7 +226,7 @@ class PostgresLedger:
 
     @contextlib.contextmanager
     def _begun(self, begin: str, seconds: float) -> Iterator[psycopg.Connection]:
-        with self._connections.one() as connection, cut_after(seconds + GRACE_S, connection):
+        with self._pool.connection() as connection, cut_after(seconds + self._grace_seconds, connection):
             with _outages():
                 connection.execute(_sql(f"{begin}; set local statement_timeout = {round(seconds * 1000)}"))
             try:
@@ -231,14 +241,14 @@ class PostgresLedger:
         with self._lock:
             if self._ready:
                 return
-            with cut_after(WRITE_SECONDS, connection), connection.transaction():
+            with cut_after(self._write_seconds, connection), connection.transaction():
                 connection.execute("select pg_advisory_xact_lock(%s)", [_LOCK])
                 migrate(PostgresTransaction(connection), now_ns=self._clock(), dialect="postgresql")
             self._ready = True
 
     def close(self) -> None:
         """Let go of the connections that are not in use, and of the others when they are not any more. Idempotent."""
-        self._connections.close()
+        self._pool.close()
 
 
 @contextlib.contextmanager

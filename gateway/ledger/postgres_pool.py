@@ -1,4 +1,4 @@
-"""Connections to PostgreSQL: kept while they are good, made when they are needed, cut when they say nothing."""
+"""Connections to PostgreSQL: psycopg's pool, which says why it has no connection, and a limit on every wait."""
 
 import contextlib
 import logging
@@ -7,43 +7,48 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Final
+from typing import Any, Final, Self
 
 import psycopg
-from psycopg import conninfo, errors
+from psycopg import conninfo
+from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout
 
 from gateway.database_url import shown
 from gateway.errors import LedgerUnavailableError, StartError
 from gateway.ledger.driver import QueryTimeoutError
 
 logger = logging.getLogger(__name__)
+logging.getLogger("psycopg.pool").setLevel(logging.ERROR)  # it warns of each attempt; we warn of each outage
 
-KEPT: Final = 4
-"""Connections that wait for the next query."""
-FRESH_S: Final = 1.0
-"""One that has waited for longer is asked whether it still works."""
-ASK_S: Final = 3.0
+MAX_CONNECTIONS: Final = 20
+MAX_IDLE_S: Final = 60.0
+CONNECT_S: Final = 5
+CHECK_S: Final = 3.0
+"""For an idle connection to show that it still works."""
+WAIT_S: Final = 15.0
+"""For a free connection while all of them are in use."""
+_FAILURE_POLL_S: Final = 0.1
 
 _SETTINGS: Final[dict[str, str | int]] = {
     "application_name": "callscope",
-    "connect_timeout": 5,
+    "connect_timeout": CONNECT_S,
     "keepalives": 1,
     "keepalives_idle": 5,
     "keepalives_interval": 2,
     "keepalives_count": 3,
     "tcp_user_timeout": 10_000,
-    # A question sorts a month's durations: in memory if it can, and not by code that takes longer to compile.
-    # A transaction whose client was cut off must end soon, too: it holds what the next one waits for.
+    # A query sorts a month's durations: in memory if it can, and without compiling, which takes longer than it saves.
+    # The transaction of a client that was cut off must end soon, too: it holds what the next one waits for.
     "options": "-c work_mem=64MB -c jit=off -c timezone=UTC -c idle_in_transaction_session_timeout=30000"
     " -c tcp_keepalives_idle=5 -c tcp_keepalives_interval=2 -c tcp_keepalives_count=3 -c tcp_user_timeout=10000"
     " -c client_connection_check_interval=5000",
 }
-"""What the URL says goes before these. PostgreSQL 14 is the oldest that knows them all."""
+"""Defaults: the URL overrides them. PostgreSQL 14 is the oldest that knows them all."""
 
 OUTAGES: Final = (psycopg.OperationalError, psycopg.InterfaceError, psycopg.InternalError)
-"""What the server, the network or the disk does; every other error of psycopg's is a mistake of ours, and says so."""
+"""What the server, the network or the disk does; any other error of psycopg is a defect of ours, and is raised."""
 
-_NOT_YET: Final = (
+_TEMPORARY: Final = (
     "starting up",
     "shutting down",
     "recovery mode",
@@ -55,104 +60,125 @@ _NOT_YET: Final = (
     "server login has been failing",
     "pooler",
 )
-"""What a server, or a pooler before it, says that refuses now, and will not later."""
+"""In the message of a server, or of a pooler in front of it, that rejects connections now, but not for ever."""
 
 
-class Connections:
-    """A stack: the one that was used last is used next."""
+class PostgresPool:
+    """Connections in autocommit mode. `prepare` is called with each new one; all times are in seconds."""
 
-    def __init__(self, url: str, *, prepare: Callable[[psycopg.Connection], None]) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        prepare: Callable[[psycopg.Connection], None],
+        connect_s: int = CONNECT_S,
+        check_s: float = CHECK_S,
+    ) -> None:
         self._url = url
         self._prepare = prepare
-        self._lock = threading.Lock()
-        self._idle: list[tuple[psycopg.Connection, float]] = []
-        self._closed = False
+        self._check_s = check_s
+        self._failure: psycopg.Error | StartError | LedgerUnavailableError | None = None
+        self._failed_at = float("-inf")
+        given = conninfo.conninfo_to_dict(url)
+        settings = {**_SETTINGS, "connect_timeout": connect_s}
+        pool = self
+
+        class Connection(psycopg.Connection[Any]):
+            """Tells our pool why a connection failed: psycopg's pool connects in a thread, and only logs it."""
+
+            @classmethod
+            def connect(cls, conninfo: str = "", **kwargs: Any) -> Self:
+                with pool._noting_failure():
+                    return super().connect(conninfo, **kwargs)
+
+        self._pool: ConnectionPool[psycopg.Connection] = ConnectionPool(
+            conninfo.make_conninfo(url, **{name: value for name, value in settings.items() if name not in given}),
+            connection_class=Connection,
+            kwargs={"autocommit": True, "prepare_threshold": None},
+            min_size=0,
+            max_size=MAX_CONNECTIONS,
+            max_idle=MAX_IDLE_S,
+            reconnect_timeout=0,  # the next caller tries again
+            configure=self._configure,
+            check=self._check,
+            open=True,
+            name="ledger",
+        )
 
     def try_once(self) -> None:
         """Connect, and log it if the server cannot be reached.
 
         Raises:
-            StartError: it can be, and refuses.
+            StartError: it can be reached, and rejects us.
         """
         try:
-            with self.one():
+            with self.connection():
                 pass
         except LedgerUnavailableError as error:
-            place = shown(self._url)
             if isinstance(error.__cause__, StartError):
-                raise StartError(f"{place}: {error}") from error
-            if _refuses(error):
-                raise StartError(f"{place}: {error}; set ledger to a database that this user may write") from error
+                raise StartError(f"{shown(self._url)}: {error}") from error
+            if _is_rejection(error):
+                raise StartError(
+                    f"{shown(self._url)}: {error}; set ledger to a database that this user may write"
+                ) from error
             logger.warning("%s; it is tried again, and until then calls wait in the journal", error)
 
     @contextlib.contextmanager
-    def one(self) -> Iterator[psycopg.Connection]:
-        """A connection in autocommit mode, for one thread; it is kept if it still works at the end.
+    def connection(self) -> Iterator[psycopg.Connection]:
+        """A connection for one thread; it is kept if it still works at the end.
 
         Raises:
-            LedgerUnavailableError: there is none to be had.
+            LedgerUnavailableError: the server does not answer, or no connection is free.
         """
-        connection = self._take()
+        connection = self._get()
         try:
             yield connection
         finally:
-            self._give_back(connection)
+            if connection.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
+                connection.close()
+            self._pool.putconn(connection)
 
-    def _take(self) -> psycopg.Connection:
+    def _get(self) -> psycopg.Connection:
+        began = time.monotonic()
         while True:
-            with self._lock:
-                if self._closed:
-                    raise LedgerUnavailableError("the ledger is closed")
-                if not self._idle:
-                    break
-                connection, since = self._idle.pop()
-            if time.monotonic() - since < FRESH_S or _works(connection):
-                return connection
-            connection.close()
-            self._forget()  # the others have waited for longer, and asking each of them takes its time
-        return self._connect()
+            try:
+                return self._pool.getconn(timeout=_FAILURE_POLL_S)
+            except PoolTimeout:
+                if self._failure is not None and self._failed_at >= began:
+                    raise unavailable(self._failure) from self._failure
+                if time.monotonic() - began > WAIT_S:
+                    raise LedgerUnavailableError("the ledger does not answer: no connection is free") from None
+            except PoolClosed:
+                raise LedgerUnavailableError("the ledger is closed") from None
 
-    def _forget(self) -> None:
-        with self._lock:
-            idle, self._idle = self._idle, []
-        for connection, _ in idle:
-            connection.close()
-
-    def _connect(self) -> psycopg.Connection:
+    @contextlib.contextmanager
+    def _noting_failure(self) -> Iterator[None]:
         try:
-            given = conninfo.conninfo_to_dict(self._url)
-            settings = {name: value for name, value in _SETTINGS.items() if name not in given}
-            whole = conninfo.make_conninfo(self._url, **settings)
-            connection = psycopg.connect(whole, autocommit=True, prepare_threshold=None)
-        except psycopg.Error as error:
-            raise unavailable(error) from error
-        try:
-            self._prepare(connection)
-        except LedgerUnavailableError:
-            connection.close()
+            yield
+        except (psycopg.Error, StartError, LedgerUnavailableError) as error:
+            self._failure, self._failed_at = error, time.monotonic()
             raise
-        except (StartError, psycopg.Error) as error:  # found at the start it ends the start; later, it is an outage
-            connection.close()
-            raise unavailable(error) from error
-        return connection
 
-    def _give_back(self, connection: psycopg.Connection) -> None:
-        idle = connection.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
-        with self._lock:
-            if idle and not self._closed and len(self._idle) < KEPT:
-                self._idle.append((connection, time.monotonic()))
-                return
-        connection.close()
+    def _configure(self, connection: psycopg.Connection) -> None:
+        with self._noting_failure():
+            self._prepare(connection)
+
+    def _check(self, connection: psycopg.Connection) -> None:
+        try:
+            with cut_after(self._check_s, connection):
+                connection.execute("")
+        except (psycopg.Error, OSError):
+            self._pool.drain()  # the others are as old, and to check each of them would take as long
+            raise
 
     def close(self) -> None:
-        """Keep none any more."""
-        self._closed = True
-        self._forget()
+        """Keep no connection any more; those in use are closed when they are given back."""
+        self._pool.close(timeout=0)
 
 
 @contextlib.contextmanager
 def cut_after(seconds: float, connection: psycopg.Connection) -> Iterator[None]:
-    """Shut the connection's socket down when the block takes longer, whatever it waits for.
+    """Shut the connection's socket down if the block takes longer, whatever it waits for.
 
     The server's own timeouts do not reach a client that was cut off from it, nor do TCP's while something between the
     two still acknowledges.
@@ -174,26 +200,17 @@ def _shut(descriptor: int) -> None:
         duplicate.shutdown(socket.SHUT_RDWR)
 
 
-def _works(connection: psycopg.Connection) -> bool:
-    try:
-        with cut_after(ASK_S, connection):
-            connection.execute("select 1")
-    except (psycopg.Error, OSError):
-        return False
-    return True
-
-
-def _refuses(error: LedgerUnavailableError) -> bool:
-    """Whether it was the server that said no: it does so to who is unknown, and to who may not make the tables."""
+def _is_rejection(error: LedgerUnavailableError) -> bool:
+    """Whether the server said no, for good: to an unknown user, or to one that may not create the tables."""
     text = str(error)
     mistaken = isinstance(error.__cause__, psycopg.Error) and not isinstance(error.__cause__, OUTAGES)
-    return mistaken or ("FATAL" in text and not any(words in text for words in _NOT_YET))
+    return mistaken or ("FATAL" in text and not any(words in text for words in _TEMPORARY))
 
 
-def unavailable(error: psycopg.Error | StartError) -> LedgerUnavailableError:
+def unavailable(error: psycopg.Error | StartError | LedgerUnavailableError) -> LedgerUnavailableError:
     """The outage as the ledger's readers and writers know it."""
-    if isinstance(error, StartError):
-        return LedgerUnavailableError(str(error))
-    if isinstance(error, errors.QueryCanceled):
+    if isinstance(error, psycopg.errors.QueryCanceled):
         return QueryTimeoutError()
-    return LedgerUnavailableError(f"the ledger does not answer: {' '.join(str(error).split())}")
+    if isinstance(error, psycopg.Error):
+        return LedgerUnavailableError(f"the ledger does not answer: {' '.join(str(error).split())}")
+    return LedgerUnavailableError(str(error))

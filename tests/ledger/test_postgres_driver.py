@@ -14,7 +14,8 @@ import pytest
 from gateway.calls import ToolCall
 from gateway.errors import LedgerUnavailableError, StartError
 from gateway.journal import Reader, Writer, journal_id
-from gateway.ledger import Ledger, LedgerSink, QueryTimeoutError, open_ledger, postgres_driver, postgres_pool
+from gateway.ledger import Ledger, LedgerSink, QueryTimeoutError, open_ledger
+from gateway.ledger.postgres_driver import PostgresLedger
 from gateway.ledger.queries import Query
 from gateway.observer.sinks import SinkWorker
 from tests.databases import Cluster
@@ -94,20 +95,18 @@ def test_a_restart_amid_ingestion_loses_nothing_and_doubles_nothing(
 
 
 def test_a_server_that_is_cut_off_without_a_word_is_noticed_and_loses_nothing(
-    postgresql: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    postgresql: Cluster, tmp_path: Path
 ) -> None:
-    for module, name, seconds in [
-        (postgres_driver, "WRITE_SECONDS", 0.3),
-        (postgres_driver, "GRACE_S", 0.1),
-        (postgres_pool, "ASK_S", 0.3),
-        (postgres_pool, "FRESH_S", 0.0),
-    ]:
-        monkeypatch.setattr(module, name, seconds)
-    monkeypatch.setitem(postgres_pool._SETTINGS, "connect_timeout", 2)
     journal = tmp_path / "journal"
     url = postgresql.database()
     with proxy(postgresql.port) as between:
-        ledger = open_ledger(url.replace(str(postgresql.port), str(between.port)), tmp_path)
+        ledger = PostgresLedger.open(
+            url.replace(str(postgresql.port), str(between.port)),
+            write_seconds=0.3,
+            grace_seconds=0.1,
+            check_seconds=0.3,
+            connect_seconds=2,
+        )
         traffic, worker = Traffic(journal), ingesting(ledger, journal)
         traffic.start()
         for _ in range(3):
