@@ -1,17 +1,17 @@
-"""Gateway tokens: `mwt_` and 43 random characters. Only the SHA-256 is kept; the secret is shown once."""
+"""Gateway tokens: `mwt_` and 43 random characters. Only the SHA-256 is stored; the secret is shown once."""
 
 import hashlib
 import re
 import secrets
 from typing import Any, Final, NamedTuple
 
+from gateway.config import MAX_SLUG
+
 PREFIX: Final = "mwt_"
-MAX_ID: Final = 64
-"""Characters of a token's id, as of any slug of the configuration."""
 
 
 class NewToken(NamedTuple):
-    """A token as it is created: the secret for its owner, the digest for the configuration."""
+    """The secret is for its owner, the digest for the configuration."""
 
     secret: str
     sha256: str
@@ -24,10 +24,10 @@ def create() -> NewToken:
 
 
 def identifier(name: str) -> str:
-    """A token id made of its name: "Alice Cursor" becomes `alice-cursor`; as long as an id may be at most."""
-    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:MAX_ID].rstrip("-") or "token"
+    """A token id made of a name: "Alice Cursor" becomes `alice-cursor`."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:MAX_SLUG].rstrip("-") or "token"
 
 
 def client_configuration(workspace: str, url: str, secret: str) -> dict[str, Any]:
-    """The `mcpServers` block that MCP clients take as it is."""
+    """The `mcpServers` block of MCP clients."""
     return {"mcpServers": {workspace: {"type": "http", "url": url, "headers": {"Authorization": f"Bearer {secret}"}}}}

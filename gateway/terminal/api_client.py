@@ -3,10 +3,10 @@
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any, Final, NoReturn, Self, TypeVar
+from typing import Any, Final, NoReturn, TypeVar
 from urllib.parse import quote
 
 import httpx
@@ -46,7 +46,7 @@ class UnansweredError(CallscopeError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApiClient:
-    """One observer's API; a context manager, which closes its connections."""
+    """One observer's API."""
 
     url: str
     """`http://host:port`, with the path prefix of a proxy if there is one; no slash at the end."""
@@ -59,13 +59,8 @@ class ApiClient:
     workspaces: tuple[str, ...]
     """The known slugs; none if nothing names them."""
     workspaces_source: str
-    http: httpx.Client = field(default_factory=httpx.Client)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.http.close()
+    http: httpx.Client
+    timeout_s: float = TIMEOUT_S
 
     def one(self, workspace: str | None) -> str:
         """The workspace with this slug, or the only one if no slug is given.
@@ -95,22 +90,14 @@ class ApiClient:
             )
         return chosen
 
-    def get(
-        self,
-        workspace: str,
-        path: str,
-        answer: type[Answer],
-        parameters: Parameters = (),
-        *,
-        timeout_s: float = TIMEOUT_S,
-    ) -> Answer:
+    def get(self, workspace: str, path: str, answer: type[Answer], parameters: Parameters = ()) -> Answer:
         """The answer at a path below the workspace's.
 
         Raises:
             UnansweredError: there is no answer now.
             CallscopeError: the request is rejected, or the server is not an observer.
         """
-        with self.stream(workspace, path, parameters, timeout_s=timeout_s) as response:
+        with self.stream(workspace, path, parameters) as response:
             body = response.read()
         return decode(body, answer)
 
@@ -122,10 +109,10 @@ class ApiClient:
         parameters: Parameters = (),
         headers: Mapping[str, str] | None = None,
         *,
-        timeout_s: float = TIMEOUT_S,
+        timeout_s: float | None = None,
         ttl_s: float = TTL_S,
     ) -> Iterator[httpx.Response]:
-        """A response whose body is still to be read. `timeout_s` holds for each read, `ttl_s` for a JWT signed here.
+        """A response whose body is still to be read; `timeout_s` is for each read, `ttl_s` for a JWT signed here.
 
         Raises:
             UnansweredError: there is no answer now, or it broke off while the body was read.
@@ -136,7 +123,7 @@ class ApiClient:
             f"{self.url}/api/community/mcp/workspaces/{quote(workspace, safe='')}{path}",
             params=list(parameters),
             headers={"Authorization": f"Bearer {self.bearer(workspace, ttl_s)}", **(headers or {})},
-            timeout=httpx.Timeout(timeout_s, connect=CONNECT_TIMEOUT_S),
+            timeout=httpx.Timeout(timeout_s or self.timeout_s, connect=CONNECT_TIMEOUT_S),
         )
         try:
             with contextlib.closing(self.http.send(request, stream=True)) as response:
@@ -197,10 +184,13 @@ def _option_error(parameter: str, problem: str, allowed: Sequence[str]) -> str:
     if len(allowed) > MOST_NAMES:
         names.append(f"and {len(allowed) - MOST_NAMES} more")
     problem = problem.removeprefix(f"{parameter}: ")
-    return f"--{parameter.replace('_', '-')}: {problem}" + (f" (there is {', '.join(names)})" if names else "")
+    return f"--{parameter.replace('_', '-')}: {problem}" + (f" (allowed: {', '.join(names)})" if names else "")
 
 
-def connect(config_path: Path | None, url: str | None, jwt: str | None) -> ApiClient:
+@contextlib.contextmanager
+def connect(
+    config_path: Path | None, url: str | None, jwt: str | None, timeout_s: float = TIMEOUT_S
+) -> Iterator[ApiClient]:
     """A client of the observer of a configuration, or at a URL; `url` and `jwt` override the configuration.
 
     Raises:
@@ -222,15 +212,17 @@ def connect(config_path: Path | None, url: str | None, jwt: str | None) -> ApiCl
         sign, advice = _signer(config_path, config), f"check that the observer runs with api.jwt of {config_path}"
     else:
         raise CallscopeError("--jwt: is missing: give one that `callscope jwt` prints on the gateway's machine")
-    return ApiClient(
-        url=_validated(url) if url is not None else _observer_url(config_path, config),
-        url_source="--url" if url is not None else f"observer.listen of {config_path}",
-        bearer=sign,
-        advice=advice,
-        workspaces=claimed if config is None else tuple(sorted(config.workspaces)),
-        workspaces_source="the JWT" if config is None else str(config_path),
-        http=httpx.Client(trust_env=url is not None),  # no proxy leads to this machine's own observer
-    )
+    with httpx.Client(trust_env=url is not None) as http:  # no proxy leads to this machine's own observer
+        yield ApiClient(
+            url=_validated(url) if url is not None else _observer_url(config_path, config),
+            url_source="--url" if url is not None else f"observer.listen of {config_path}",
+            bearer=sign,
+            advice=advice,
+            workspaces=claimed if config is None else tuple(sorted(config.workspaces)),
+            workspaces_source="the JWT" if config is None else str(config_path),
+            http=http,
+            timeout_s=timeout_s,
+        )
 
 
 def _signer(path: Path | None, config: Config) -> Callable[[str, float], str]:

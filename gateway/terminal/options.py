@@ -1,6 +1,7 @@
 """The options that several commands share, and what they mean for the API; filters have the names of its parameters."""
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Final
 
@@ -8,7 +9,7 @@ import click
 from click.core import ParameterSource
 
 from gateway.calls import ErrorType
-from gateway.terminal.api_client import ApiClient, Parameters, connect
+from gateway.terminal.api_client import TIMEOUT_S, ApiClient, Parameters, connect
 
 Command = Callable[..., None]
 Decorator = Callable[[Command], Command]
@@ -63,7 +64,7 @@ FILTERS: Final = _all_of(
 )
 
 
-def connected(options: Options) -> ApiClient:
+def connected(options: Options, *, timeout_s: float = TIMEOUT_S) -> AbstractContextManager[ApiClient]:
     """The client of the observer that `CONNECTION` names; --config overrides the environment."""
     config_path: Path | None = options["config_path"]
     source = click.get_current_context().get_parameter_source
@@ -72,7 +73,7 @@ def connected(options: Options) -> ApiClient:
         ignored = config_path is not None and source(name) is ParameterSource.ENVIRONMENT
         return None if ignored else options[name] or None
 
-    return connect(config_path, given("url"), given("jwt"))
+    return connect(config_path, given("url"), given("jwt"), timeout_s)
 
 
 def span(options: Options, period: str) -> Parameters:

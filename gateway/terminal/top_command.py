@@ -39,7 +39,7 @@ def top(interval: float, workspace: str | None, *, once: bool, **options: Any) -
     """
     range_, selected = span(options, "5m"), filters(options)
     console = terminal()
-    with connected(options) as api:
+    with connected(options, timeout_s=TIMEOUT_S) as api:
         caption = Caption(api.one(workspace), _describe(dict(range_)), zone_of(options["tz"]))
 
         def fetch() -> TopData:
@@ -68,7 +68,7 @@ def load_data(api: ApiClient, workspace: str, range_: Parameters, selected: Para
     """
 
     def get(path: str, answer: type[Answer], *parameters: tuple[str, str]) -> Answer:
-        return api.get(workspace, f"/analytics/{path}", answer, parameters, timeout_s=TIMEOUT_S)
+        return api.get(workspace, f"/analytics/{path}", answer, parameters)
 
     by_tool = ("by", "server,tool")
     now = [("period", f"{NOW_S}s"), *(pair for pair in range_ if pair[0] == "tz")]

@@ -21,6 +21,7 @@ from gateway.commands import commands
 from gateway.config import Jwt, load
 from gateway.journal import Writer
 from gateway.process import Launch
+from tests.ledger import records
 
 SECRET: Final = "a secret of the tests that is long enough"
 FAILED: Final[dict[str, Any]] = {"status": "error", "error_type": ErrorType.TOOL_ERROR, "error_message": "no such repo"}
@@ -35,22 +36,8 @@ WORKSPACES: Final[dict[str, Any]] = {
 
 def call(number: int, **changes: Any) -> ToolCall:
     """A call of a moment ago; a larger number is a later one."""
-    fields: dict[str, Any] = {
-        "call_id": f"c{number}",
-        "timestamp_ns": time.time_ns(),
-        "workspace_id": "engineering",
-        "token_id": "alice",
-        "server_slug": "github",
-        "tool_name": "create_issue",
-        "trace_id": f"{number + 1:032x}",
-        "span_id": f"{2 * number + 1:016x}",
-        "upstream_span_id": f"{2 * number + 2:016x}",
-        "status": "success",
-        "duration_ms": 30.0,
-        "total_ms": 31.0,
-        **changes,
-    }
-    return ToolCall(**fields)
+    fields = {"call_id": f"c{number}", "timestamp_ns": time.time_ns(), "duration_ms": 30.0, "total_ms": 31.0}
+    return records.call(**{**fields, **changes})
 
 
 def run(*arguments: str, environ: dict[str, str] | None = None) -> Result:

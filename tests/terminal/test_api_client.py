@@ -167,12 +167,12 @@ def test_a_jwt_that_is_refused_is_said(observer: Observer) -> None:
     [
         (
             ["--period", "fortnight"],
-            "--period: 'fortnight' is no period: a name, or a length like 12h (there is today, ",
+            "--period: 'fortnight' is not a period: give a name, or a length like 12h (allowed: today, ",
         ),
-        (["--period", "1h", "--from", "0"], "--period: excludes from and to: give one or the other (there is from)"),
-        (["--to", "0"], "--from: is missing: to alone names no range (there is 2026-"),
-        (["--server", "gitlab"], "--server: 'gitlab' is not known here (there is github, jira)"),
-        (["--token", "mallory"], "--token: 'mallory' is not known here (there is alice)"),
+        (["--period", "1h", "--from", "0"], "--period: excludes from and to: give one or the other (allowed: from)"),
+        (["--to", "0"], "--from: is missing: to needs it (allowed: 2026-"),
+        (["--server", "gitlab"], "--server: 'gitlab' is not known here (allowed: github, jira)"),
+        (["--token", "mallory"], "--token: 'mallory' is not known here (allowed: alice)"),
         (["--tz", "Mars"], "--tz: 'Mars' is not an IANA time zone"),
     ],
 )

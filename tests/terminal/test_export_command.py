@@ -172,7 +172,7 @@ def test_a_mistake_is_told_of_the_option_and_leaves_no_file(tmp_path: Path) -> N
         refused = export(url, "--format", "csv", "--period", "x", "--output", str(tmp_path / "calls.csv"))
 
     assert refused.exit_code == 2
-    assert refused.stderr == "--period: 'x' is no period (there is today)\n"
+    assert refused.stderr == "--period: 'x' is no period (allowed: today)\n"
     assert names(tmp_path) == []
 
 

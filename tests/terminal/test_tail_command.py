@@ -118,12 +118,12 @@ def test_a_mistake_is_told_before_anything_is_printed(observer: Observer) -> Non
     refused = run("tail", "--config", str(observer.config), "--last", "1001")
 
     assert (refused.exit_code, refused.stdout) == (2, "")
-    assert refused.stderr == "--last: '1001' is not a whole number from 0 to 1000 (there is 0..1000)\n"
+    assert refused.stderr == "--last: '1001' is not a whole number from 0 to 1000 (allowed: 0..1000)\n"
 
 
 def test_a_server_that_never_was_is_said_at_once_and_not_waited_for(observer: Observer) -> None:
     with Piped("tail", "--config", str(observer.config), "--server", "nope") as tail:
-        assert tail.complaint() == "--server: 'nope' is not known here (there is github, jira)"
+        assert tail.complaint() == "--server: 'nope' is not known here (allowed: github, jira)"
         assert tail.process.wait(timeout=60) == 2
 
 
