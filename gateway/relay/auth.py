@@ -1,4 +1,4 @@
-"""Who may come in, decided from the headers alone, before a body is read."""
+"""Authenticates an HTTP request by its headers, before its body is read."""
 
 import time
 from typing import Final
@@ -23,7 +23,7 @@ _OF_SESSIONS: Final = frozenset({"GET", "DELETE"})
 
 
 class RejectedError(Exception):
-    """A request that is turned away: the reason's label, and the answer."""
+    """The request is rejected with this response; `reason` is the label in the metrics."""
 
     def __init__(
         self, reason: Rejection, status: int, message: str, headers: list[tuple[bytes, bytes]] | None = None
@@ -35,7 +35,7 @@ class RejectedError(Exception):
 
 
 def authenticate(state: RelayState, scope: Scope, headers: Headers) -> tuple[WorkspaceView, Principal]:
-    """Who calls which workspace.
+    """The workspace of a request and the token that it came with.
 
     Raises:
         RejectedError: wrong path, method, origin, token, workspace or media type.
@@ -65,14 +65,14 @@ def authenticate(state: RelayState, scope: Scope, headers: Headers) -> tuple[Wor
 
 
 def _is_of_session(state: RelayState, method: str, headers: Headers) -> bool:
-    """Whether a request without a body is one of a legacy session's."""
+    """Whether a GET or DELETE belongs to a legacy session."""
     version = headers.get(b"mcp-protocol-version")
     legacy = era_of(version.decode("latin-1") if version is not None else None) is Era.LEGACY
     return state.sessions and method in _OF_SESSIONS and HEADER in headers and legacy
 
 
 def _check_origin(state: RelayState, origin: str) -> None:
-    """A page in a browser may only call if it is listed, or served by this machine (DNS rebinding)."""
+    """Against DNS rebinding: a page in a browser has to be listed, or served by this machine."""
     host = origin.partition("://")[2]
     name = host if host.endswith("]") else host.rpartition(":")[0] or host
     if origin not in state.allowed_origins and name not in _LOOPBACK_ORIGINS:

@@ -52,7 +52,7 @@ class Endpoint:
         self._tool_calls = tool_calls
         self._methods = methods
         self._streams = streams
-        self.legacy = legacy
+        self._legacy = legacy
         self._limits = RateLimits()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -62,8 +62,9 @@ class Endpoint:
             lines = scope["headers"]
             headers: dict[bytes, bytes] = dict(lines)
             view, principal = authenticate(state, scope, headers)
+            http = HttpRequest(state, view, principal, headers, receive, send)
             if scope["method"] != "POST":
-                await self.legacy.without_body(state, scope["method"], principal, headers, receive, send)
+                await self._legacy.serve_get_or_delete(http, scope["method"])
                 return
             waiting = time.perf_counter_ns()
             first = await receive()
@@ -71,7 +72,6 @@ class Endpoint:
             if first.get("more_body", False) or not body or len(body) > state.max_bytes:
                 body = await _read_body(first, receive, headers, state.max_bytes)
             began += time.perf_counter_ns() - waiting  # the time that a client takes to send is not the gateway's
-            http = HttpRequest(state, view, principal, headers, receive, send)
             message = inbound.read(body, headers, lines)
             if isinstance(message, inbound.Request):
                 await self._request(http, message, began, len(body))
@@ -80,11 +80,11 @@ class Endpoint:
             else:
                 await self._other(http, message)
         except RejectedError as rejected:
-            self._recorder.reject(rejected.reason)
+            self._recorder.count_rejection(rejected.reason)
             await send_error(send, rejected.status, str(rejected), headers=rejected.headers)
         except Exception:
             logger.exception("a request failed in the gateway")
-            self._recorder.reject("gateway_error")
+            self._recorder.count_rejection("gateway_error")
             error = jsonrpc.error_object(jsonrpc.INTERNAL_ERROR, INTERNAL)
             await send_json(send, 500, jsonrpc.error(None, error))
 
@@ -98,7 +98,7 @@ class Endpoint:
         stream = EventStream(http.send, http.headers)
         call = Call(*http, request, stream, began, timestamp_ns, size)
         if request.era is Era.LEGACY:
-            self.legacy.join(call)
+            self._legacy.join(call)
         if request.method == "tools/call":
             if exceeded is not None or state.quota is None:
                 return self._tool_calls.serve(call, exceeded)
@@ -113,7 +113,7 @@ class Endpoint:
         return self._methods.serve(call)
 
     async def _rate_limited(self, http: HttpRequest, exceeded: RateLimitExceeded) -> None:
-        self._recorder.reject("rate_limited")
+        self._recorder.count_rejection("rate_limited")
         await rate_limited(http.send, exceeded)
 
     async def _other(
@@ -121,14 +121,14 @@ class Endpoint:
     ) -> None:
         match message:
             case inbound.Rejection():
-                self._recorder.reject("bad_request")
+                self._recorder.count_rejection("bad_request")
                 error = jsonrpc.error_object(message.code, message.message, message.data)
                 await send_json(http.send, message.status, jsonrpc.error(message.id, error))
                 return
             case inbound.Notification():
-                self.legacy.notified(http.state, http.principal, http.headers, message)
+                self._legacy.notified(http, message)
             case inbound.ClientResponse():
-                self.legacy.answered(http.state, http.principal, http.headers, message)
+                self._legacy.responded(http, message)
         await send_empty(http.send, 202)
 
     # -- batches (specification 2025-03-26, basic/transports; JSON-RPC 2.0, section 6)
@@ -136,7 +136,7 @@ class Endpoint:
     async def _batch(self, http: HttpRequest, body: bytes, rejection: inbound.Rejection) -> None:
         """Serve the messages of a batch, each as if it had come alone, and send their responses in one body."""
         version = http.headers.get(b"mcp-protocol-version")
-        session = self.legacy.session(http.state, http.principal, http.headers)
+        session = self._legacy.session(http)
         spoken = version.decode("latin-1") if version is not None else None
         if version is None and session is not None:
             spoken = session.revision

@@ -15,7 +15,7 @@ from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from msgspec import Raw
 
 from gateway.calls import UNKNOWN, ErrorType, Operation
-from gateway.mcp import capabilities, completion_refs, era_bridge, jsonrpc, tool_names
+from gateway.mcp import capabilities, completion_refs, era_bridge, jsonrpc, log_levels, tool_names
 from gateway.mcp.capabilities import GatewayCapabilities
 from gateway.mcp.completion_refs import PromptRef
 from gateway.mcp.jsonrpc import InvalidParamsError
@@ -29,7 +29,7 @@ from gateway.relay.deadlines import CancelScopes
 from gateway.relay.forwarding import Caller, forward, server_info
 from gateway.relay.heartbeat import HeartbeatWriter
 from gateway.relay.input_required import PendingCalls
-from gateway.relay.legacy_clients import SET_LEVEL, LegacyClients, set_level
+from gateway.relay.legacy_clients import LegacyClients
 from gateway.relay.notifications import NotificationFilter
 from gateway.relay.registry import Server, WorkspaceView
 from gateway.relay.responses import INTERNAL, JsonRpcError, send_json
@@ -41,6 +41,7 @@ logger = logging.getLogger(__name__)
 
 MAX_REQUEST_S: Final = 600.0
 """The most that a request may take. What goes upstream for it has the shorter limit of its server."""
+SET_LEVEL: Final = "logging/setLevel"
 _NULL: Final = Raw(b"null")
 _SHOWN_NAME: Final = 128
 _CAPABILITIES: Final[dict[str, Capability]] = {
@@ -99,7 +100,7 @@ class Methods:
     def _record(self, call: Call, error_type: str | None) -> None:
         method = call.request.method
         known = method in _METHODS and error_type != str(jsonrpc.METHOD_NOT_FOUND)
-        self._recorder.operation(
+        self._recorder.record(
             Operation(
                 side="server",
                 method=method if known else UNKNOWN,  # a client must not be able to make up values of a label
@@ -140,7 +141,8 @@ class Methods:
         if session is None:
             return await _result(Caller(call, None, NotificationFilter(call.stream, request).notify))
         if request.method == SET_LEVEL:
-            return set_level(session, request)
+            session.log_level = log_levels.level_to_set(request.params)
+            return jsonrpc.EMPTY_OBJECT
         if request.method in (SUBSCRIBE, UNSUBSCRIBE):
             return await self._subscriptions.serve(session, call.view, request)
         notify = NotificationFilter(call.stream, request, session.log_level).notify

@@ -1,4 +1,4 @@
-"""The relay, put together: configuration in, an ASGI application and its background work out."""
+"""Assembles the relay from a configuration: the ASGI application and its background tasks."""
 
 import asyncio
 import contextlib
@@ -61,7 +61,7 @@ class Relay:
     """The ASGI application: MCP, `/healthz` and `/readyz`."""
 
     def __init__(self, config: Config, journal: Writer, key: bytes | None = None, *, tuning: Tuning = Tuning()) -> None:
-        """`key` signs what clients bring back; without one, it is good for this process only."""
+        """`key` signs what clients keep for the relay; without one, that is valid for this process only."""
         key = key or new_key()
         self._tuning = tuning
         self._pools = Pools()
@@ -70,7 +70,7 @@ class Relay:
             journal, replica=socket.gethostname(), fsync_interval=config.journal.fsync_interval
         )
         self._quota_enforcement = QuotaEnforcement(
-            config.data_dir, journal, self._heartbeat.unsure, first_wait_s=tuning.first_snapshot_wait_s
+            config.data_dir, journal, self._heartbeat.count_unknown_usage, first_wait_s=tuning.first_snapshot_wait_s
         )
         cancel_scopes = CancelScopes()
         self._sessions = Sessions(key)
@@ -96,7 +96,7 @@ class Relay:
             legacy,
         )
         self._closing: set[asyncio.Task[None]] = set()
-        """Servers that the configuration no longer has."""
+        """Of servers that the configuration no longer has."""
         self._reloaded = asyncio.Event()
 
     @property
@@ -104,13 +104,12 @@ class Relay:
         return self._endpoint.state
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        """Serve MCP, but for the two paths that a load balancer asks."""
         if scope["path"] in _HEALTH_PATHS:
             return send_json(send, 200, jsonrpc.encode({"status": "ok"}))
         return self._endpoint(scope, receive, send)
 
     def apply(self, config: Config) -> None:
-        """Take a new configuration: calls under way end on the servers on which they began."""
+        """Use another configuration from now on. Requests in progress keep to the one with which they began."""
         before = self._state.registry
         self._endpoint.state = self._state_of(config, before)
         registry = self._state.registry
@@ -125,18 +124,17 @@ class Relay:
 
     @contextlib.asynccontextmanager
     async def running(self, config_path: Path | None = None, stop: asyncio.Event | None = None) -> AsyncIterator[None]:
-        """Beat, probe and follow the configuration file, until left; then close every upstream.
+        """Run the background tasks in the block; at its end, close every upstream.
 
-        At `stop`, streams end that would go on without end.
+        `stop` ends the notification streams, which otherwise would hold up a graceful shutdown.
         """
         await self._quota_enforcement.prepare()
-        tasks = [asyncio.create_task(self._heartbeat.beat(self._servers))]
-        tasks.append(asyncio.create_task(self._probe()))
-        tasks.append(asyncio.create_task(self._quota_enforcement.run()))
+        work = [self._heartbeat.run(self._servers), self._probe(), self._quota_enforcement.run()]
         if config_path is not None:
-            tasks.append(asyncio.create_task(self._reload_on_change(config_path)))
+            work.append(self._reload_on_change(config_path))
         if stop is not None:
-            tasks.append(asyncio.create_task(self._end_streams(stop)))
+            work.append(self._end_streams(stop))
+        tasks = [asyncio.create_task(one) for one in work]
         try:
             yield
         finally:
@@ -146,11 +144,7 @@ class Relay:
             for task in (*tasks, *self._closing):
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            await asyncio.gather(
-                *self._closing,
-                *(server.close() for server in self._state.registry.servers()),
-                return_exceptions=True,
-            )
+            await asyncio.gather(*self._closing, *(one.close() for one in self._servers()), return_exceptions=True)
             self._pools.close()
 
     def _servers(self) -> Iterator[Server]:
@@ -160,7 +154,7 @@ class Relay:
         # A replaced secret stays redacted: calls in progress may have been made with it.
         self._secrets |= secrets_of(config)
         return RelayState(
-            registry=WorkspaceRegistry(config, self._pools, self._heartbeat.operation, self._tuning.upstream, before),
+            registry=WorkspaceRegistry(config, self._pools, self._heartbeat.record, self._tuning.upstream, before),
             redactor=Redactor(config.redaction.patterns, self._secrets, max_bytes=config.redaction.max_bytes),
             quota=self._quota_enforcement.quota_of(config),
             allowed_origins=tuple(config.requests.allowed_origins),
@@ -183,16 +177,16 @@ class Relay:
         self._sessions.close()
 
     async def _probe(self) -> None:
-        """List the tools of every server over HTTP, and of those over stdio that run already, now and then."""
+        """List the tools of all servers over HTTP, and of those over stdio that run already, every 30 seconds."""
         while True:
             listings = [
                 server.catalog.list()
-                for server in self._state.registry.servers()
+                for server in self._servers()
                 if isinstance(server.settings, HttpServer) or server.upstream.era is not None
             ]
             for outcome in await asyncio.gather(*listings, return_exceptions=True):
                 if isinstance(outcome, BaseException) and not isinstance(outcome, UpstreamError):
-                    logger.error("an upstream could not be probed", exc_info=outcome)
+                    logger.error("the probe of a server failed", exc_info=outcome)
             self._sessions.sweep()
             self._reloaded.clear()
             with contextlib.suppress(TimeoutError):
@@ -201,7 +195,7 @@ class Relay:
 
 
 async def _close_later(server: Server) -> None:
-    """Close a server that the configuration has no more, when the calls that it may still have are over."""
+    """Close a server that the configuration no longer has, when its last calls must have ended."""
     try:
         await asyncio.sleep(server.timeout)
     finally:

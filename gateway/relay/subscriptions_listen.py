@@ -112,7 +112,7 @@ class SubscriptionStreams:
         await send_json(send, status, jsonrpc.error(call.request.id, jsonrpc.error_object(code, message)))
 
     def _record(self, call: Call, error_type: str | None) -> None:
-        self._heartbeat.operation(
+        self._heartbeat.record(
             Operation(
                 side="server",
                 method=subscriptions.METHOD,

@@ -185,7 +185,7 @@ class ToolCalls:
 
     async def _reject(self, call: Call, error: ParamHeaderError) -> None:
         """Headers that contradict the arguments are a bad request: no call took place."""
-        self._recorder.reject("bad_request")
+        self._recorder.count_rejection("bad_request")
         if call.usage_counter is not None:
             call.usage_counter.discard(call.view.slug, call.timestamp_ns)
         body = jsonrpc.error(call.request.id, jsonrpc.error_object(error.code, str(error)))

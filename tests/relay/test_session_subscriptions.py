@@ -411,7 +411,7 @@ async def test_a_hundred_changes_that_wait_for_a_stream_are_told_as_one(tmp_path
 
 async def test_every_resource_that_may_be_followed_fits_into_what_waits(tmp_path: Path) -> None:
     assert MAX_QUEUED >= MAX_RESOURCES + 3
-    uris = [f"file:///{number}" for number in range(300)]
+    uris = [f"file:///{number}" for number in range(50)]
     async with (
         changing(resources=uris) as server,
         rig(tmp_path, servers(server)) as relay,
