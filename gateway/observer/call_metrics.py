@@ -7,6 +7,7 @@ combination of labels are looked up once and kept as `_CallSeries`.
 from collections.abc import Callable
 from typing import Final
 
+from msgspec import Struct
 from msgspec.structs import astuple
 from prometheus_client import Metric as MetricFamily
 
@@ -23,33 +24,22 @@ MAX_CACHED: Final = 50_000
 """Combinations of labels; then all are forgotten, for a `_CallSeries` is only a short cut."""
 
 
-class _PhaseSeries:
-    """The histograms of one server's phases; None until the phase first took place."""
-
-    __slots__ = ("histograms", "over_budget", "server")
-
-    def __init__(self, server: str) -> None:
-        self.server = server
-        self.histograms: list[Histogram | None] = [None] * len(PHASES)
-        self.over_budget = False
-        """Whether some of them are counted under `__other__`."""
-
-
-class _CallSeries:
+class _CallSeries(Struct, kw_only=True, eq=False):
     """The series in which a call with certain labels counts."""
 
-    __slots__ = ("calls", "client", "duration", "last_used", "overflow", "overhead", "phases", "server")
-
     calls: Value
+    last_used: Value
     duration: Histogram
     overhead: Histogram
     server: Histogram
     client: Histogram | None
     """None for a call that did not go upstream."""
-    phases: _PhaseSeries
-    last_used: Value
-    overflow: tuple[Value, ...]
+    overflow: list[Value]
     """The overflow counters of the metrics in which the call has other labels than its own."""
+    phases: list[Histogram | None]
+    """None until the phase first took place."""
+    phases_over_budget: bool = False
+    """Whether some of them are counted under `__other__`."""
 
 
 class CallMetrics:
@@ -79,7 +69,6 @@ class CallMetrics:
         }
         self._max_cached = max_cached
         self._call_series: dict[tuple[object, ...], _CallSeries] = {}
-        self._phase_series: dict[str, _PhaseSeries] = {}
 
     @property
     def families(self) -> list[ValueFamily | HistogramFamily]:
@@ -127,12 +116,12 @@ class CallMetrics:
         bounds = self._overhead.bounds_ms
         overhead_ms = total_ms - duration_ms if total_ms > duration_ms else 0.0
         series.overhead.observe_traced(bounds, overhead_ms, trace_id, ended_ns)
-        by_phase = series.phases
+        histograms = series.phases
         for i, ms in enumerate(phases):
             if ms > 0:
-                phase = by_phase.histograms[i] or self._find_phase(by_phase, i, now)
+                phase = histograms[i] or self._find_phase(series, i, call.server_slug, now)
                 phase.observe_traced(bounds, ms, trace_id, ended_ns)
-        if series.overflow or by_phase.over_budget:
+        if series.overflow or series.phases_over_budget:
             self._count_overflow(series, phases)
 
     def operation(self, operation: Operation, now: float) -> None:
@@ -187,38 +176,39 @@ class CallMetrics:
                 overflow.append(self._overflow_of(family.metric))
             return found
 
-        series = _CallSeries()
-        series.calls = find(self._calls, workspace, token, server, tool, call.status, error)
-        series.last_used = find(self._last_used, workspace, token)
-        series.duration = find(self._duration, workspace, token, server, tool)
-        series.overhead = find(self._overhead, workspace)
-        series.server = find(self._operations["server"], signals.TOOLS_CALL, visible_tool(call), error, "tcp")
-        series.client = None
+        client = None
         if key[-1]:
-            error = "" if call.error_type in GATEWAYS_OWN else error
+            known = "" if call.error_type in GATEWAYS_OWN else error
             transport = signals.TRANSPORTS[call.transport]
-            series.client = find(self._operations["client"], signals.TOOLS_CALL, tool, error, transport)
-        series.phases = self._phase_series.get(server) or self._phase_series.setdefault(server, _PhaseSeries(server))
-        series.overflow = tuple(overflow)
+            client = find(self._operations["client"], signals.TOOLS_CALL, tool, known, transport)
+        series = _CallSeries(
+            calls=find(self._calls, workspace, token, server, tool, call.status, error),
+            last_used=find(self._last_used, workspace, token),
+            duration=find(self._duration, workspace, token, server, tool),
+            overhead=find(self._overhead, workspace),
+            server=find(self._operations["server"], signals.TOOLS_CALL, visible_tool(call), error, "tcp"),
+            client=client,
+            overflow=overflow,
+            phases=[None] * len(PHASES),
+        )
         if len(self._call_series) >= self._max_cached:
             self._call_series.clear()
         self._call_series[key] = series
         return series
 
-    def _find_phase(self, phases: _PhaseSeries, i: int, now: float) -> Histogram:
-        series = self._phase.find((PHASES[i], phases.server), now)
-        phases.histograms[i] = series
-        phases.over_budget |= series.labels[1] != phases.server
-        return series
+    def _find_phase(self, series: _CallSeries, i: int, server: str, now: float) -> Histogram:
+        labels = (PHASES[i], server)
+        series.phases[i] = phase = self._phase.find(labels, now)
+        series.phases_over_budget |= phase.labels != labels
+        return phase
 
     def _count_overflow(self, series: _CallSeries, phases: tuple[float, ...]) -> None:
         """Count each metric once, in however many of its series the call counts."""
         for overflow in series.overflow:
             overflow.value += 1
-        server = series.phases.server
-        if any(
-            ms > 0 and histogram is not None and histogram.labels[1] != server
-            for ms, histogram in zip(phases, series.phases.histograms, strict=True)
+        if series.phases_over_budget and any(
+            ms > 0 and histogram is not None and histogram.labels[1] == signals.OTHER
+            for ms, histogram in zip(phases, series.phases, strict=True)
         ):
             self._overflow_of(self._phase.metric).value += 1
 

@@ -4,8 +4,9 @@ Counters go on where they were after a restart, because what is behind the posit
 """
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import Final, Generic
 
 import msgspec
 from msgspec import Struct
@@ -13,27 +14,19 @@ from msgspec import Struct
 from gateway.errors import StartError
 from gateway.journal.reader import Positions
 from gateway.observer.call_metrics import CallMetrics
-from gateway.observer.series import ESTABLISHED, Histogram, Value
+from gateway.observer.series import ESTABLISHED, Histogram, S, SeriesFamily, Value
 
 logger = logging.getLogger(__name__)
 
 VERSION: Final = 1
 
 
-class SavedValues(Struct, frozen=True):
-    """The series of one counter."""
+class SavedFamily(Struct, Generic[S], frozen=True, omit_defaults=True):
+    """The series of one metric. They are restored only if it still has these labels and buckets."""
 
     labels: tuple[str, ...]
-    """The label names: series with others are not restored."""
-    series: list[Value]
-
-
-class SavedHistograms(Struct, frozen=True):
-    """The series of one histogram."""
-
-    labels: tuple[str, ...]
-    buckets: tuple[float, ...]
-    series: list[Histogram]
+    series: list[S]
+    buckets: tuple[float, ...] = ()
 
 
 class MetricsState(Struct, frozen=True, kw_only=True):
@@ -43,8 +36,8 @@ class MetricsState(Struct, frozen=True, kw_only=True):
     exposed_until: float
     """Seconds since the epoch until which the series may have been exposed after they were saved."""
     positions: Positions
-    values: dict[str, SavedValues]
-    histograms: dict[str, SavedHistograms]
+    values: dict[str, SavedFamily[Value]]
+    histograms: dict[str, SavedFamily[Histogram]]
 
 
 def encode(call_metrics: CallMetrics, positions: Positions, *, exposed_until: float) -> bytes:
@@ -53,14 +46,8 @@ def encode(call_metrics: CallMetrics, positions: Positions, *, exposed_until: fl
         MetricsState(
             exposed_until=exposed_until,
             positions=positions,
-            values={
-                name: SavedValues(family.metric.labels, list(family.series.values()))
-                for name, family in call_metrics.values.items()
-            },
-            histograms={
-                name: SavedHistograms(family.metric.labels, family.metric.buckets, list(family.series.values()))
-                for name, family in call_metrics.histograms.items()
-            },
+            values=_saved(call_metrics.values),
+            histograms=_saved(call_metrics.histograms),
         )
     )
 
@@ -109,23 +96,25 @@ def restore(call_metrics: CallMetrics, state: MetricsState, *, now: float, birth
 
     A series that nobody can have seen with its value is new again: perhaps nobody has seen its 0 either.
     """
-    for name, family in call_metrics.values.items():
-        values = state.values.get(name)
-        if values is None or values.labels != family.metric.labels:
-            _log_reset(name)
-        else:
-            family.restore(values.series)
-    for name, histograms in call_metrics.histograms.items():
-        saved = state.histograms.get(name)
-        if saved is None or (saved.labels, saved.buckets) != (histograms.metric.labels, histograms.metric.buckets):
-            _log_reset(name)
-        else:
-            histograms.restore(saved.series)
-    for restored in call_metrics.families:
-        for series in restored.series.values():
+    _restore(call_metrics.values, state.values)
+    _restore(call_metrics.histograms, state.histograms)
+    for family in call_metrics.families:
+        for series in family.series.values():
             if series.created != ESTABLISHED and series.created + birth_interval > state.exposed_until:
                 series.created = now
 
 
-def _log_reset(name: str) -> None:
-    logger.warning("%s starts from 0: the saved state does not have it, or with other labels or buckets", name)
+def _saved(families: Mapping[str, SeriesFamily[S]]) -> dict[str, SavedFamily[S]]:
+    return {
+        name: SavedFamily(family.metric.labels, list(family.series.values()), family.metric.buckets)
+        for name, family in families.items()
+    }
+
+
+def _restore(families: Mapping[str, SeriesFamily[S]], saved: Mapping[str, SavedFamily[S]]) -> None:
+    for name, family in families.items():
+        found = saved.get(name)
+        if found is None or (found.labels, found.buckets) != (family.metric.labels, family.metric.buckets):
+            logger.warning("%s starts from 0: the saved state does not have it, or with other labels or buckets", name)
+        else:
+            family.restore(found.series)

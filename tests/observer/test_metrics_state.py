@@ -322,7 +322,7 @@ def test_series_of_other_buckets_start_from_0_and_the_rest_stays(
     name, path = "mcp_gateway_tool_call_duration_seconds", tmp_path / "metrics.state"
     state = msgspec.msgpack.decode(path.read_bytes(), type=metrics_state.MetricsState)
     saved = state.histograms[name]
-    state.histograms[name] = metrics_state.SavedHistograms(saved.labels, (1.0, 2.0), saved.series)
+    state.histograms[name] = metrics_state.SavedFamily(saved.labels, saved.series, (1.0, 2.0))
     path.write_bytes(msgspec.msgpack.encode(state))
 
     second = sink_at(tmp_path, Clock())
