@@ -158,9 +158,7 @@ class PendingCalls:
         state = jsonrpc.decode_string(request_state.unseal(self._keys, binding, sealed, self._clock()))
         call = self._by_owner.get(binding.principal, {}).get(state.rpartition(".")[0])
         if call is None or call.state != state:
-            raise InvalidRequestStateError(
-                "the requestState was used, or its call has ended: send the request anew, without"
-            )
+            raise InvalidRequestStateError("the requestState was used, or its call has ended: begin again without it")
         answers = input_requests.input_responses(call.open_requests, params)  # if they are invalid, the call waits on
         self._remove(binding.principal, call)
         call.respond(answers)

@@ -108,7 +108,7 @@ class ToolCalls:
             failure = _failed(call, ErrorType.GATEWAY_ERROR, f"internal error: {type(error).__name__}")
             response = failure.response
         status, body = _body(call, response)
-        timing = self._record(call, failure, len(body))
+        timing = self._record(call, failure, len(body))  # before the response, so a kill loses no answered call
         if failure is not None and failure.error_type is ErrorType.CANCELLED:
             await stream.end_without_response()
         elif isinstance(exceeded, RateLimitExceeded):
@@ -135,9 +135,10 @@ class ToolCalls:
             call.tool = route.tool
             identity = call.identify(self._replica, route)
             call.upstream_request = upstream_request = _upstream_request(call, route)
+            # If the relay dies from here on, the observer finds the start without an end and records a failed call.
             self._journal.start(call.call_id, lines.start(identity))
             server.in_flight += 1
-            if call.routed_ns == 0:
+            if call.routed_ns == 0:  # else the time of looking for the tool counts as the upstream's
                 call.routed_ns = time.perf_counter_ns()
             try:
                 response = await self._send(call, upstream_request, server)
