@@ -58,7 +58,7 @@ def asking(question: dict[str, Any], has_answer: asyncio.Event) -> Any:
     return behave
 
 
-async def test_what_a_modern_server_asks_for_the_legacy_client_is_asked_and_its_answer_goes_back(
+async def test_input_required_of_a_modern_server_becomes_a_request_to_the_legacy_client(
     tmp_path: Path,
 ) -> None:
     behave = in_rounds(asks(user=ELICIT, model=SAMPLE), DONE)
@@ -86,7 +86,7 @@ async def test_what_a_modern_server_asks_for_the_legacy_client_is_asked_and_its_
     assert_times_add_up(relay.end)
 
 
-async def test_a_modern_server_may_ask_in_many_rounds_within_one_call(tmp_path: Path) -> None:
+async def test_one_call_may_have_many_rounds_of_input(tmp_path: Path) -> None:
     behave = in_rounds(asks(a=ELICIT), asks(b=ELICIT), asks(c=ELICIT), DONE)
     async with raw(modern_server(behave)) as server, rig(tmp_path, {"files": server}) as relay:
         async with connected(relay) as client, client.call() as stream:
@@ -102,7 +102,7 @@ async def test_a_modern_server_may_ask_in_many_rounds_within_one_call(tmp_path: 
     assert len(relay.ends) == len(relay.starts) == 1
 
 
-async def test_what_a_legacy_server_asks_for_goes_to_the_legacy_client_under_another_id(tmp_path: Path) -> None:
+async def test_a_legacy_servers_request_reaches_the_legacy_client_with_another_id(tmp_path: Path) -> None:
     has_answer = asyncio.Event()
     async with raw(legacy_server(asking(ELICIT, has_answer))) as server, rig(tmp_path, {"files": server}) as relay:
         async with connected(relay) as client, client.call() as stream:
@@ -122,7 +122,7 @@ async def test_what_a_legacy_server_asks_for_goes_to_the_legacy_client_under_ano
     assert relay.end.status == "success"
 
 
-async def test_an_error_to_an_elicitation_is_its_cancel_and_to_anything_else_ends_the_call(tmp_path: Path) -> None:
+async def test_a_clients_error_cancels_an_elicitation_and_otherwise_ends_the_call(tmp_path: Path) -> None:
     behave = in_rounds(asks(user=ELICIT), asks(model=SAMPLE))
     refusal = {"code": -1, "message": "the user said no"}
     async with raw(modern_server(behave)) as server, rig(tmp_path, {"files": server}) as relay:
@@ -159,7 +159,7 @@ async def test_a_client_without_a_session_cannot_be_asked(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("era", [modern_server, legacy_server])
-async def test_who_gets_a_prompt_can_be_asked_and_the_servers_time_stands_still(tmp_path: Path, era: Any) -> None:
+async def test_the_timeout_of_a_prompt_pauses_while_its_client_is_asked(tmp_path: Path, era: Any) -> None:
     has_answer = asyncio.Event()
     rounds = in_rounds(asks(user=ELICIT), {"resultType": "complete", "messages": []})
     own = rounds if era is modern_server else asking(ELICIT, has_answer)
@@ -195,7 +195,7 @@ async def test_who_gets_a_prompt_can_be_asked_and_the_servers_time_stands_still(
     assert operation.error_type is None
 
 
-async def test_an_answer_of_another_session_answers_nothing(tmp_path: Path) -> None:
+async def test_a_response_from_another_session_is_ignored(tmp_path: Path) -> None:
     async with (
         raw(modern_server(in_rounds(asks(user=ELICIT), DONE))) as server,
         rig(tmp_path, {"files": server}) as relay,
@@ -210,7 +210,7 @@ async def test_an_answer_of_another_session_answers_nothing(tmp_path: Path) -> N
         assert server.calls[1].message["params"]["inputResponses"] == {"user": ANSWER}
 
 
-async def test_the_time_of_a_call_stands_still_while_its_client_is_asked(tmp_path: Path) -> None:
+async def test_the_timeout_of_a_call_pauses_while_its_client_is_asked(tmp_path: Path) -> None:
     settings = {"url": "", "timeout": 0.2}
     async with (
         raw(modern_server(in_rounds(asks(user=ELICIT), DONE))) as server,
@@ -250,7 +250,7 @@ async def test_a_call_that_its_client_cancels_ends_upstream_and_gets_no_answer(
     assert relay.end.error_type == "cancelled"
 
 
-async def test_nobody_cancels_the_call_of_another(tmp_path: Path) -> None:
+async def test_a_client_cannot_cancel_a_call_of_another(tmp_path: Path) -> None:
     go = asyncio.Event()
     cancelled = {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 7}}
     async with (
@@ -291,7 +291,7 @@ def logs(*levels: str) -> Any:
     ("level", "seen"),
     [(None, ["info", "error"]), ("debug", ["debug", "info", "error"]), ("warning", ["error"])],
 )
-async def test_a_session_gets_log_messages_from_the_level_on_that_it_chose(
+async def test_a_session_gets_log_messages_from_its_level_on(
     tmp_path: Path, era: Any, level: str | None, seen: list[str]
 ) -> None:
     async with (
@@ -310,7 +310,7 @@ async def test_a_session_gets_log_messages_from_the_level_on_that_it_chose(
         assert asked == ((level or "info") if era is modern_server else None)
 
 
-async def test_a_level_that_is_none_is_refused_and_without_a_session_there_is_no_level(tmp_path: Path) -> None:
+async def test_an_unknown_log_level_is_rejected_and_a_level_needs_a_session(tmp_path: Path) -> None:
     async with rig(tmp_path) as relay, connected(relay) as client:
         assert (await client.post("logging/setLevel", {"level": "loud"})).json()["error"]["code"] == -32602
         del client.headers["mcp-session-id"]

@@ -39,7 +39,7 @@ from tests.relay.rig import SECRETS, bearer, member, rig, tool_call
         pytest.param({"content_type": "application/jsonp"}, 415, "bad_request", id="nearly JSON"),
     ],
 )
-async def test_whoever_may_not_come_in_is_told_why_and_counted_but_not_recorded(
+async def test_a_rejected_request_is_counted_and_not_recorded(
     tmp_path: Path, changes: dict[str, str], status: int, reason: str
 ) -> None:
     tokens = [member("alice"), member("gone", expires_at="2020-01-01T00:00:00Z")]
@@ -84,7 +84,7 @@ async def test_whoever_may_not_come_in_is_told_why_and_counted_but_not_recorded(
         pytest.param({"origin": "https://app.example"}, id="a page that is listed"),
     ],
 )
-async def test_whoever_may_come_in_is_served(tmp_path: Path, changes: dict[str, str]) -> None:
+async def test_an_admitted_request_is_served(tmp_path: Path, changes: dict[str, str]) -> None:
     async with (
         raw(modern_server()) as server,
         rig(tmp_path, {"files": server}, requests={"allowed_origins": ["https://app.example"]}) as relay,

@@ -22,7 +22,7 @@ async def begin(relay: Rig, revision: str) -> str:
 
 
 @pytest.mark.parametrize("headers", [OLD, JSON], ids=["by its header", "by none"])
-async def test_every_message_gets_its_answer_in_one_body_and_every_call_its_record(
+async def test_a_batch_gets_one_body_of_responses_and_each_call_has_its_record(
     tmp_path: Path, headers: dict[str, str]
 ) -> None:
     notification = {"jsonrpc": "2.0", "method": "notifications/initialized"}
@@ -61,7 +61,7 @@ async def test_each_message_of_a_batch_counts_for_the_rate_limit(tmp_path: Path)
         assert answers[2]["error"]["code"] == 429
 
 
-async def test_the_revision_of_the_session_says_whether_batches_are_spoken(tmp_path: Path) -> None:
+async def test_the_revision_of_the_session_decides_whether_batches_are_allowed(tmp_path: Path) -> None:
     batch = messages(legacy("ping"))
     async with rig(tmp_path) as relay:
         for revision, status in (("2025-03-26", 200), ("2025-06-18", 400)):
@@ -80,7 +80,7 @@ async def test_the_revision_of_the_session_says_whether_batches_are_spoken(tmp_p
         pytest.param(OLD, messages(legacy("ping")) * 257, id="too many in it"),
     ],
 )
-async def test_what_is_no_batch_is_refused_as_a_whole(tmp_path: Path, headers: dict[str, str], body: Any) -> None:
+async def test_an_invalid_batch_is_rejected_as_a_whole(tmp_path: Path, headers: dict[str, str], body: Any) -> None:
     async with rig(tmp_path) as relay:
         response = await relay.post((headers, body))
         assert (response.status_code, response.json()["error"]["code"]) == (400, -32600)

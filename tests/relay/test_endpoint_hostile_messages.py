@@ -40,7 +40,7 @@ def hostile() -> list[Any]:
 
 
 @pytest.mark.parametrize("headers", [CALL_HEADERS, legacy("tools/call")[0], JSON], ids=["modern", "legacy", "bare"])
-async def test_no_message_makes_the_relay_fail_and_every_call_that_starts_ends(
+async def test_hostile_messages_do_not_break_the_relay_and_every_started_call_ends(
     tmp_path: Path, headers: dict[str, str]
 ) -> None:
     messages = hostile()
@@ -75,7 +75,7 @@ CLIENT: dict[str, Any] = {"io.modelcontextprotocol/clientInfo": {"name": LONG, "
         pytest.param(tool_call(arguments={"x": LONG}), id="arguments"),
     ],
 )
-async def test_nothing_that_a_client_sends_makes_a_long_line_in_the_journal(tmp_path: Path, message: Any) -> None:
+async def test_a_client_cannot_make_a_journal_line_long(tmp_path: Path, message: Any) -> None:
     headers, body = message
     async with raw(modern_server()) as server, rig(tmp_path, {"files": server}) as relay:
         response = await relay.post((headers, body))
@@ -85,7 +85,7 @@ async def test_nothing_that_a_client_sends_makes_a_long_line_in_the_journal(tmp_
     assert max(len(line) for line in _lines(tmp_path)) < 8192
 
 
-async def test_a_gateway_that_fails_says_so_in_a_well_formed_answer(
+async def test_an_internal_error_in_a_call_is_a_well_formed_response_and_record(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def broken(*_: object) -> None:
@@ -104,7 +104,7 @@ async def test_a_gateway_that_fails_says_so_in_a_well_formed_answer(
     assert "a call failed in the gateway" in caplog.text
 
 
-async def test_a_mistake_outside_of_any_call_is_answered_too(
+async def test_an_internal_error_outside_of_calls_is_a_well_formed_response(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def broken(*_: object) -> None:
@@ -120,7 +120,7 @@ async def test_a_mistake_outside_of_any_call_is_answered_too(
     assert "a mistake" in caplog.text
 
 
-async def test_everyone_gets_his_own_answer(tmp_path: Path) -> None:
+async def test_concurrent_clients_get_their_own_responses(tmp_path: Path) -> None:
     def echo(request: Request) -> Steps:
         return [answered(request, {"content": [], "mine": request.message["params"]["arguments"]["mine"]})]
 

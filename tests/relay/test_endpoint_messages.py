@@ -69,7 +69,7 @@ CAPABILITIES = "io.modelcontextprotocol/clientCapabilities"
         ),
     ],
 )
-async def test_what_is_no_message_is_refused_with_its_code_and_counted_but_not_recorded(
+async def test_an_invalid_message_is_rejected_counted_and_not_recorded(
     tmp_path: Path, headers: dict[str, str], body: Any, status: int, code: int, id_: Any
 ) -> None:
     async with raw(modern_server()) as server, rig(tmp_path, {"files": server}) as relay:
@@ -86,9 +86,7 @@ async def test_what_is_no_message_is_refused_with_its_code_and_counted_but_not_r
 
 
 @pytest.mark.parametrize("name", ["mcp-protocol-version", "mcp-method", "mcp-name"])
-async def test_a_routing_header_that_stands_twice_is_refused_as_its_readers_would_disagree(
-    tmp_path: Path, name: str
-) -> None:
+async def test_a_repeated_routing_header_is_rejected(tmp_path: Path, name: str) -> None:
     headers, body = tool_call()
     async with rig(tmp_path) as relay:
         twice = [*{**headers, **bearer("alice")}.items(), (name, headers[name])]
@@ -100,9 +98,7 @@ async def test_a_routing_header_that_stands_twice_is_refused_as_its_readers_woul
 @pytest.mark.parametrize(
     ("written", "header"), [(r"files__\u0061ct", r"files__\u0061ct"), ("files__act", r"files__\u0061ct")]
 )
-async def test_a_header_is_compared_with_what_the_body_means_and_not_with_how_it_is_written(
-    tmp_path: Path, written: str, header: str
-) -> None:
+async def test_a_routing_header_is_compared_with_the_decoded_body(tmp_path: Path, written: str, header: str) -> None:
     """A proxy that allows or denies by `Mcp-Name` would be told another name than the one that is served."""
     headers, body = tool_call()
     content = json.dumps(body).encode().replace(b"files__act", written.encode())
@@ -115,7 +111,7 @@ async def test_a_header_is_compared_with_what_the_body_means_and_not_with_how_it
 
 @pytest.mark.parametrize("written", [r"files__\u0061ct", "files__act"])
 @pytest.mark.parametrize("header", ["files__act", "=?base64?ZmlsZXNfX2FjdA==?="])
-async def test_a_name_may_be_written_in_any_way_that_means_the_same(tmp_path: Path, written: str, header: str) -> None:
+async def test_equal_spellings_of_a_name_are_the_same_tool(tmp_path: Path, written: str, header: str) -> None:
     headers, body = tool_call()
     content = json.dumps(body).encode().replace(b"files__act", written.encode())
     async with raw(modern_server()) as server, rig(tmp_path, {"files": server}) as relay:
@@ -146,9 +142,7 @@ async def test_a_legacy_clients_response_is_accepted(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("era", "status"), [(modern, 404), (legacy, 200)])
 @pytest.mark.parametrize("method", ["tools/dance", "prompts/list", "__proto__", "x" * 100_000])
-async def test_an_unknown_method_is_said_to_be_one_and_is_no_label(
-    tmp_path: Path, era: Any, status: int, method: str
-) -> None:
+async def test_an_unknown_method_is_404_and_not_a_label(tmp_path: Path, era: Any, status: int, method: str) -> None:
     headers, body = era(method)
     async with rig(tmp_path) as relay:
         response = await relay.post((headers, body))

@@ -81,7 +81,7 @@ def again(asked: Any, *answers: Any, **changes: Any) -> Any:
     return headers, body
 
 
-async def test_the_question_is_the_result_and_the_retry_answers_it(tmp_path: Path) -> None:
+async def test_the_result_asks_for_input_and_the_retry_brings_it(tmp_path: Path) -> None:
     async with asking(tmp_path, ELICIT) as (server, upstream, relay):
         first = await relay.post(tool_call(**CAN))
         asked = first.json()["result"]
@@ -97,7 +97,7 @@ async def test_the_question_is_the_result_and_the_retry_answers_it(tmp_path: Pat
         assert_times_add_up(call)
 
 
-async def test_each_round_has_a_state_of_its_own_that_is_good_once(tmp_path: Path) -> None:
+async def test_each_rounds_request_state_is_valid_once(tmp_path: Path) -> None:
     async with asking(tmp_path, ELICIT, SAMPLE) as (_, upstream, relay):
         one = (await relay.post(tool_call(**CAN))).json()["result"]
         two = (await relay.post(again(one, ADA))).json()["result"]
@@ -122,9 +122,7 @@ async def test_each_round_has_a_state_of_its_own_that_is_good_once(tmp_path: Pat
         pytest.param({"inputResponses": []}, id="answers that are no object"),
     ],
 )
-async def test_a_retry_that_is_not_the_calls_own_is_refused_and_the_call_waits_on(
-    tmp_path: Path, changes: dict[str, Any]
-) -> None:
+async def test_an_invalid_retry_is_rejected_and_the_call_keeps_waiting(tmp_path: Path, changes: dict[str, Any]) -> None:
     async with asking(tmp_path, ELICIT) as (server, _, relay):
         asked = (await relay.post(tool_call(**CAN))).json()["result"]
         refused = await relay.post(again(asked, ADA, **changes))
@@ -135,14 +133,14 @@ async def test_a_retry_that_is_not_the_calls_own_is_refused_and_the_call_waits_o
     assert [(call.error_type, call.jsonrpc_code) for call in failed] == [("jsonrpc_error", -32602)]
 
 
-async def test_a_state_is_not_good_for_another_token(tmp_path: Path) -> None:
+async def test_a_request_state_is_invalid_for_another_token(tmp_path: Path) -> None:
     async with asking(tmp_path, ELICIT) as (server, _, relay):
         asked = (await relay.post(tool_call(**CAN))).json()["result"]
         assert (await relay.post(again(asked, ADA), token="bot")).json()["error"]["code"] == -32602
         assert server.answers == []
 
 
-async def test_an_answer_that_is_none_is_refused_and_a_missing_one_asked_for_again(tmp_path: Path) -> None:
+async def test_an_invalid_answer_is_rejected_and_a_missing_one_requested_again(tmp_path: Path) -> None:
     async with asking(tmp_path, ELICIT) as (server, _, relay):
         asked = (await relay.post(tool_call(**CAN))).json()["result"]
         assert (await relay.post(again(asked, {"action": "dance"}))).json()["error"]["code"] == -32602
@@ -153,7 +151,7 @@ async def test_an_answer_that_is_none_is_refused_and_a_missing_one_asked_for_aga
         assert (await relay.post(again(repeated, ADA))).json()["result"]["resultType"] == "complete"
 
 
-async def test_of_a_token_only_so_many_calls_wait_and_the_oldest_one_is_cancelled_upstream(tmp_path: Path) -> None:
+async def test_waiting_calls_of_a_token_are_bounded_and_the_oldest_is_cancelled(tmp_path: Path) -> None:
     async with asking(tmp_path, ELICIT) as (server, upstream, relay):
         asked = [(await relay.post(tool_call(**CAN))).json()["result"] for _ in range(MAX_PENDING + 1)]
         assert await comes(lambda: bool(server.cancelled))
@@ -161,7 +159,7 @@ async def test_of_a_token_only_so_many_calls_wait_and_the_oldest_one_is_cancelle
         assert (await relay.post(again(asked[0], ADA))).json()["error"]["code"] == -32602
 
 
-async def test_a_client_that_goes_in_the_midst_of_a_round_ends_the_call_upstream(tmp_path: Path) -> None:
+async def test_a_client_that_disconnects_during_a_round_cancels_the_call_upstream(tmp_path: Path) -> None:
     async with asking(tmp_path, ELICIT, SAMPLE) as (server, upstream, relay):
         server.withhold = True
         headers, body = tool_call(**CAN)
@@ -176,14 +174,14 @@ async def test_a_client_that_goes_in_the_midst_of_a_round_ends_the_call_upstream
     assert [call.error_type for call in relay.ends] == [None, "cancelled"]
 
 
-async def test_what_waits_ends_with_the_relay(tmp_path: Path) -> None:
+async def test_waiting_calls_end_with_the_relay(tmp_path: Path) -> None:
     async with asking(tmp_path, ELICIT) as (_, upstream, relay):
         await relay.post(tool_call(**CAN))
         assert upstream.open > 0
     assert len(relay.ends) == len(relay.starts) == 1
 
 
-async def test_a_client_that_declares_nothing_is_not_asked(tmp_path: Path) -> None:
+async def test_a_client_without_capabilities_is_not_asked_for_input(tmp_path: Path) -> None:
     async with asking(tmp_path, ELICIT) as (server, upstream, relay):
         answer = (await relay.post(tool_call())).json()["result"]
         assert answer["resultType"] == "complete"
@@ -194,7 +192,7 @@ async def test_a_client_that_declares_nothing_is_not_asked(tmp_path: Path) -> No
         assert set(map(str, declared)) == {"{}"}
 
 
-async def test_progress_goes_to_who_waits_at_the_moment_under_its_own_token(tmp_path: Path) -> None:
+async def test_progress_goes_to_the_request_of_the_current_round_under_its_token(tmp_path: Path) -> None:
     come = asyncio.Event()
 
     def act(request: Request) -> Steps:
@@ -220,7 +218,7 @@ async def test_progress_goes_to_who_waits_at_the_moment_under_its_own_token(tmp_
         assert done["result"]["content"] == TEXT["content"]
 
 
-async def test_prompts_wait_as_well(tmp_path: Path) -> None:
+async def test_prompts_wait_for_input_too(tmp_path: Path) -> None:
     async with asking(tmp_path, ELICIT) as (server, _, relay):
         headers, body = modern("prompts/get", {"name": "files__hello"}, **CAN)
         asked = (await relay.post((headers, body))).json()["result"]

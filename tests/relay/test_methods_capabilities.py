@@ -29,7 +29,9 @@ async def declared(relay: Rig, client: str) -> Any:
 
 @pytest.mark.parametrize("upstream", ERAS)
 @pytest.mark.parametrize("client", ERAS)
-async def test_the_first_answer_already_has_what_all_servers_can(tmp_path: Path, client: str, upstream: str) -> None:
+async def test_the_first_initialize_has_the_capabilities_of_all_servers(
+    tmp_path: Path, client: str, upstream: str
+) -> None:
     async with (
         raw(Offering(upstream, prompts=["p"])) as first,
         raw(Offering(upstream, resources={}, completions=[])) as second,
@@ -40,7 +42,9 @@ async def test_the_first_answer_already_has_what_all_servers_can(tmp_path: Path,
 
 @pytest.mark.parametrize("client", ERAS)
 @pytest.mark.parametrize("name", METHODS)
-async def test_what_no_server_can_is_neither_declared_nor_a_method(tmp_path: Path, client: str, name: str) -> None:
+async def test_a_capability_without_a_server_is_not_declared_and_its_methods_are_unknown(
+    tmp_path: Path, client: str, name: str
+) -> None:
     offering = Offering(prompts=["p"], resources={}, completions=[])
     setattr(offering, name, None)
     async with raw(offering) as server, rig(tmp_path, {"a": server}) as relay:
@@ -54,7 +58,7 @@ async def test_what_no_server_can_is_neither_declared_nor_a_method(tmp_path: Pat
 
 
 @pytest.mark.parametrize("client", ERAS)
-async def test_a_server_that_is_down_takes_nothing_from_what_the_others_can(tmp_path: Path, client: str) -> None:
+async def test_a_server_that_is_down_does_not_hide_the_capabilities_of_others(tmp_path: Path, client: str) -> None:
     async with (
         raw(Offering(prompts=["p"])) as server,
         rig(tmp_path, {"down": {"url": "http://127.0.0.1:1/mcp"}, "a": server}) as relay,
@@ -62,9 +66,7 @@ async def test_a_server_that_is_down_takes_nothing_from_what_the_others_can(tmp_
         assert {"tools", "prompts"} <= set(await declared(relay, client))
 
 
-async def test_a_tool_whose_mirrored_arguments_are_invalid_is_left_out_and_the_operator_is_told_once(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_an_invalid_param_header_is_logged_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     bad = {
         "name": "bad",
         "inputSchema": {"type": "object", "properties": {"x": {"type": "string", "x-mcp-header": "a b"}}},
@@ -81,9 +83,7 @@ async def test_a_tool_whose_mirrored_arguments_are_invalid_is_left_out_and_the_o
 
 
 @pytest.mark.parametrize("meta", [{}, {"io.modelcontextprotocol/logLevel": "loud"}])
-async def test_a_method_that_is_none_is_no_label_whatever_else_is_wrong_with_the_request(
-    tmp_path: Path, meta: Any
-) -> None:
+async def test_an_unknown_method_is_not_a_label_even_with_invalid_params(tmp_path: Path, meta: Any) -> None:
     async with raw(Offering()) as server, rig(tmp_path, {"files": server}) as relay:
         await relay.post(asking("modern", "tools/dance", **meta))
     (operation,) = relay.operations("server")

@@ -59,9 +59,7 @@ async def test_a_templates_argument_is_completed_by_the_server_that_lists_the_te
 
 @pytest.mark.parametrize("client", ERAS)
 @pytest.mark.parametrize("params", [of_prompt("plain__p"), of_template("plain://{x}")])
-async def test_a_server_that_completes_nothing_is_not_asked_and_there_is_nothing_to_offer(
-    tmp_path: Path, client: str, params: Any
-) -> None:
+async def test_a_server_without_completions_is_not_asked(tmp_path: Path, client: str, params: Any) -> None:
     async with (
         raw(Offering(prompts=["p"], resources={}, templates=["plain://{x}"])) as plain,
         raw(Offering(completions=["value"])) as completes,
@@ -81,7 +79,7 @@ async def test_a_server_that_completes_nothing_is_not_asked_and_there_is_nothing
     [{}, {"ref": None}, {"ref": {"type": "ref/tool", "name": "x"}}, of_prompt(5), of_prompt("p"), of_prompt("no__p")],
     ids=json.dumps,
 )
-async def test_what_names_no_prompt_and_no_template_is_refused(tmp_path: Path, client: str, params: Any) -> None:
+async def test_an_invalid_completion_reference_is_rejected(tmp_path: Path, client: str, params: Any) -> None:
     async with raw(Offering(prompts=["p"], completions=["value"])) as server, rig(tmp_path, {"a": server}) as relay:
         response = await relay.post(asking(client, "completion/complete", params))
 

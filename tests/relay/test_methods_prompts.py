@@ -15,7 +15,7 @@ UNAVAILABLE = "callscope/unavailable"
 
 @pytest.mark.parametrize("upstream", ERAS)
 @pytest.mark.parametrize("client", ERAS)
-async def test_the_prompts_of_all_servers_are_one_list_in_the_files_order(
+async def test_prompts_of_all_servers_are_listed_in_configuration_order(
     tmp_path: Path, client: str, upstream: str
 ) -> None:
     async with (
@@ -60,7 +60,7 @@ async def test_a_server_that_fails_is_named_and_the_others_prompts_stand(
 
 
 @pytest.mark.parametrize("item", ["x", {"title": "without a name"}, {"name": 5}])
-async def test_what_is_no_prompt_is_the_servers_fault_and_reaches_no_client(tmp_path: Path, item: Any) -> None:
+async def test_an_invalid_prompt_in_a_list_reaches_no_client(tmp_path: Path, item: Any) -> None:
     def broken(request: Request) -> Steps:
         if request.message.get("method") == "prompts/list":
             return [answered(request, {"resultType": "complete", "prompts": [item]})]
@@ -96,7 +96,7 @@ async def test_a_server_that_declares_no_prompts_is_not_asked_for_any(tmp_path: 
 
 @pytest.mark.parametrize("upstream", ERAS)
 @pytest.mark.parametrize("client", ERAS)
-async def test_a_prompt_is_got_under_its_own_name_and_its_arguments_pass_untouched(
+async def test_a_prompt_is_requested_by_its_own_name_with_unchanged_arguments(
     tmp_path: Path, client: str, upstream: str
 ) -> None:
     arguments = b'{"one" : "\\u00e9",  "n":1.50}'
@@ -130,7 +130,7 @@ async def test_an_unknown_prompt_is_a_bad_request(tmp_path: Path, client: str, n
         assert response.status_code == (400 if client == "modern" else 200)
 
 
-async def test_between_modern_peers_input_is_asked_for_and_given_as_with_no_gateway(tmp_path: Path) -> None:
+async def test_input_required_of_a_prompt_passes_unchanged_between_modern_peers(tmp_path: Path) -> None:
     asks = {
         "resultType": "input_required",
         "inputRequests": {"who": {"method": "roots/list"}},
@@ -172,7 +172,7 @@ async def test_progress_comes_on_the_prompts_own_stream(tmp_path: Path) -> None:
         assert frames[1]["result"] == {"resultType": "complete", "messages": []}
 
 
-async def test_a_server_that_takes_too_long_is_told_of_and_its_operation_is_a_timeout(tmp_path: Path) -> None:
+async def test_a_server_that_is_too_slow_is_named_and_its_operation_is_a_timeout(tmp_path: Path) -> None:
     slow = Offering(prompts=["a"], instead={"prompts/get": [Do.HOLD]})
     async with raw(slow) as server, rig(tmp_path, {"files": {"url": server.url, "timeout": 0.2}}) as relay:
         response = await relay.post(asking("modern", "prompts/get", {"name": "files__a"}))
@@ -184,7 +184,7 @@ async def test_a_server_that_takes_too_long_is_told_of_and_its_operation_is_a_ti
 
 
 @pytest.mark.parametrize(("code", "label"), [(-32602, "-32602"), (4711, "jsonrpc_error")])
-async def test_it_is_recorded_as_an_operation_on_both_sides_and_as_no_call(
+async def test_a_prompt_request_is_an_operation_on_both_sides_and_not_a_call(
     tmp_path: Path, code: int, label: str
 ) -> None:
     offering = Offering(prompts=["a"])
@@ -206,7 +206,7 @@ async def test_it_is_recorded_as_an_operation_on_both_sides_and_as_no_call(
 
 @pytest.mark.parametrize("method", ["prompts/list", "resources/list", "resources/templates/list", "tools/list"])
 @pytest.mark.parametrize("client", ERAS)
-async def test_a_list_is_one_page_and_a_cursor_is_none_of_ours(tmp_path: Path, client: str, method: str) -> None:
+async def test_a_list_has_one_page_and_rejects_cursors(tmp_path: Path, client: str, method: str) -> None:
     async with raw(Offering(prompts=["a"], resources={})) as server, rig(tmp_path, {"files": server}) as relay:
         response = await relay.post(asking(client, method, {"cursor": "1"}))
 
@@ -214,7 +214,7 @@ async def test_a_list_is_one_page_and_a_cursor_is_none_of_ours(tmp_path: Path, c
         assert response.status_code == (400 if client == "modern" else 200)
 
 
-async def test_a_broken_answer_says_which_server_it_came_from(tmp_path: Path) -> None:
+async def test_an_invalid_response_is_reported_with_its_server(tmp_path: Path) -> None:
     broken = Offering(prompts=["a"], instead={"prompts/get": [head(200, "content-length: 0")]})
     async with raw(broken) as server, rig(tmp_path, {"files": server}) as relay:
         response = await relay.post(asking("legacy", "prompts/get", {"name": "files__a"}))

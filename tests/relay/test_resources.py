@@ -78,7 +78,7 @@ async def test_a_uri_that_nobody_lists_is_looked_for_at_every_server_with_resour
 
 
 @pytest.mark.parametrize("steps", [[Do.CLOSE], [whole(b"", 503)]])
-async def test_a_server_that_is_down_hides_no_resource_of_another(tmp_path: Path, steps: Steps) -> None:
+async def test_a_server_that_is_down_does_not_hide_resources_of_others(tmp_path: Path, steps: Steps) -> None:
     down = Offering(resources={}, instead=dict.fromkeys(("resources/read", *LISTS), steps))
     async with (
         raw(down) as first,
@@ -98,7 +98,7 @@ async def test_a_server_that_is_down_hides_no_resource_of_another(tmp_path: Path
     [("modern", True), ("legacy", True), ("legacy", False)],  # of a modern server -32602 alone may mean anything
 )
 @pytest.mark.parametrize("client", ERAS)
-async def test_a_resource_that_is_not_there_has_its_eras_code_and_its_uri(
+async def test_a_missing_resource_has_the_code_of_the_clients_era_and_its_uri(
     tmp_path: Path, client: str, upstream: str, *, says_which: bool
 ) -> None:
     offering = Offering(upstream, resources={"a://1": ""})
@@ -118,7 +118,7 @@ async def test_a_resource_that_is_not_there_has_its_eras_code_and_its_uri(
         assert response.status_code == (400 if client == "modern" else 200)
 
 
-async def test_a_template_that_does_not_match_its_own_text_is_still_its_servers(tmp_path: Path) -> None:
+async def test_a_template_belongs_to_the_server_that_lists_it(tmp_path: Path) -> None:
     async with (
         raw(Offering(resources={}, templates=["a://{x}"], completions=["other"])) as first,
         raw(Offering(resources={}, templates=["b://find{?q}"], completions=["value"])) as second,
@@ -172,7 +172,7 @@ async def test_requests_that_come_while_the_servers_are_listed_wait_for_the_list
 
 @pytest.mark.parametrize("client", ERAS)
 @pytest.mark.parametrize("uri", [b"5", b"null", b"[]"])
-async def test_what_is_no_uri_is_refused(tmp_path: Path, client: str, uri: bytes) -> None:
+async def test_an_invalid_uri_is_rejected(tmp_path: Path, client: str, uri: bytes) -> None:
     async with raw(Offering(resources={"a://1": ""})) as server, rig(tmp_path, {"files": server}) as relay:
         headers, body = asking(client, "resources/read", {"uri": "HERE"})
         response = await relay.post((headers, json.dumps(body).encode().replace(b'"HERE"', uri)))
@@ -181,7 +181,7 @@ async def test_what_is_no_uri_is_refused(tmp_path: Path, client: str, uri: bytes
         assert asked(server.requests) == []
 
 
-async def test_on_whose_behalf_a_legacy_server_is_read_is_told_apart(tmp_path: Path) -> None:
+async def test_each_token_reads_resources_in_its_own_session(tmp_path: Path) -> None:
     """A session for each token: what one member's session may read is not read through another's."""
     seen: list[tuple[str, str]] = []
     sessions = iter(range(1, 100))

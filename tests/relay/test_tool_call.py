@@ -72,7 +72,7 @@ async def test_the_record_is_in_the_journal_when_the_answer_comes(tmp_path: Path
             assert len(relay.ends) == number
 
 
-async def test_the_phases_are_told_to_the_client_too(tmp_path: Path) -> None:
+async def test_the_response_has_the_phases_as_server_timing(tmp_path: Path) -> None:
     async with raw(modern_server()) as server, rig(tmp_path, {"files": server}) as relay:
         timing = (await relay.post(tool_call())).headers["server-timing"]
 
@@ -81,7 +81,7 @@ async def test_the_phases_are_told_to_the_client_too(tmp_path: Path) -> None:
     assert list(shown) == list(relay.end.phases.__struct_fields__)
 
 
-async def test_what_the_gateway_does_not_know_goes_through_byte_for_byte(tmp_path: Path) -> None:
+async def test_unknown_members_pass_byte_for_byte(tmp_path: Path) -> None:
     arguments = rb'{"b":1.50e+0,"a":[ ],"\u00e9":"\/","n":123456789012345678901234567890,"x":"\ud83d\ude00"}'
     more = rb'"future":{"z" : [1 ,2]},"task":null'
     meta = rb'"example.com/x":{"k":"\u0041"},"progressToken":"p\u0031"'
@@ -151,7 +151,7 @@ async def test_a_modern_client_gets_a_modern_result_from_a_legacy_upstream(tmp_p
     assert relay.end.status == "success"
 
 
-async def test_a_legacy_client_gets_through_to_a_modern_upstream(tmp_path: Path) -> None:
+async def test_a_legacy_client_can_call_a_modern_upstream(tmp_path: Path) -> None:
     async with raw(modern_server()) as server, rig(tmp_path, {"files": server}) as relay:
         answer = (await relay.post(legacy_call(progressToken=5))).json()
 
@@ -245,7 +245,7 @@ async def test_a_call_joins_the_trace_of_its_client(
 
 
 @pytest.mark.parametrize(("name", "sent"), [("act", 1), ("read", 2), ("put", 2), ("both", 2), ("odd", 1)])
-async def test_only_a_tool_that_says_so_is_called_again_when_a_kept_connection_closes_on_it(
+async def test_only_an_idempotent_call_is_repeated_when_a_kept_connection_closes(
     tmp_path: Path, name: str, sent: int
 ) -> None:
     tools = [tool("act", destructiveHint=True), tool("read", readOnlyHint=True), tool("put", idempotentHint=True)]

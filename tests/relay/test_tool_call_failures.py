@@ -120,7 +120,7 @@ def tool_error(text: str) -> dict[str, Any]:
     ],
 )
 @pytest.mark.parametrize("call", [tool_call, legacy_call], ids=["modern", "legacy"])
-async def test_a_call_that_fails_is_recorded_once_with_its_reason_and_its_client_is_told(
+async def test_a_failed_call_is_recorded_once_and_its_client_gets_the_reason(
     tmp_path: Path, behave: Behave, error_type: str, status: int | None, message: str, shown: str | None, call: Any
 ) -> None:
     async with (
@@ -151,7 +151,7 @@ async def test_a_call_that_fails_is_recorded_once_with_its_reason_and_its_client
     assert_times_add_up(end)
 
 
-async def test_an_upstream_that_is_down_is_said_to_be_and_its_catalog_was_never_seen(tmp_path: Path) -> None:
+async def test_a_call_to_a_server_that_was_never_up_is_upstream_unreachable(tmp_path: Path) -> None:
     async with raw(modern_server()) as gone:
         pass
     async with rig(tmp_path, {"files": gone}) as relay:
@@ -186,7 +186,7 @@ async def test_an_upstream_that_is_down_is_said_to_be_and_its_catalog_was_never_
         pytest.param({"name": "Files__act"}, "_unknown", "Files__act", id="capitals"),
     ],
 )
-async def test_an_unknown_tool_is_recorded_without_the_clients_words_as_labels(
+async def test_an_unknown_tool_is_recorded_and_its_name_is_not_a_label(
     tmp_path: Path, params: dict[str, Any], server_slug: str, named: str
 ) -> None:
     off = {"url": "http://127.0.0.1:1/", "enabled": False}
@@ -203,7 +203,7 @@ async def test_an_unknown_tool_is_recorded_without_the_clients_words_as_labels(
     assert_times_add_up(end)
 
 
-async def test_a_call_over_the_limit_is_refused_as_http_and_recorded(tmp_path: Path) -> None:
+async def test_a_rate_limited_call_is_429_and_recorded(tmp_path: Path) -> None:
     async with (
         raw(modern_server()) as server,
         rig(tmp_path, {"files": server}, workspace={"rate_limit": "2/hour"}) as relay,
@@ -241,7 +241,7 @@ LEAKS = f"""Authorization: Bearer its-own-secret-key, key its-own-secret-key, {S
         pytest.param(lambda _: [whole(LEAKS.encode())], id="garbage"),
     ],
 )
-async def test_no_secret_that_an_upstream_repeats_is_in_the_journal(tmp_path: Path, behave: Behave) -> None:
+async def test_secrets_in_an_upstreams_response_are_not_in_the_journal(tmp_path: Path, behave: Behave) -> None:
     async with raw(modern_server(behave)) as server:
         files = {"url": server.url, "headers": {"Authorization": "Bearer its-own-secret-key"}}
         async with rig(tmp_path, {"files": files}, redaction={"patterns": [r"internal-\d+"]}) as relay:
@@ -253,7 +253,7 @@ async def test_no_secret_that_an_upstream_repeats_is_in_the_journal(tmp_path: Pa
     assert b"an argument" not in journal
 
 
-async def test_a_long_answer_is_cut_in_the_record_only(tmp_path: Path) -> None:
+async def test_a_long_response_is_truncated_in_the_record_only(tmp_path: Path) -> None:
     text = "é" * 1_000_000
     async with (
         raw(modern_server(lambda r: [answered(r, tool_error(text))])) as server,
@@ -268,7 +268,7 @@ async def test_a_long_answer_is_cut_in_the_record_only(tmp_path: Path) -> None:
         assert kept.endswith("… [cut]")
 
 
-async def test_a_result_that_says_null_is_a_success(tmp_path: Path) -> None:
+async def test_is_error_null_is_a_success(tmp_path: Path) -> None:
     """Serializers that write what is not there: the client can read it, so it gets it."""
     async with (
         raw(modern_server(lambda r: [answered(r, {"content": [], "isError": None})])) as server,

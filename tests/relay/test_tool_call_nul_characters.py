@@ -24,7 +24,7 @@ CLIENT: dict[str, Any] = {"io.modelcontextprotocol/clientInfo": {"name": f"cur{N
         pytest.param(lambda _: [whole(f"disk{NUL}full".encode(), 500)], id="HTTP error"),
     ],
 )
-async def test_a_failed_calls_record_is_what_the_ledger_has(tmp_path: Path, behave: Behave) -> None:
+async def test_the_record_of_a_failed_call_has_no_nul_and_reaches_the_ledger(tmp_path: Path, behave: Behave) -> None:
     async with raw(modern_server(behave)) as server, rig(tmp_path, {"files": server}) as relay:
         answer = await relay.post(tool_call(**CLIENT))
 
@@ -35,7 +35,7 @@ async def test_a_failed_calls_record_is_what_the_ledger_has(tmp_path: Path, beha
     assert answer.status_code in (200, 500, 502)
 
 
-async def test_a_client_is_answered_what_the_upstream_said(tmp_path: Path) -> None:
+async def test_the_client_gets_the_nul_characters_of_the_upstream(tmp_path: Path) -> None:
     async with (
         raw(modern_server(lambda r: [answered(r, FAILED)])) as server,
         rig(tmp_path, {"files": server}) as relay,

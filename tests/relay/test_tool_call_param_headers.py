@@ -39,7 +39,7 @@ async def test_a_legacy_clients_arguments_are_mirrored_for_the_upstream(tmp_path
         assert params_of(upstream.calls[1]) == {"mcp-param-region": "=?base64?IMO8?="}
 
 
-async def test_a_modern_clients_headers_that_agree_go_on_and_those_of_others_too(tmp_path: Path) -> None:
+async def test_param_headers_that_agree_and_unknown_ones_are_passed_on(tmp_path: Path) -> None:
     async with raw(server(MIRRORED, tool("plain"))) as upstream, rig(tmp_path, {"files": upstream}) as relay:
         for message in (tool_call(arguments={"region": "eu"}), tool_call("files__plain")):
             headers = {"mcp_param_region": "eu"} if message[1]["params"]["arguments"] else {}
@@ -61,7 +61,7 @@ async def test_a_modern_clients_headers_that_agree_go_on_and_those_of_others_too
     ],
 )
 @pytest.mark.parametrize("server_of", [modern, legacy])
-async def test_headers_and_arguments_at_odds_are_a_bad_request_and_no_call(
+async def test_param_headers_that_contradict_the_arguments_are_a_bad_request(
     tmp_path: Path, arguments: Any, headers: dict[str, str], server_of: Any
 ) -> None:
     async with raw(server_of(None, [MIRRORED])) as upstream, rig(tmp_path, {"files": upstream}) as relay:
@@ -74,7 +74,7 @@ async def test_headers_and_arguments_at_odds_are_a_bad_request_and_no_call(
     assert relay.rejected["bad_request"] == 1
 
 
-async def test_a_base64_value_counts_as_what_it_says(tmp_path: Path) -> None:
+async def test_a_base64_param_header_is_compared_decoded(tmp_path: Path) -> None:
     async with raw(server()) as upstream, rig(tmp_path, {"files": upstream}) as relay:
         response = await relay.post(tool_call(arguments={"region": "Hello"}), mcp_param_region="=?base64?SGVsbG8=?=")
 
@@ -102,7 +102,7 @@ class Changing:
         return [answered(request, TEXT)]
 
 
-async def test_a_tool_that_mirrors_more_than_it_did_is_listed_anew_and_called_once_more(tmp_path: Path) -> None:
+async def test_a_header_mismatch_of_a_changed_tool_is_repaired_by_a_new_listing(tmp_path: Path) -> None:
     behave = Changing()
     async with raw(behave) as upstream, rig(tmp_path, {"files": upstream}) as relay:
         response = await relay.post(legacy_call(arguments={"region": "eu"}))
@@ -113,7 +113,7 @@ async def test_a_tool_that_mirrors_more_than_it_did_is_listed_anew_and_called_on
     assert relay.end.status == "success"
 
 
-async def test_a_modern_client_whose_listing_is_older_is_told_to_list_anew(tmp_path: Path) -> None:
+async def test_a_modern_client_with_an_old_listing_gets_a_header_mismatch(tmp_path: Path) -> None:
     async with raw(Changing()) as upstream, rig(tmp_path, {"files": upstream}) as relay:
         response = await relay.post(tool_call(arguments={"region": "eu"}))
         assert (response.status_code, response.json()["error"]["code"]) == (400, -32020)
@@ -122,7 +122,7 @@ async def test_a_modern_client_whose_listing_is_older_is_told_to_list_anew(tmp_p
         assert again.status_code == 200
 
 
-async def test_a_mismatch_that_no_listing_explains_is_not_called_again(tmp_path: Path) -> None:
+async def test_a_header_mismatch_that_the_listing_does_not_explain_is_not_repeated(tmp_path: Path) -> None:
     act = [0]
 
     def refuse(request: Request) -> Steps:
@@ -137,7 +137,7 @@ async def test_a_mismatch_that_no_listing_explains_is_not_called_again(tmp_path:
     assert relay.end.error_type == "jsonrpc_error"
 
 
-async def test_a_tool_that_mirrors_as_it_may_not_is_left_out_and_the_others_stand(tmp_path: Path) -> None:
+async def test_a_tool_with_an_invalid_param_header_is_not_listed(tmp_path: Path) -> None:
     wrong = {**tool("wrong"), "inputSchema": {"type": "object", "properties": {"a": {"x-mcp-header": "b c"}}}}
     async with raw(server(wrong, tool("right"))) as upstream, rig(tmp_path, {"files": upstream}) as relay:
         listed = (await relay.post(({**legacy_call()[0]}, {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}))).json()
