@@ -32,7 +32,7 @@ from tests.upstream.http_rig import call, upstream_of, value
 HANDSHAKE = ["server/discover", "initialize", "notifications/initialized"]
 
 
-async def test_a_modern_server_is_asked_once_what_it_speaks() -> None:
+async def test_a_modern_server_is_probed_once() -> None:
     async with raw(modern()) as server, upstream_of(server) as upstream:
         assert upstream.era is None
         await upstream.request(call())
@@ -84,7 +84,7 @@ async def test_whatever_does_not_discover_is_tried_as_a_legacy_server(refusal: A
         assert server.requests[2].headers["mcp-session-id"] == "s-1"
 
 
-async def test_a_modern_server_that_minds_something_else_in_the_question_is_modern() -> None:
+async def test_a_server_that_refuses_discovery_with_a_modern_code_is_modern() -> None:
     ordinary = modern()
 
     def behave(request: Request) -> Steps:
@@ -145,7 +145,7 @@ async def test_a_version_that_is_none_does_no_harm(version: Any) -> None:
         pytest.param(lambda _: [SSE_HEAD, chunk(b"x"), Do.CLOSE], "upstream_protocol_error", "in the middle", id="cut"),
     ],
 )
-async def test_what_is_no_mcp_server_is_said_to_be_none_and_asked_again_the_next_time(
+async def test_a_peer_that_is_not_an_mcp_server_is_named_so_and_probed_again_the_next_time(
     behave: Any, error_type: str, says: str
 ) -> None:
     healthy: list[bool] = []
@@ -262,7 +262,7 @@ def forgetful(*, body: bool) -> Any:
 
 
 @pytest.mark.parametrize("body", [True, False])
-async def test_a_session_that_is_gone_is_begun_anew_once_and_the_call_made_again(*, body: bool) -> None:
+async def test_a_session_that_is_gone_is_replaced_once_and_the_call_sent_again(*, body: bool) -> None:
     async with raw(forgetful(body=body)) as server, upstream_of(server) as upstream:
         await upstream.request(call())
         later = UpstreamRequest("tools/call", {"name": "act", "arguments": {"later": True}}, name="act")
@@ -277,7 +277,7 @@ async def test_a_session_that_is_gone_is_begun_anew_once_and_the_call_made_again
         assert 0 < later.acquired_ns <= later.sent_ns <= later.first_byte_ns <= later.done_ns
 
 
-async def test_a_server_that_answers_404_to_everything_is_not_asked_for_ever() -> None:
+async def test_a_server_that_answers_404_to_everything_gets_a_call_twice_at_most() -> None:
     async with raw(legacy(lambda _: [whole(b"", 404)])) as server, upstream_of(server) as upstream:
         with pytest.raises(UpstreamError, match="answered HTTP 404"):
             await upstream.request(call())
@@ -295,7 +295,7 @@ async def test_a_404_without_a_session_is_only_a_404(server_of: Any) -> None:
         assert len(server.calls) == 1
 
 
-async def test_the_phases_of_a_call_whose_new_session_hangs_begin_anew() -> None:
+async def test_the_phases_of_a_call_whose_new_session_hangs_are_reset() -> None:
     """The time that the handshake takes is the upstream's, not the gateway's."""
     opened: list[Request] = []
 

@@ -1,4 +1,4 @@
-"""What an upstream's answer over HTTP means, and what is sent again when there is none."""
+"""What an upstream's response over HTTP means, and what is sent again without one."""
 
 import asyncio
 import json
@@ -164,7 +164,7 @@ async def test_an_answer_that_is_too_large_is_given_up(monkeypatch: pytest.Monke
     assert (error.error_type, str(error)) == (NO_MCP, "answered with more than 100000 bytes")
 
 
-async def test_where_a_redirect_leads_is_said_without_its_query_which_may_hold_a_key() -> None:
+async def test_the_error_names_a_redirects_target_without_its_query_which_may_hold_a_key() -> None:
     error = await failure(lambda _: [whole(b"", 302, f"location: https://x/mcp?key=s3cret#s3cret{'y' * 1000}")])
 
     assert "https://x/mcp" in str(error)

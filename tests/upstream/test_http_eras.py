@@ -63,7 +63,7 @@ NO_SESSION = {"jsonrpc": "2.0", "id": None, "error": {"code": -32600, "message":
 @pytest.mark.parametrize(
     "refusal", [whole(b"", 404), whole(b"", 405), whole(b"no", 400), whole(json.dumps(NO_SESSION).encode(), 400)]
 )
-async def test_a_modern_server_that_comes_back_as_a_legacy_one_is_negotiated_anew(refusal: bytes) -> None:
+async def test_a_modern_server_that_comes_back_as_a_legacy_one_is_negotiated_again(refusal: bytes) -> None:
     behave = Changing(modern())
     async with raw(behave) as server, upstream_of(server, timings=AT_ONCE) as upstream:
         await upstream.request(call())
@@ -100,7 +100,7 @@ async def test_a_response_names_the_era_of_its_request_though_the_server_has_cha
         assert (first.era, second.era, upstream.era) == (Era.LEGACY, Era.MODERN, Era.MODERN)
 
 
-async def test_a_legacy_server_without_sessions_that_comes_back_as_a_modern_one_is_negotiated_anew() -> None:
+async def test_a_legacy_server_without_sessions_that_comes_back_as_a_modern_one_is_negotiated_again() -> None:
     behave = Changing(legacy(session=None))
     async with raw(behave) as server, upstream_of(server, timings=AT_ONCE) as upstream:
         await upstream.request(call())

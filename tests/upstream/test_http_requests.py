@@ -12,7 +12,7 @@ from tests.http1.raw import (
 from tests.upstream.http_rig import call, upstream_of
 
 
-async def test_a_modern_upstream_is_told_in_headers_and_meta_what_the_request_is() -> None:
+async def test_headers_and_meta_describe_the_request_to_a_modern_upstream() -> None:
     async with (
         raw(modern()) as server,
         upstream_of(server, headers={"Authorization": "Bearer up", "X-Team": "a b"}) as upstream,

@@ -1,4 +1,4 @@
-"""A server on the official SDK behind an HTTP upstream, of either era: sessions, questions, changes, broken streams."""
+"""A server on the official SDK behind an HTTP upstream, of either era: sessions, its requests, changes, streams."""
 
 import asyncio
 import contextlib
@@ -46,7 +46,7 @@ async def served(era: Era) -> AsyncIterator[HttpUpstream]:
             await serving
 
 
-class Person:
+class FakeClient:
     """A client that answers what it is asked, and remembers it."""
 
     def __init__(self, answer: Mapping[str, Any]) -> None:
@@ -78,7 +78,7 @@ def text(reply: UpstreamResponse) -> str:
 
 
 async def test_a_legacy_server_asks_the_client_of_the_call_and_gets_its_answer() -> None:
-    person = Person({"action": "accept", "content": {"username": "ann", "email": "a@b.c"}})
+    person = FakeClient({"action": "accept", "content": {"username": "ann", "email": "a@b.c"}})
     async with served(Era.LEGACY) as upstream:
         reply = await upstream.request(person.calls("test_elicitation", message="who?"))
 
@@ -88,8 +88,8 @@ async def test_a_legacy_server_asks_the_client_of_the_call_and_gets_its_answer()
         assert params["message"] == "who?"
 
 
-async def test_a_legacy_server_is_told_what_each_client_can_be_asked() -> None:
-    person = Person({})
+async def test_initialize_declares_the_capabilities_of_each_client() -> None:
+    person = FakeClient({})
     async with served(Era.LEGACY) as upstream:
         able = person.calls("test_elicitation", message="who?")
         unable = UpstreamRequest("tools/call", able.params, name="test_elicitation", token_id="alice")
@@ -99,9 +99,9 @@ async def test_a_legacy_server_is_told_what_each_client_can_be_asked() -> None:
         assert person.asked == []
 
 
-async def test_a_modern_server_is_told_what_a_legacy_client_can_be_asked_and_asks_by_its_result() -> None:
+async def test_each_modern_request_declares_a_legacy_clients_capabilities_and_may_need_input() -> None:
     async with served(Era.MODERN) as upstream:
-        reply = await upstream.request(Person({}).calls("test_elicitation", message="who?"))
+        reply = await upstream.request(FakeClient({}).calls("test_elicitation", message="who?"))
 
         assert result(reply)["resultType"] == "input_required"
 
@@ -110,13 +110,13 @@ async def test_a_modern_server_is_told_what_a_legacy_client_can_be_asked_and_ask
 async def test_log_messages_come_from_the_level_on_that_the_client_wants(era: Era) -> None:
     async with served(era) as upstream:
         for level, count in [("debug", 3), ("error", 0)]:
-            person = Person({})
+            person = FakeClient({})
             await upstream.request(person.calls("test_tool_with_logging", level=level))
             assert [message["method"] for message in person.heard] == ["notifications/message"] * count
 
 
 async def test_an_answer_whose_stream_the_server_closed_on_the_way_is_fetched() -> None:
-    person = Person({})
+    person = FakeClient({})
     async with served(Era.LEGACY) as upstream:
         reply = await upstream.request(person.calls("test_reconnection", level="debug"))
 
@@ -134,9 +134,9 @@ async def test_listeners_hear_of_changes_whoever_caused_them(era: Era) -> None:
         upstream.listen(lambda method, _: heard.append(method))
         await upstream.subscribe(frozenset())
         assert upstream.era is era
-        await upstream.request(Person({}).calls("test_trigger_tool_change"))
+        await upstream.request(FakeClient({}).calls("test_trigger_tool_change"))
         await until(lambda: heard == ["notifications/tools/list_changed"])
-        await upstream.request(Person({}).calls("test_trigger_prompt_change"))
+        await upstream.request(FakeClient({}).calls("test_trigger_prompt_change"))
         await until(lambda: heard[1:] == ["notifications/prompts/list_changed"])
 
 

@@ -85,7 +85,7 @@ async def test_each_token_has_a_session_and_the_gateway_its_own() -> None:
         assert behave.declared == [{}, {}, {}]
 
 
-async def test_a_session_declares_what_its_clients_can_be_asked_and_nothing_else() -> None:
+async def test_a_session_declares_the_input_that_its_clients_can_give_and_nothing_else() -> None:
     behave = Sessions()
     async with raw(behave) as server, upstream_of(server) as upstream:
         able = client({"elicitation": {"form": {}}, "roots": {"listChanged": True}, "experimental": {"x": {}}})
@@ -210,7 +210,7 @@ async def test_a_server_that_knows_no_ping_keeps_its_session_after_a_400(message
         assert used(server) == ["s-1", "s-1"]
 
 
-async def test_one_tokens_lost_session_is_nobody_elses() -> None:
+async def test_a_lost_session_of_one_token_leaves_the_others() -> None:
     def act(request: Request) -> Steps:
         return [whole(b"", 404)] if request.headers["mcp-session-id"] == "s-1" else [answered(request, TEXT)]
 
@@ -324,7 +324,7 @@ async def test_a_level_is_set_once_for_a_session_and_again_only_for_less_severe_
         assert set_to == ["warning", "debug"]
 
 
-async def test_a_server_that_does_not_log_is_asked_for_no_level() -> None:
+async def test_a_server_without_logging_gets_no_level() -> None:
     async with raw(Sessions()) as server, upstream_of(server) as upstream:
         await upstream.request(call("alice", client({}, "debug")))
 

@@ -192,7 +192,7 @@ async def test_the_connection_is_kept_after_a_stream() -> None:
 
 
 @pytest.mark.parametrize("ending", [(Do.HOLD,), (chunk(b": still here\n\n"),) * 50 + (Do.HOLD,), (Do.CLOSE,)])
-async def test_a_stream_that_stays_open_after_the_answer_delays_nobody_and_is_closed(
+async def test_a_stream_that_stays_open_after_the_response_delays_no_call_and_is_closed(
     ending: Steps, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(client, "LINGER_S", 0.05)
@@ -300,7 +300,7 @@ def rest(server: Any, *before: Any) -> Steps:
     return [SSE_HEAD, *(event(one) for one in before), event(result(asked, TEXT)), SSE_END]
 
 
-async def test_the_rest_of_a_stream_is_asked_for_by_its_last_id_and_nothing_is_called_twice() -> None:
+async def test_a_broken_stream_is_resumed_from_its_last_id_and_the_call_not_repeated() -> None:
     servers: list[Any] = []
     said = b"id: e-1\nretry: 1\ndata: " + json.dumps(PROGRESS).encode() + b"\n\n"
     behave = broken_off(

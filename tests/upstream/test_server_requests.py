@@ -1,4 +1,4 @@
-"""What a legacy server asks in the midst of a call: whom it reaches, what is refused, and when nobody waits."""
+"""A legacy server's requests during a call: which client gets them, what is refused, and when they end."""
 
 import asyncio
 import json
@@ -33,7 +33,7 @@ ELICIT = {"jsonrpc": "2.0", "id": "q-1", "method": "elicitation/create", "params
 FORM: dict[str, Any] = {"elicitation": {}}
 
 
-class Person:
+class FakeClient:
     """A client of whom everything is asked one after the other; `answers` says what it does."""
 
     def __init__(self, reply: UpstreamResponse | CallscopeError | None) -> None:
@@ -86,8 +86,8 @@ def answers(server: Any) -> dict[Any, Any]:
     return {r.message["id"]: r.message for r in server.requests if r.message and "method" not in r.message}
 
 
-async def test_the_client_of_the_call_is_asked_and_its_answer_goes_to_the_server_as_it_is() -> None:
-    person = Person(ACCEPTED)
+async def test_a_server_request_goes_to_the_client_of_the_call_and_its_response_back_unchanged() -> None:
+    person = FakeClient(ACCEPTED)
     async with raw(asking(ELICIT)) as server, upstream_of(server) as upstream:
         assert value(await upstream.request(person.call())) == TEXT
 
@@ -100,14 +100,14 @@ async def test_the_client_of_the_call_is_asked_and_its_answer_goes_to_the_server
 async def test_a_clients_refusal_is_the_servers_answer() -> None:
     refusal = jsonrpc.error_object(-1, "User rejected sampling request")
     async with raw(asking(ELICIT)) as server, upstream_of(server) as upstream:
-        await upstream.request(Person(UpstreamResponse(error=refusal)).call())
+        await upstream.request(FakeClient(UpstreamResponse(error=refusal)).call())
 
         assert answers(server)["q-1"]["error"] == {"code": -1, "message": "User rejected sampling request"}
 
 
-async def test_a_client_that_cannot_be_asked_any_more_is_an_error_to_the_server() -> None:
+async def test_a_client_that_is_gone_is_an_error_to_the_server() -> None:
     async with raw(asking(ELICIT)) as server, upstream_of(server) as upstream:
-        await upstream.request(Person(CallscopeError("the client went away")).call())
+        await upstream.request(FakeClient(CallscopeError("the client went away")).call())
 
         assert answers(server)["q-1"]["error"] == {"code": -32603, "message": "the client went away"}
 
@@ -122,8 +122,8 @@ async def test_a_client_that_cannot_be_asked_any_more_is_an_error_to_the_server(
         ({"method": "elicitation/create", "params": {"mode": 5}}, FORM),
     ],
 )
-async def test_what_a_client_did_not_declare_it_is_not_asked(question: Any, can: Any) -> None:
-    person = Person(ACCEPTED)
+async def test_a_request_for_a_capability_that_the_client_did_not_declare_is_refused(question: Any, can: Any) -> None:
+    person = FakeClient(ACCEPTED)
     asked = {"jsonrpc": "2.0", "id": 9, **question}
     async with raw(asking(asked)) as server, upstream_of(server) as upstream:
         await upstream.request(person.call(can))
@@ -136,7 +136,7 @@ async def test_a_ping_is_answered_at_once_while_the_client_thinks() -> None:
     ping = {"jsonrpc": "2.0", "id": 10, "method": "ping"}
     behave = asking(ELICIT, ping)
     async with raw(behave) as server, upstream_of(server) as upstream:
-        calling = asyncio.create_task(upstream.request(Person(None).call()))
+        calling = asyncio.create_task(upstream.request(FakeClient(None).call()))
 
         assert await eventually(lambda: 10 in answers(server))
         assert "q-1" not in answers(server)
@@ -145,9 +145,9 @@ async def test_a_ping_is_answered_at_once_while_the_client_thinks() -> None:
             await calling
 
 
-async def test_many_questions_at_a_time_are_bounded() -> None:
+async def test_server_requests_that_wait_at_a_time_are_bounded() -> None:
     many = [{**ELICIT, "id": number} for number in range(100)]
-    person = Person(None)
+    person = FakeClient(None)
     async with raw(asking(*many)) as server, upstream_of(server) as upstream:
         calling = asyncio.create_task(upstream.request(person.call()))
 
@@ -158,8 +158,8 @@ async def test_many_questions_at_a_time_are_bounded() -> None:
         assert await eventually(lambda: person.left == 16)
 
 
-async def test_a_question_ends_with_its_call() -> None:
-    person = Person(None)
+async def test_a_server_request_ends_with_its_call() -> None:
+    person = FakeClient(None)
     async with (
         raw(legacy(lambda r: [SSE_HEAD, event(ELICIT), event(result(r, TEXT)), SSE_END])) as server,
         upstream_of(server) as upstream,
@@ -170,8 +170,8 @@ async def test_a_question_ends_with_its_call() -> None:
         assert answers(server) == {}
 
 
-async def test_a_question_that_the_server_takes_back_is_not_answered() -> None:
-    person = Person(None)
+async def test_a_server_request_that_is_cancelled_gets_no_response() -> None:
+    person = FakeClient(None)
     taken_back = {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": "q-1"}}
     seen, go = asyncio.Event(), asyncio.Event()
     behave = legacy(lambda r: [SSE_HEAD, event(ELICIT), seen, event(taken_back), go, event(result(r, TEXT)), SSE_END])
@@ -194,7 +194,7 @@ async def test_a_question_that_the_server_takes_back_is_not_answered() -> None:
 
 
 async def test_a_modern_servers_request_is_passed_over_as_it_may_not_ask_that_way() -> None:
-    person = Person(ACCEPTED)
+    person = FakeClient(ACCEPTED)
     async with (
         raw(modern(lambda r: [SSE_HEAD, event(ELICIT), event(result(r, TEXT)), SSE_END])) as server,
         upstream_of(server) as upstream,
@@ -224,8 +224,8 @@ def asking_elsewhere(go: asyncio.Event, question: Any) -> Any:
     return behave
 
 
-async def test_a_question_on_the_sessions_stream_goes_to_the_only_client_that_can_be_meant() -> None:
-    person = Person(ACCEPTED)
+async def test_a_server_request_on_the_sessions_stream_goes_to_the_only_client() -> None:
+    person = FakeClient(ACCEPTED)
     async with raw(asking_elsewhere(asyncio.Event(), ELICIT)) as server, upstream_of(server) as upstream:
         assert value(await upstream.request(person.call())) == TEXT
 
@@ -237,8 +237,8 @@ async def test_a_question_on_the_sessions_stream_goes_to_the_only_client_that_ca
         assert "content-type" not in stream.headers
 
 
-async def test_a_question_that_might_be_for_either_of_two_clients_is_refused() -> None:
-    one, other = Person(ACCEPTED), Person(ACCEPTED)
+async def test_a_server_request_that_may_be_for_either_of_two_clients_is_refused() -> None:
+    one, other = FakeClient(ACCEPTED), FakeClient(ACCEPTED)
     go = asyncio.Event()
     calls: list[Request] = []
     both = asyncio.Event()
@@ -262,7 +262,7 @@ async def test_a_question_that_might_be_for_either_of_two_clients_is_refused() -
         assert one.asked == other.asked == []
 
 
-async def test_a_session_whose_clients_can_be_asked_nothing_has_no_stream() -> None:
+async def test_a_session_whose_clients_take_no_requests_has_no_stream() -> None:
     async with raw(legacy()) as server, upstream_of(server) as upstream:
         await upstream.request(UpstreamRequest("tools/call", {"name": "act"}, name="act", token_id="alice"))
 
@@ -293,7 +293,7 @@ async def test_log_messages_and_progress_on_the_sessions_stream_reach_the_only_c
             go.set()
 
     async with raw(behave) as server, upstream_of(server) as upstream:
-        client = Client(jsonrpc.raw(FORM), Person(ACCEPTED).ask, "debug")
+        client = Client(jsonrpc.raw(FORM), FakeClient(ACCEPTED).ask, "debug")
         request = UpstreamRequest("tools/call", {"name": "act"}, name="act", client=client, notify=notify)
         request.meta = {"progressToken": RawJson(b'"mine"')}
         await upstream.request(request)

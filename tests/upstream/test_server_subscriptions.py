@@ -41,7 +41,7 @@ UPDATED = {"jsonrpc": "2.0", "method": "notifications/resources/updated", "param
 LISTEN = "subscriptions/listen"
 
 
-class Heard(list[tuple[str, Any]]):
+class ChangeRecorder(list[tuple[str, Any]]):
     """A listener."""
 
     def __call__(self, method: str, params: RawJson) -> None:
@@ -83,8 +83,8 @@ def listens(server: Raw) -> list[Any]:
 # -- a modern server
 
 
-async def test_a_modern_server_is_asked_for_every_list_that_may_change() -> None:
-    heard = Heard()
+async def test_a_modern_server_is_subscribed_to_for_every_list_that_may_change() -> None:
+    heard = ChangeRecorder()
     async with raw(listened([event(TOOLS), event(UPDATED), Do.HOLD])) as server, upstream_of(server) as upstream:
         upstream.listen(heard)
 
@@ -98,7 +98,7 @@ async def test_a_subscription_is_acknowledged_before_it_is_done() -> None:
     go = asyncio.Event()
     behave = listened([Do.HOLD], lambda r: [SSE_HEAD, go, acknowledged(r), Do.HOLD])
     async with raw(behave) as server, upstream_of(server) as upstream:
-        upstream.listen(Heard())
+        upstream.listen(ChangeRecorder())
         await upstream.subscribe(frozenset())
         subscribing = asyncio.create_task(upstream.subscribe(frozenset({"file:///b", "file:///a"})))
         assert await eventually(lambda: len(listens(server)) == 2)
@@ -117,7 +117,7 @@ async def test_a_subscription_is_acknowledged_before_it_is_done() -> None:
 async def test_closing_the_upstream_closes_its_stream() -> None:
     async with raw(listened([Do.HOLD])) as server:
         async with upstream_of(server) as upstream:
-            upstream.listen(Heard())
+            upstream.listen(ChangeRecorder())
             await upstream.subscribe(frozenset())
             assert len(listens(server)) == 1
 
@@ -126,7 +126,7 @@ async def test_closing_the_upstream_closes_its_stream() -> None:
 
 @pytest.mark.parametrize("ending", [[Do.CLOSE], [Do.RESET], [SSE_END], [event(b"no json"), Do.HOLD]])
 async def test_a_stream_that_breaks_is_opened_again(ending: list[Step]) -> None:
-    heard = Heard()
+    heard = ChangeRecorder()
     behave = listened(ending, [event(TOOLS), Do.HOLD])
     async with raw(behave) as server, upstream_of(server) as upstream:
         upstream.listen(heard)
@@ -136,7 +136,7 @@ async def test_a_stream_that_breaks_is_opened_again(ending: list[Step]) -> None:
 
 
 async def test_a_server_that_was_away_may_have_changed_everything() -> None:
-    heard = Heard()
+    heard = ChangeRecorder()
     behave = listened([Do.CLOSE], lambda _: [whole(b"", 503)], [Do.HOLD])
     async with raw(behave) as server, upstream_of(server) as upstream:
         upstream.listen(heard)
@@ -146,9 +146,9 @@ async def test_a_server_that_was_away_may_have_changed_everything() -> None:
         assert heard[-1] == ("resources/updated", {"uri": "file:///a"})
 
 
-async def test_a_server_that_ends_its_streams_at_once_is_asked_again_only_after_a_pause() -> None:
+async def test_a_stream_that_ends_at_once_is_opened_again_only_after_a_pause() -> None:
     async with raw(listened([SSE_END])) as server, upstream_of(server, timings={"reconnect_s": 1000.0}) as upstream:
-        upstream.listen(Heard())
+        upstream.listen(ChangeRecorder())
         assert await eventually(lambda: len(listens(server)) == 1)
         await upstream.request(call())
 
@@ -169,7 +169,7 @@ async def test_a_server_that_ends_its_streams_at_once_is_asked_again_only_after_
 )
 async def test_a_subscription_that_the_server_does_not_take_fails(turn: Any, error_type: ErrorType, says: str) -> None:
     async with raw(listened(turn)) as server, upstream_of(server, timings={"acknowledge_s": 0.1}) as upstream:
-        upstream.listen(Heard())
+        upstream.listen(ChangeRecorder())
         with pytest.raises(UpstreamError, match=says) as caught:
             await upstream.subscribe(frozenset({"file:///a"}))
 
@@ -178,17 +178,17 @@ async def test_a_subscription_that_the_server_does_not_take_fails(turn: Any, err
 
 async def test_a_server_whose_lists_never_change_is_not_listened_to() -> None:
     async with raw(listened([Do.HOLD], capabilities={"tools": {}})) as server, upstream_of(server) as upstream:
-        upstream.listen(Heard())
+        upstream.listen(ChangeRecorder())
         await upstream.subscribe(frozenset())
 
         assert listens(server) == []
 
 
 @pytest.mark.parametrize("server_of", [modern, legacy])
-async def test_a_change_on_the_stream_of_any_request_is_told_to_listeners_and_not_to_that_requests_client(
+async def test_a_change_on_the_stream_of_any_request_goes_to_the_listener_and_not_to_that_requests_client(
     server_of: Any,
 ) -> None:
-    heard, notified = Heard(), []
+    heard, notified = ChangeRecorder(), []
 
     async def notify(data: bytes) -> None:
         notified.append(data)
@@ -230,8 +230,8 @@ class Streams:
         return legacy()(request)
 
 
-async def test_a_legacy_servers_changes_are_heard_on_its_sessions_streams() -> None:
-    heard = Heard()
+async def test_a_legacy_servers_changes_come_on_its_sessions_streams() -> None:
+    heard = ChangeRecorder()
     behave = Streams([event(TOOLS), event(UPDATED), event(b"no json"), event(PROMPTS), Do.HOLD])
     async with raw(behave) as server, upstream_of(server) as upstream:
         upstream.listen(heard)
@@ -241,12 +241,12 @@ async def test_a_legacy_servers_changes_are_heard_on_its_sessions_streams() -> N
         )
 
 
-async def test_the_streams_of_tokens_sessions_are_heard_too_while_there_is_a_listener() -> None:
+async def test_the_streams_of_tokens_sessions_are_open_too_once_there_is_a_listener() -> None:
     behave = Streams([Do.HOLD])
     async with raw(behave) as server, upstream_of(server) as upstream:
         await upstream.request(UpstreamRequest("tools/call", {"name": "act"}, name="act", token_id="before"))
         assert behave.gets == []
-        upstream.listen(Heard())
+        upstream.listen(ChangeRecorder())
         await upstream.subscribe(frozenset())
         await upstream.request(UpstreamRequest("tools/call", {"name": "act"}, name="act", token_id="after"))
 
@@ -254,10 +254,10 @@ async def test_the_streams_of_tokens_sessions_are_heard_too_while_there_is_a_lis
 
 
 @pytest.mark.parametrize("status", [405, 404, 400, 500])
-async def test_a_server_without_such_a_stream_is_asked_for_it_once(status: int) -> None:
+async def test_a_server_without_session_streams_gets_one_request_for_it(status: int) -> None:
     behave = Streams(lambda _: [whole(b"", status)])
     async with raw(behave) as server, upstream_of(server) as upstream:
-        upstream.listen(Heard())
+        upstream.listen(ChangeRecorder())
         for _ in range(3):
             await upstream.subscribe(frozenset())
             await upstream.request(call())
@@ -265,8 +265,8 @@ async def test_a_server_without_such_a_stream_is_asked_for_it_once(status: int) 
         assert [get.headers["mcp-session-id"] for get in behave.gets] == ["s-1"]
 
 
-async def test_a_stream_that_ended_is_asked_for_again_from_its_last_event_on() -> None:
-    heard = Heard()
+async def test_a_session_stream_that_ended_is_resumed_from_its_last_event() -> None:
+    heard = ChangeRecorder()
     tagged = b"id: e-7\nretry: 1\ndata: " + json.dumps(TOOLS).encode() + b"\n\n"
     length = head(200, "content-type: text/event-stream", f"content-length: {len(tagged)}")
     behave = Streams(lambda _: [length + tagged], [event(PROMPTS), Do.HOLD])
@@ -278,7 +278,7 @@ async def test_a_stream_that_ended_is_asked_for_again_from_its_last_event_on() -
 
 
 async def test_a_stream_whose_session_is_gone_is_opened_in_a_new_one() -> None:
-    heard = Heard()
+    heard = ChangeRecorder()
     behave = Streams([SSE_END], lambda _: [whole(b"", 404)], [Do.HOLD])
     async with raw(behave) as server, upstream_of(server) as upstream:
         upstream.listen(heard)
@@ -288,7 +288,7 @@ async def test_a_stream_whose_session_is_gone_is_opened_in_a_new_one() -> None:
         assert [get.headers["mcp-session-id"] for get in behave.gets] == ["s-1", "s-1", "s-2"]
 
 
-async def test_resources_are_subscribed_to_and_left_one_by_one_and_anew_in_a_new_session() -> None:
+async def test_resources_are_subscribed_to_and_left_one_by_one_and_again_in_a_new_session() -> None:
     behave = Streams([Do.HOLD])
     forgotten: list[str] = []
 
@@ -298,7 +298,7 @@ async def test_resources_are_subscribed_to_and_left_one_by_one_and_anew_in_a_new
         return behave(request)
 
     async with raw(forgetful) as server, upstream_of(server) as upstream:
-        upstream.listen(Heard())
+        upstream.listen(ChangeRecorder())
         await upstream.subscribe(frozenset({"a:1", "a:2"}))
         await upstream.subscribe(frozenset({"a:2", "a:3"}))
         made = [(r.message["method"].removeprefix("resources/"), r.message["params"]["uri"])
@@ -322,7 +322,7 @@ def _again(server: Raw, again: list[str]) -> bool:
     return len(again) == 2
 
 
-async def test_a_legacy_server_that_refuses_a_subscription_is_said_to() -> None:
+async def test_the_refusal_of_a_legacy_server_is_returned_for_its_resource() -> None:
     ordinary = Streams([Do.HOLD])
 
     def behave(request: Request) -> Steps:
@@ -331,7 +331,7 @@ async def test_a_legacy_server_that_refuses_a_subscription_is_said_to() -> None:
         return ordinary(request)
 
     async with raw(behave) as server, upstream_of(server) as upstream:
-        upstream.listen(Heard())
+        upstream.listen(ChangeRecorder())
         for _ in range(2):
             refused = await upstream.subscribe(frozenset({"file:///nowhere"}))
             assert "no such resource" in str(refused["file:///nowhere"])
@@ -343,7 +343,7 @@ async def test_a_legacy_server_that_refuses_a_subscription_is_said_to() -> None:
 
 
 async def test_a_server_that_cannot_be_reached_is_listened_to_when_it_is_up() -> None:
-    heard = Heard()
+    heard = ChangeRecorder()
     async with raw(modern()) as gone:
         pass
     async with upstream_of(gone) as upstream:
@@ -360,7 +360,7 @@ async def test_a_server_that_cannot_be_reached_is_listened_to_when_it_is_up() ->
 
 
 async def test_changes_of_a_list_that_follow_soon_are_one_more_change() -> None:
-    heard = Heard()
+    heard = ChangeRecorder()
     notifier = ChangeNotifier(quiet_s=0.02)
     notifier.start(heard)
     for _ in range(10):

@@ -1,4 +1,4 @@
-"""stdio beside plain calls: a process for each token, questions to clients, log messages, changes."""
+"""An upstream over stdio: a process for each token, the server's requests to clients, log messages, changes."""
 
 import asyncio
 import json
@@ -38,7 +38,7 @@ while True:
 )
 
 
-class Person:
+class FakeClient:
     """A client that answers what it is asked."""
 
     def __init__(self) -> None:
@@ -64,17 +64,19 @@ def call(token_id: str | None = None, tool: str = "act") -> UpstreamRequest:
 # -- isolation
 
 
-async def test_all_tokens_share_one_process_that_is_told_of_no_client_to_ask(start: Start, tmp_path: Path) -> None:
+async def test_all_tokens_share_one_process_to_which_no_client_capabilities_are_declared(
+    start: Start, tmp_path: Path
+) -> None:
     upstream = start(script(TELLS, str(tmp_path / "pids")))
-    for request in (Person().calls(token_id="alice"), call("bot"), call()):
+    for request in (FakeClient().calls(token_id="alice"), call("bot"), call()):
         assert result(await upstream.request(request))["told"] == {}
 
     assert len(lines(tmp_path / "pids")) == 1
 
 
-async def test_a_process_for_each_token_is_told_what_its_client_can_be_asked(start: Start, tmp_path: Path) -> None:
+async def test_a_process_for_each_token_gets_its_clients_capabilities(start: Start, tmp_path: Path) -> None:
     upstream = start(script(TELLS, str(tmp_path / "pids"), isolation="token"))
-    alice = [result(await upstream.request(Person().calls(token_id="alice"))) for _ in range(2)]
+    alice = [result(await upstream.request(FakeClient().calls(token_id="alice"))) for _ in range(2)]
     bot = result(await upstream.request(call("bot")))
     own = result(await upstream.request(call()))
 
@@ -86,7 +88,7 @@ async def test_a_process_for_each_token_is_told_what_its_client_can_be_asked(sta
         assert not is_alive(int(pid))
 
 
-async def test_one_tokens_process_that_dies_is_nobody_elses(start: Start) -> None:
+async def test_a_process_of_one_token_that_dies_leaves_the_others(start: Start) -> None:
     dies = """
         modern()
         while True:
@@ -152,8 +154,8 @@ while True:
 )
 
 
-async def test_a_question_goes_to_the_only_client_that_can_be_meant(start: Start) -> None:
-    person = Person()
+async def test_a_server_request_goes_to_the_only_client(start: Start) -> None:
+    person = FakeClient()
     upstream = start(script(ASKS))
 
     assert result(await upstream.request(person.calls())) == {
@@ -165,7 +167,7 @@ async def test_a_question_goes_to_the_only_client_that_can_be_meant(start: Start
     assert result(await upstream.request(call()))["error"]["code"] == -32601
 
 
-async def test_a_question_that_might_be_for_either_of_two_clients_is_refused(start: Start) -> None:
+async def test_a_server_request_that_may_be_for_either_of_two_clients_is_refused(start: Start) -> None:
     server = script(
         LEGACY
         + """
@@ -178,7 +180,7 @@ for request in requests:
 read()
 """
     )
-    one, other = Person(), Person()
+    one, other = FakeClient(), FakeClient()
     upstream = start(server)
     replies = await asyncio.gather(upstream.request(one.calls()), upstream.request(other.calls()))
 
@@ -215,12 +217,12 @@ async def test_log_messages_reach_the_only_call_from_the_level_on_that_its_clien
         ("debug", "debug", ["debug", "error"]),
         ("error", "debug", ["error"]),
     ]:
-        person = Person()
+        person = FakeClient()
         assert result(await upstream.request(person.calls(level=level))) == set_to
         assert [message["params"]["level"] for message in person.heard] == heard
 
 
-async def test_a_log_message_that_might_be_of_either_of_two_calls_is_nobodys(start: Start) -> None:
+async def test_a_log_message_that_may_belong_to_either_of_two_calls_is_dropped(start: Start) -> None:
     server = script("""
         modern()
         requests = [read(), read()]
@@ -229,7 +231,7 @@ async def test_a_log_message_that_might_be_of_either_of_two_calls_is_nobodys(sta
             answer(request, 1)
         read()
     """)
-    one, other = Person(), Person()
+    one, other = FakeClient(), FakeClient()
     upstream = start(server)
     await asyncio.gather(upstream.request(one.calls(level="debug")), upstream.request(other.calls(level="debug")))
 
@@ -239,7 +241,7 @@ async def test_a_log_message_that_might_be_of_either_of_two_calls_is_nobodys(sta
 # -- changes
 
 
-class Heard(list[tuple[str, Any]]):
+class ChangeRecorder(list[tuple[str, Any]]):
     """A listener."""
 
     def __call__(self, method: str, params: Raw) -> None:
@@ -270,8 +272,10 @@ def said(path: Path) -> list[Any]:
     return [json.loads(line) for line in lines(path)]
 
 
-async def test_a_modern_process_that_runs_is_listened_to_and_its_changes_are_told(start: Start, tmp_path: Path) -> None:
-    heard = Heard()
+async def test_a_modern_process_that_runs_is_subscribed_to_and_its_changes_reported(
+    start: Start, tmp_path: Path
+) -> None:
+    heard = ChangeRecorder()
     upstream = start(script(LISTENED, str(tmp_path / "log")))
     upstream.listen(heard)
     assert upstream.era is None  # nothing is started for a listener
@@ -283,7 +287,7 @@ async def test_a_modern_process_that_runs_is_listened_to_and_its_changes_are_tol
 
 async def test_a_subscription_starts_the_process_and_replaces_the_one_before(start: Start, tmp_path: Path) -> None:
     upstream = start(script(LISTENED, str(tmp_path / "log")))
-    upstream.listen(Heard())
+    upstream.listen(ChangeRecorder())
     await upstream.subscribe(frozenset({"a:1"}))
     await upstream.subscribe(frozenset({"a:2"}))
 
@@ -295,10 +299,10 @@ async def test_a_subscription_starts_the_process_and_replaces_the_one_before(sta
     await until(lambda: said(tmp_path / "log")[-1][0] == "notifications/cancelled")
 
 
-async def test_a_process_that_was_started_again_is_listened_to_anew_and_may_have_changed(
+async def test_a_process_that_was_started_again_is_subscribed_to_again_and_counts_as_changed(
     start: Start, tmp_path: Path
 ) -> None:
-    heard = Heard()
+    heard = ChangeRecorder()
     upstream = start(script(LISTENED, str(tmp_path / "log")), restart_s=0.0)
     upstream.listen(heard)
     await upstream.subscribe(frozenset({"a:1"}))
@@ -312,7 +316,7 @@ async def test_a_process_that_was_started_again_is_listened_to_anew_and_may_have
     await until(lambda: len([one for one in said(tmp_path / "log") if one[0] == "subscriptions/listen"]) >= 2)
 
 
-async def test_a_legacy_process_says_its_changes_unasked_and_is_subscribed_to_for_resources(start: Start) -> None:
+async def test_a_legacy_process_reports_lists_unasked_and_is_subscribed_to_for_resources(start: Start) -> None:
     server = script(
         LEGACY
         + """
@@ -331,7 +335,7 @@ while True:
         answer(request, {})
 """
     )
-    heard = Heard()
+    heard = ChangeRecorder()
     upstream = start(server)
     upstream.listen(heard)
     await upstream.subscribe(frozenset({"a:1", "a:2"}))

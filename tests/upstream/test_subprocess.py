@@ -157,7 +157,7 @@ while True:
 """
 
 
-async def test_a_process_that_dies_at_once_is_told_with_its_status_and_its_last_words(start: Start) -> None:
+async def test_the_error_for_a_process_that_dies_names_its_status_and_its_last_line_on_stderr(start: Start) -> None:
     server = script("""
         print("reading the settings", file=sys.stderr)
         print("no such database", file=sys.stderr, end="")
@@ -254,7 +254,7 @@ async def test_the_pause_doubles_while_the_process_keeps_dying_and_has_a_limit(s
     assert [await pause_after_the_next_death(upstream) for _ in range(4)] == [8, 16, 30, 30]
 
 
-async def test_a_process_that_lived_long_makes_the_pauses_begin_anew(start: Start) -> None:
+async def test_a_process_that_lived_long_resets_the_pauses(start: Start) -> None:
     server = script("""
         modern()
         while True:
