@@ -59,23 +59,24 @@ class OneWriteCycle(RequestResponseCycle):
         """A whole response of the length that it declares, on a connection that stays; None for anything else."""
         if not self.keep_alive or self.disconnected or message.get("more_body") or self.flow.write_paused:
             return None
-        lines: list[bytes] = []
+        body: bytes = message.get("body", b"")
         length = None
+        lines = [STATUS_LINE[start["status"]]]
+        for name, value in self.default_headers:
+            lines += (name, b": ", value, b"\r\n")
         for name, value in start.get("headers", ()):
             lines += (name, b": ", value, b"\r\n")
             if name == b"content-length":
                 length = value
             elif name in _FRAMING:
                 return None
-        body: bytes = message.get("body", b"")
-        fields = b"".join(lines)
-        count = len(lines) // 4
-        if fields.count(b"\r") != count or fields.count(b"\n") != count or b"\0" in fields:  # in a value, too
+        head = b"".join(lines)
+        count = len(lines) // 4 + 1
+        if head.count(b"\r") != count or head.count(b"\n") != count or b"\0" in head:  # in a value as well
             return None
         if length != b"%d" % len(body) or self.scope["method"] == "HEAD":
             return None
-        common = b"".join([b"%b: %b\r\n" % header for header in self.default_headers])
-        return b"%b%b%b\r\n%b" % (STATUS_LINE[start["status"]], common, fields, body)
+        return b"".join((head, b"\r\n", body))
 
 
 class HttpProtocol(HttpToolsProtocol):
@@ -229,7 +230,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._running = cycle
-        self.tasks.add(self.loop.create_task(self._run(cycle, app)))
+        self.tasks.add(asyncio.Task(self._run(cycle, app), loop=self.loop, name="request"))
 
     async def _run(self, cycle: RequestResponseCycle, app: Any) -> None:
         try:
