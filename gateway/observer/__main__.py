@@ -8,11 +8,11 @@ from gateway.observer.observer_app import build
 from gateway.process import Launch, run, serve, stop_requested
 
 NICENESS: Final = 5
-"""On a machine that is busy the relay goes first: a call never waits for telemetry."""
+"""On a busy machine the relay goes first: a call never waits for telemetry."""
 
 
 async def main(launch: Launch) -> None:
-    """Serve until asked to stop; then let the sinks take what is in the journal."""
+    """Serve until it is told to stop, then let the sinks process the rest of the journal."""
     os.nice(NICENESS)
     config = load(launch.config)
     async with stop_requested(launch.parent_pipe) as stop, build(config, stop=stop, config_path=launch.config) as app:

@@ -1,4 +1,4 @@
-"""What a span and a log record say about a call, by the names in `signals`, and how OTLP carries it."""
+"""The attributes of a call's spans and log record, by the names in `signals`, and their form in OTLP."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -28,7 +28,7 @@ def visible_tool(call: ToolCall) -> str:
 
 
 def of_call(call: ToolCall) -> dict[str, Value]:
-    """What both the SERVER span and the log record carry."""
+    """Those of both the SERVER span and the log record."""
     return {
         signals.MCP_METHOD_NAME: signals.TOOLS_CALL,
         signals.GEN_AI_OPERATION_NAME: signals.EXECUTE_TOOL,
@@ -45,7 +45,6 @@ def of_call(call: ToolCall) -> dict[str, Value]:
 
 
 def of_outcome(call: ToolCall) -> dict[str, Value]:
-    """Why the call failed, if it did."""
     return {
         signals.ERROR_TYPE: None if call.error_type is None else call.error_type.value,
         signals.RPC_RESPONSE_STATUS_CODE: None if call.jsonrpc_code is None else str(call.jsonrpc_code),
@@ -53,7 +52,6 @@ def of_outcome(call: ToolCall) -> dict[str, Value]:
 
 
 def of_owner(call: ToolCall) -> dict[str, Value]:
-    """Whose call it was, and which."""
     return {
         signals.MCP_WORKSPACE_ID: call.workspace_id,
         signals.MCP_TOKEN_ID: call.token_id,
@@ -63,7 +61,7 @@ def of_owner(call: ToolCall) -> dict[str, Value]:
 
 
 def put(attributes: Mapping[str, Value], target: _Attributed) -> None:
-    """Add attributes to a span, a log record or a resource. In place: handing over a list would copy each."""
+    """Add attributes to a span, a log record or a resource, in place: a list of them would be copied."""
     add = target.attributes.add
     for key, value in attributes.items():
         if value is None:
@@ -79,12 +77,11 @@ def put(attributes: Mapping[str, Value], target: _Attributed) -> None:
 
 
 def resource(*, version: str, instance: str) -> Resource:
-    """Who sends: the resource of every span and log record of this replica."""
+    """The resource of every span and log record of this replica."""
     sender = Resource()
     put({"service.name": signals.SCOPE, "service.version": version, "service.instance.id": instance}, sender)
     return sender
 
 
 def scope(version: str) -> InstrumentationScope:
-    """The instrumentation scope of every span and log record."""
     return InstrumentationScope(name=signals.SCOPE, version=version)

@@ -37,7 +37,7 @@ _PASSED_ON_WIRE: Final = -1
 
 
 def encode_cursor(positions: Positions, journal: str) -> str:
-    """Letters, digits, `-` and `_`. `journal` tells the replica's journal from others'."""
+    """Letters, digits, `-` and `_`. `journal` identifies the replica's journal."""
     newest = sorted(positions.items())[-MAX_WRITERS:]
     wire = {writer: _PASSED_ON_WIRE if offset >= PASSED else offset for writer, offset in newest}
     return base64.urlsafe_b64encode(msgspec.json.encode((journal, wire))).rstrip(b"=").decode()

@@ -1,4 +1,4 @@
-"""One call's log record, a pure function of its record and of how long its workspace keeps logs."""
+"""A call's OTLP log record: a pure function of its `ToolCall` and of how long its workspace keeps logs."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -15,14 +15,14 @@ from gateway.observer.spans import end_ns
 EVENT: Final = "tool_call"
 """`mcp.event`, an index label in Loki."""
 SHORTEST: Final = "7d"
-"""`mcp.retention` of a workspace that the configuration does not have any more."""
+"""`mcp.retention` of a workspace that is no longer in the configuration."""
 _DAYS_OF_A_YEAR: Final = 365
-_BODY_MESSAGE: Final = 200
-"""Characters of the error message that the sentence quotes; `error.message` has all of it."""
+_MAX_MESSAGE: Final = 200
+"""Characters of the error message in the body; `error.message` has all of it."""
 
 
 def retention(days: int | None) -> str:
-    """How long records are kept, as `mcp.retention` says it: `7d`, `30d`, `90d`, `1y`, …, `unlimited`."""
+    """A plan's retention as `mcp.retention` names it: `7d`, `30d`, `90d`, `1y`, …, `unlimited`."""
     if days is None:
         return "unlimited"
     years, rest = divmod(days, _DAYS_OF_A_YEAR)
@@ -78,6 +78,6 @@ def sentence(call: ToolCall) -> str:
     if call.error_type is None:
         return f"{head}{call.status} in {call.total_ms:.1f} ms"
     message = " ".join((call.error_message or "").split())
-    if len(message) > _BODY_MESSAGE:
-        message = f"{message[:_BODY_MESSAGE]}…"
+    if len(message) > _MAX_MESSAGE:
+        message = f"{message[:_MAX_MESSAGE]}…"
     return f"{head}{call.error_type} after {call.total_ms:.1f} ms{': ' if message else ''}{message}"

@@ -1,6 +1,6 @@
-"""Gauges from the relays' heartbeats: the state of each relay that lives, and of its upstreams.
+"""Gauges from the relays' heartbeats: the state of each living relay and of its upstreams.
 
-Nothing of it is saved: a relay that lives repeats it within a second, and one that is silent does not count.
+Nothing is saved: a living relay repeats its state within a second, and a silent one does not count.
 """
 
 from collections import Counter
@@ -29,7 +29,7 @@ class _UpstreamStatus(NamedTuple):
 
 
 class _RelayState:
-    """The newest heartbeat of one relay process, and what follows from it and those before."""
+    """The newest heartbeat of one relay process, and what is known from the earlier ones."""
 
     def __init__(self, heartbeat: Heartbeat) -> None:
         self.status: dict[_Upstream, _UpstreamStatus] = {}
@@ -87,7 +87,7 @@ class RelayStates:
                 upstream = (state.workspace_id, state.server_slug)
                 in_flight[upstream] += state.in_flight
                 last_success[upstream] = max(last_success.get(upstream, 0), state.last_success_ns)
-                # All relays see the same catalog, except those that have not been asked for the tools yet: they say 0.
+                # Relays have the same catalog, or none as long as no client has asked them for the tools.
                 tools[upstream] = max(tools.get(upstream, 0), state.tools)
                 list_bytes[upstream] = max(list_bytes.get(upstream, 0), state.tools_list_bytes)
         yield metric_family(signals.IN_FLIGHT_CALLS, in_flight.items())

@@ -1,6 +1,6 @@
-"""One call's spans, a pure function of its record: the waterfall of docs/architecture.md.
+"""A call's OTLP spans: a pure function of its `ToolCall`. They are the waterfall of docs/architecture.md.
 
-Ids are the record's, or follow from them, so that a record that is exported twice gives the same spans.
+Ids are the record's or follow from them, so that a record that is exported twice gives the same spans.
 """
 
 import hashlib
@@ -15,11 +15,11 @@ from gateway.observer.attributes import GATEWAYS_OWN, Value, of_call, of_outcome
 
 _HAS_IS_REMOTE: Final = 0x100
 _IS_REMOTE: Final = 0x200
-"""Bits 8 and 9 of a span's flags: whether its parent is in another process, as far as that is known."""
+"""Bits 8 and 9 of a span's flags: whether it is known if its parent is in another process, and whether it is."""
 _MASKS: Final = {
     phase: int.from_bytes(hashlib.blake2b(phase.encode(), digest_size=8).digest(), "big") for phase in PHASES
 }
-"""A phase's span id is its parent's, XOR this: different for each phase, the same at each export."""
+"""A phase's span id is its parent's XOR this: different for each phase, the same at each export."""
 
 
 def spans(call: ToolCall) -> Iterator[Span]:
@@ -59,7 +59,7 @@ def end_ns(call: ToolCall) -> int:
 
 
 def _within(begin: int, end: int, first_ms: float, last_ms: float) -> tuple[int, int]:
-    """Nanoseconds since the epoch: phases are rounded one by one, so their sum may pass the call's end."""
+    """Nanoseconds since the epoch. Phases are rounded one by one, so that their sum could pass the call's end."""
     first = min(begin + round(first_ms * 1e6), end)
     return first, min(begin + round(last_ms * 1e6), end)
 

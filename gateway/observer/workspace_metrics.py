@@ -26,7 +26,7 @@ MAX_AGE_S: Final = 60.0
 
 
 class WorkspaceMetrics(Collector):
-    """The gauges of the last configuration that it was given. The ledger counts anew at each scrape."""
+    """The gauges of the last configuration that it was given. Each scrape counts in the ledger."""
 
     def __init__(self, ledger: Ledger, *, clock: Callable[[], int] = time.time_ns, wait: float = WAIT_S) -> None:
         self._ledger = ledger
