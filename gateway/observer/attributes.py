@@ -13,7 +13,7 @@ from gateway.mcp import tool_names
 from gateway.observer import signals
 
 _Attributed = Span | LogRecord | Resource
-Value = str | int | float | None
+AttributeValue = str | int | float | None
 """None is left out."""
 
 GATEWAYS_OWN: Final = frozenset(
@@ -27,7 +27,7 @@ def visible_tool(call: ToolCall) -> str:
     return call.tool_name if call.server_slug == UNKNOWN else tool_names.join(call.server_slug, call.tool_name)
 
 
-def of_call(call: ToolCall) -> dict[str, Value]:
+def call_attributes(call: ToolCall) -> dict[str, AttributeValue]:
     """Those of both the SERVER span and the log record."""
     return {
         signals.MCP_METHOD_NAME: signals.TOOLS_CALL,
@@ -39,19 +39,19 @@ def of_call(call: ToolCall) -> dict[str, Value]:
         signals.NETWORK_TRANSPORT: signals.TRANSPORTS["http"],
         signals.MCP_CLIENT_NAME: call.client_name,
         signals.MCP_CLIENT_VERSION: call.client_version,
-        **of_outcome(call),
-        **of_owner(call),
+        **outcome_attributes(call),
+        **owner_attributes(call),
     }
 
 
-def of_outcome(call: ToolCall) -> dict[str, Value]:
+def outcome_attributes(call: ToolCall) -> dict[str, AttributeValue]:
     return {
         signals.ERROR_TYPE: None if call.error_type is None else call.error_type.value,
         signals.RPC_RESPONSE_STATUS_CODE: None if call.jsonrpc_code is None else str(call.jsonrpc_code),
     }
 
 
-def of_owner(call: ToolCall) -> dict[str, Value]:
+def owner_attributes(call: ToolCall) -> dict[str, AttributeValue]:
     return {
         signals.MCP_WORKSPACE_ID: call.workspace_id,
         signals.MCP_TOKEN_ID: call.token_id,
@@ -60,7 +60,7 @@ def of_owner(call: ToolCall) -> dict[str, Value]:
     }
 
 
-def put(attributes: Mapping[str, Value], target: _Attributed) -> None:
+def add_attributes(attributes: Mapping[str, AttributeValue], target: _Attributed) -> None:
     """Add attributes to a span, a log record or a resource, in place: a list of them would be copied."""
     add = target.attributes.add
     for key, value in attributes.items():
@@ -79,7 +79,7 @@ def put(attributes: Mapping[str, Value], target: _Attributed) -> None:
 def resource(*, version: str, instance: str) -> Resource:
     """The resource of every span and log record of this replica."""
     sender = Resource()
-    put({"service.name": signals.SCOPE, "service.version": version, "service.instance.id": instance}, sender)
+    add_attributes({"service.name": signals.SCOPE, "service.version": version, "service.instance.id": instance}, sender)
     return sender
 
 

@@ -17,7 +17,15 @@ from gateway.observer import signals
 from gateway.observer.attributes import GATEWAYS_OWN, visible_tool
 from gateway.observer.exposition import Labels
 from gateway.observer.relay_metrics import RelayStates
-from gateway.observer.series import ESTABLISHED, Histogram, HistogramFamily, S, SeriesFamily, Value, ValueFamily
+from gateway.observer.series import (
+    ESTABLISHED,
+    HistogramFamily,
+    HistogramSeries,
+    S,
+    SeriesFamily,
+    ValueFamily,
+    ValueSeries,
+)
 from gateway.observer.signals import Metric
 
 MAX_CACHED: Final = 50_000
@@ -27,16 +35,16 @@ MAX_CACHED: Final = 50_000
 class _CallSeries(Struct, kw_only=True, eq=False):
     """The series in which a call with certain labels counts."""
 
-    calls: Value
-    last_used: Value
-    duration: Histogram
-    overhead: Histogram
-    server: Histogram
-    client: Histogram | None
+    calls: ValueSeries
+    last_used: ValueSeries
+    duration: HistogramSeries
+    overhead: HistogramSeries
+    server: HistogramSeries
+    client: HistogramSeries | None
     """None for a call that did not go upstream."""
-    overflow: list[Value]
+    overflow: list[ValueSeries]
     """The overflow counters of the metrics in which the call has other labels than its own."""
-    phases: list[Histogram | None]
+    phases: list[HistogramSeries | None]
     """None until the phase first took place."""
     phases_over_budget: bool = False
     """Whether some of them are counted under `__other__`."""
@@ -196,7 +204,7 @@ class CallMetrics:
         self._call_series[key] = series
         return series
 
-    def _find_phase(self, series: _CallSeries, i: int, server: str, now: float) -> Histogram:
+    def _find_phase(self, series: _CallSeries, i: int, server: str, now: float) -> HistogramSeries:
         labels = (PHASES[i], server)
         series.phases[i] = phase = self._phase.find(labels, now)
         series.phases_over_budget |= phase.labels != labels
@@ -212,5 +220,5 @@ class CallMetrics:
         ):
             self._overflow_of(self._phase.metric).value += 1
 
-    def _overflow_of(self, metric: Metric) -> Value:
+    def _overflow_of(self, metric: Metric) -> ValueSeries:
         return self._overflow.find((metric.name,), ESTABLISHED)

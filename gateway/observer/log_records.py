@@ -9,7 +9,7 @@ from opentelemetry.proto.logs.v1.logs_pb2 import SEVERITY_NUMBER_ERROR, SEVERITY
 from gateway.calls import ToolCall
 from gateway.config import Config
 from gateway.observer import signals
-from gateway.observer.attributes import of_call, put, visible_tool
+from gateway.observer.attributes import add_attributes, call_attributes, visible_tool
 from gateway.observer.spans import end_ns
 
 EVENT: Final = "tool_call"
@@ -49,9 +49,9 @@ def log_record(call: ToolCall, retention_by_workspace: Mapping[str, str]) -> Log
         span_id=bytes.fromhex(call.span_id),
         flags=call.trace_flags,
     )
-    put(
+    add_attributes(
         {
-            **of_call(call),
+            **call_attributes(call),
             signals.MCP_EVENT: EVENT,
             signals.MCP_RETENTION: retention_by_workspace.get(call.workspace_id, SHORTEST),
             "token_id": call.token_id,

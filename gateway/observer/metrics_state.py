@@ -14,7 +14,7 @@ from msgspec import Struct
 from gateway.errors import StartError
 from gateway.journal.reader import Positions
 from gateway.observer.call_metrics import CallMetrics
-from gateway.observer.series import ESTABLISHED, Histogram, S, SeriesFamily, Value
+from gateway.observer.series import ESTABLISHED, HistogramSeries, S, SeriesFamily, ValueSeries
 
 logger = logging.getLogger(__name__)
 
@@ -36,8 +36,8 @@ class MetricsState(Struct, frozen=True, kw_only=True):
     exposed_until: float
     """Seconds since the epoch until which the series may have been exposed after they were saved."""
     positions: Positions
-    values: dict[str, SavedFamily[Value]]
-    histograms: dict[str, SavedFamily[Histogram]]
+    values: dict[str, SavedFamily[ValueSeries]]
+    histograms: dict[str, SavedFamily[HistogramSeries]]
 
 
 def encode(call_metrics: CallMetrics, positions: Positions, *, exposed_until: float) -> bytes:

@@ -27,7 +27,7 @@ RESERVE: Final = 10
 """One in so many of a budget's label sets is kept for the series that count what is over the budget."""
 
 
-class Value(Struct, array_like=True):
+class ValueSeries(Struct, array_like=True):
     """One series of a counter or of a timestamp gauge. `created` is in seconds since the epoch."""
 
     labels: Labels
@@ -36,7 +36,7 @@ class Value(Struct, array_like=True):
     """A gauge's is in nanoseconds since the epoch."""
 
 
-class Histogram(Struct, array_like=True):
+class HistogramSeries(Struct, array_like=True):
     """One classic histogram: `counts` of each bucket, not cumulated, the last one is +Inf's."""
 
     labels: Labels
@@ -61,7 +61,7 @@ class Histogram(Struct, array_like=True):
             self.exemplars[bucket] = (trace_id, ms, at_ns)
 
 
-S = TypeVar("S", bound=Value | Histogram)
+S = TypeVar("S", bound=ValueSeries | HistogramSeries)
 
 
 class SeriesFamily(ABC, Generic[S]):
@@ -105,7 +105,7 @@ class SeriesFamily(ABC, Generic[S]):
     def _make(self, labels: Labels, now: float) -> S: ...
 
 
-class ValueFamily(SeriesFamily[Value]):
+class ValueFamily(SeriesFamily[ValueSeries]):
     """The series of one counter, or of one gauge that is a point in time."""
 
     def snapshot(self, now: float, birth_interval: float) -> Callable[[], MetricFamily]:
@@ -117,11 +117,11 @@ class ValueFamily(SeriesFamily[Value]):
             values = [(one.labels, 0 if _is_new(one, now, birth_interval) else one.value) for one in every]
         return partial(metric_family, self.metric, values)
 
-    def _make(self, labels: Labels, now: float) -> Value:
-        return Value(labels, now)
+    def _make(self, labels: Labels, now: float) -> ValueSeries:
+        return ValueSeries(labels, now)
 
 
-class HistogramFamily(SeriesFamily[Histogram]):
+class HistogramFamily(SeriesFamily[HistogramSeries]):
     """The series of one histogram."""
 
     def __init__(self, metric: Metric, max_label_sets: int, *, exemplars: bool = False) -> None:
@@ -130,7 +130,7 @@ class HistogramFamily(SeriesFamily[Histogram]):
         self._bounds = [*map(floatToGoString, metric.buckets), "+Inf"]
         self._exemplars = exemplars
 
-    def restore(self, series: Sequence[Histogram]) -> None:
+    def restore(self, series: Sequence[HistogramSeries]) -> None:
         """Take over what was saved, perhaps by a version that kept no exemplars of this metric."""
         super().restore(series)
         for one in series:
@@ -140,18 +140,18 @@ class HistogramFamily(SeriesFamily[Histogram]):
         copies = [
             self._make(one.labels, now)
             if _is_new(one, now, birth_interval)
-            else Histogram(one.labels, now, one.counts.copy(), one.sum_ms, one.exemplars.copy())
+            else HistogramSeries(one.labels, now, one.counts.copy(), one.sum_ms, one.exemplars.copy())
             for one in self.series.values()
         ]
         return partial(self._family, copies)
 
-    def _make(self, labels: Labels, now: float) -> Histogram:
-        return Histogram(labels, now, [0] * len(self._bounds), 0.0, self._no_exemplars())
+    def _make(self, labels: Labels, now: float) -> HistogramSeries:
+        return HistogramSeries(labels, now, [0] * len(self._bounds), 0.0, self._no_exemplars())
 
     def _no_exemplars(self) -> list[SavedExemplar | None]:
         return [None] * len(self._bounds) if self._exemplars else []
 
-    def _family(self, copies: Sequence[Histogram]) -> MetricFamily:
+    def _family(self, copies: Sequence[HistogramSeries]) -> MetricFamily:
         metric = self.metric
         family = HistogramMetricFamily(metric.family, metric.help, labels=metric.labels, unit=metric.unit)
         add = family.samples.append  # `add_metric` writes the same, and takes twice as long
@@ -172,7 +172,7 @@ def prometheus_exemplar(saved: SavedExemplar) -> Exemplar:
     return Exemplar({"trace_id": trace_id}, ms / 1e3, timestamp_ns / 1e9)
 
 
-def _is_new(series: Value | Histogram, now: float, birth_interval: float) -> bool:
+def _is_new(series: ValueSeries | HistogramSeries, now: float, birth_interval: float) -> bool:
     """Whether the series is exposed as 0. Once it is established it stays so, even if the clock is set back."""
     if series.created == ESTABLISHED:
         return False

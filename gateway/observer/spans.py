@@ -11,7 +11,15 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from gateway.calls import PHASES, UPSTREAM_PHASES, ToolCall
 from gateway.observer import signals
-from gateway.observer.attributes import GATEWAYS_OWN, Value, of_call, of_outcome, of_owner, put, visible_tool
+from gateway.observer.attributes import (
+    GATEWAYS_OWN,
+    AttributeValue,
+    add_attributes,
+    call_attributes,
+    outcome_attributes,
+    owner_attributes,
+    visible_tool,
+)
 
 _HAS_IS_REMOTE: Final = 0x100
 _IS_REMOTE: Final = 0x200
@@ -75,7 +83,7 @@ def _server(call: ToolCall, trace_id: bytes, end: int) -> Span:
         end_time_unix_nano=end,
         status=_status(call),
     )
-    put(of_call(call), span)
+    add_attributes(call_attributes(call), span)
     if call.parent_span_id is not None:
         span.parent_span_id = bytes.fromhex(call.parent_span_id)
         span.flags |= _IS_REMOTE
@@ -86,15 +94,15 @@ def _server(call: ToolCall, trace_id: bytes, end: int) -> Span:
 
 def _client(call: ToolCall, trace_id: bytes, begin: int, end: int) -> Span:
     failed = call.error_type is not None and call.error_type not in GATEWAYS_OWN
-    attributes: dict[str, Value] = {
+    attributes: dict[str, AttributeValue] = {
         signals.MCP_METHOD_NAME: signals.TOOLS_CALL,
         signals.GEN_AI_OPERATION_NAME: signals.EXECUTE_TOOL,
         signals.GEN_AI_TOOL_NAME: call.tool_name,
         signals.NETWORK_TRANSPORT: signals.TRANSPORTS[call.transport],
         signals.HTTP_RESPONSE_STATUS_CODE: call.http_status,
         **_server_address(call.upstream_address),
-        **(of_outcome(call) if failed else {}),
-        **of_owner(call),
+        **(outcome_attributes(call) if failed else {}),
+        **owner_attributes(call),
     }
     span = Span(
         trace_id=trace_id,
@@ -107,7 +115,7 @@ def _client(call: ToolCall, trace_id: bytes, begin: int, end: int) -> Span:
         end_time_unix_nano=end,
         status=_status(call) if failed else None,
     )
-    put(attributes, span)
+    add_attributes(attributes, span)
     return span
 
 
@@ -117,7 +125,7 @@ def _status(call: ToolCall) -> Status | None:
     return Status(code=Status.STATUS_CODE_ERROR, message=call.error_message or call.error_type.value)
 
 
-def _server_address(address: str | None) -> dict[str, Value]:
+def _server_address(address: str | None) -> dict[str, AttributeValue]:
     if address is None:
         return {}
     host, _, port = address.rpartition(":")

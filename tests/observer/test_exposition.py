@@ -22,7 +22,7 @@ from gateway.observer.metrics import MetricsSink
 from gateway.observer.self_metrics import SelfMetrics
 from gateway.observer.sinks import SinkWorker
 from gateway.observer.workspace_metrics import WorkspaceMetrics
-from tests.observer.counting import NOW, Clock, batch, beat, call, configuration, operation, sink_at
+from tests.observer.events import NOW, Clock, batch, beat, call, configuration, operation, sink_at
 
 OPENMETRICS = "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,*/*;q=0.1"
 PROMETHEUS_3 = "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.5,text/plain;version=0.0.4;q=0.2"

@@ -12,7 +12,7 @@ from gateway.config import load
 from gateway.journal import Writer
 from gateway.ledger import open_ledger
 from tests.databases import Cluster
-from tests.observer.counting import Clock
+from tests.observer.events import Clock
 from tests.observer.test_observer_app import (
     API,
     AUTHORIZATION,

@@ -15,7 +15,7 @@ from gateway.journal import Janitor, Writer
 from gateway.journal.segments import list_writers
 from gateway.ledger import open_ledger
 from gateway.observer.live import LiveSettings, LiveStream
-from tests.observer.streaming import CONFIG, FAILED, PATH, authorization, call, serving, until
+from tests.observer.live_client import CONFIG, FAILED, PATH, authorization, call, serving, until
 
 
 @pytest.fixture

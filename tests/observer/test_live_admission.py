@@ -13,7 +13,7 @@ from gateway.calls import UNKNOWN
 from gateway.config import Config
 from gateway.journal import Writer
 from gateway.observer.live import LiveSettings
-from tests.observer.streaming import CONFIG, JWT, PATH, Client, authorization, call, serving, until
+from tests.observer.live_client import CONFIG, JWT, PATH, Client, authorization, call, serving, until
 
 ATTENTIVE = LiveSettings(poll=0.01, keep_alive=0.02)
 

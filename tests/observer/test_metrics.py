@@ -14,7 +14,7 @@ from gateway.calls import PHASES, UNKNOWN, ErrorType, Phases, ToolCall
 from gateway.config import Metrics
 from gateway.observer.call_metrics import CallMetrics
 from gateway.observer.signals import DURATION_BUCKETS, FINE_BUCKETS
-from tests.observer.counting import (
+from tests.observer.events import (
     AT_ONCE,
     NOW,
     Clock,

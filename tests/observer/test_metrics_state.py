@@ -12,7 +12,7 @@ from gateway.errors import StartError
 from gateway.journal import Reader, Writer
 from gateway.observer import metrics_state
 from gateway.observer.metrics import MetricsSink
-from tests.observer.counting import (
+from tests.observer.events import (
     Clock,
     batch,
     beat,

@@ -18,7 +18,7 @@ from gateway.months import month_of
 from gateway.observer.quota_snapshot_writer import QuotaSnapshotWriter
 from gateway.quota_snapshot import QuotaSnapshot, read_snapshot, snapshot_path
 from tests.ledger.records import batch
-from tests.observer.counting import Clock, call
+from tests.observer.events import Clock, call
 
 MONTH = month_of(Clock().ns)
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.observer.counting import NOW, Clock, batch, beat, named, sink_at, value
+from tests.observer.events import NOW, Clock, batch, beat, named, sink_at, value
 
 GAUGES = [
     "mcp_gateway_in_flight_calls",

@@ -13,7 +13,7 @@ from gateway.ledger.queries import Query
 from gateway.months import DAY_NS
 from gateway.observer import signals
 from gateway.observer.maintenance import RetentionTask
-from tests.observer.counting import AT_ONCE, Clock, call, sink_at, value
+from tests.observer.events import AT_ONCE, Clock, call, sink_at, value
 
 NOW_NS = Clock().ns
 DELETED = signals.LEDGER_ROWS_DELETED.name

@@ -13,7 +13,7 @@ from gateway.observer.config_reload import ConfigReloader
 from gateway.observer.exposition import Labels
 from gateway.observer.self_metrics import LoopLagProbe, SelfMetrics, WorstLag
 from gateway.observer.sinks import SinkWorker
-from tests.observer.counting import AT_ONCE, NOW, Clock, batch, call, sink_at, value
+from tests.observer.events import AT_ONCE, NOW, Clock, batch, call, sink_at, value
 
 UNCHANGED = ConfigReloader(Config(), [])
 

@@ -12,7 +12,7 @@ from gateway.calls import ToolCall
 from gateway.errors import LedgerUnavailableError
 from gateway.journal import Batch, Reader, Writer
 from gateway.observer.sinks import SinkWorker
-from tests.observer.counting import call
+from tests.observer.events import call
 
 
 class Keeper:

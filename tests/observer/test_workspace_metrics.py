@@ -16,7 +16,7 @@ from gateway.ledger import Ledger
 from gateway.ledger.duckdb_driver import DuckLedger, DuckSnapshot
 from gateway.ledger.queries import Totals
 from gateway.observer.workspace_metrics import WorkspaceMetrics
-from tests.observer.counting import Clock, batch, call, configuration, named, samples, sink_at, value
+from tests.observer.events import Clock, batch, call, configuration, named, samples, sink_at, value
 
 NOVEMBER = int(datetime(2026, 11, 1, tzinfo=UTC).timestamp() * 1e9)
 NOW_NS = Clock().ns

@@ -15,7 +15,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from gateway.observer import signals
-from gateway.observer.attributes import put
+from gateway.observer.attributes import add_attributes
 from stack import build
 from tests.backends import native
 from tests.observer.otlp_collector import Collector, collecting
@@ -101,7 +101,7 @@ def record(text: str, **attributes: str) -> ExportLogsServiceRequest:
     request = ExportLogsServiceRequest()
     entry = request.resource_logs.add().scope_logs.add().log_records.add()
     entry.body.string_value = text
-    put(attributes, entry)
+    add_attributes(attributes, entry)
     return request
 
 
@@ -111,7 +111,7 @@ def test_what_looks_like_a_secret_reaches_neither_logs_nor_traces(tmp_path: Path
         request = ExportTraceServiceRequest()
         span = request.resource_spans.add().scope_spans.add().spans.add(name="n", kind=Span.SPAN_KIND_SERVER)
         span.trace_id, span.span_id = bytes(range(16)), bytes(range(8))
-        put({**LEAKED, **KEPT}, span)
+        add_attributes({**LEAKED, **KEPT}, span)
         collector.send("traces", request)
         [logged] = eventually(loki.records)
         traced = eventually(collector.traces.read_text)
