@@ -1,4 +1,4 @@
-"""The HTTP connections to one origin: how many there may be, and who gets the next one."""
+"""The HTTP connections to one origin: how many there may be, and which request gets the next one."""
 
 import asyncio
 import os
@@ -7,11 +7,10 @@ from collections import deque
 from typing import Final
 
 from gateway.errors import CallscopeError
-from gateway.http1.client import Connection
+from gateway.http1.client import Connection, ConnectionLimits
 
 MAX_CONNECTIONS: Final = 512
-CONNECT_TIMEOUT_S: Final = 5.0
-"""Shorter than a handshake or a listing may take, so that these fail with the reason that no connection was made."""
+DEFAULT_LIMITS: Final = ConnectionLimits()
 
 
 class ConnectError(CallscopeError):
@@ -19,29 +18,36 @@ class ConnectError(CallscopeError):
 
 
 def _reason(error: OSError) -> str:
-    """What the system calls it: asyncio's own texts do not say why."""
+    """The system's text for it: asyncio's own texts do not say why."""
     if isinstance(error, ConnectionError) and error.errno:
         return os.strerror(error.errno).lower()
     return error.strerror or str(error) or "closed while it was being made"
 
 
 class Pool:
-    """Connections to one origin; the warmest is taken first."""
+    """Connections to one origin; the one used last is taken first."""
 
     def __init__(
-        self, host: str, port: int, tls: ssl.SSLContext | None, *, max_connections: int = MAX_CONNECTIONS
+        self,
+        host: str,
+        port: int,
+        tls: ssl.SSLContext | None,
+        *,
+        max_connections: int = MAX_CONNECTIONS,
+        limits: ConnectionLimits = DEFAULT_LIMITS,
     ) -> None:
         self.host = host
         self.port = port
         self._tls = tls
         self._max = max_connections
+        self._limits = limits
         self._count = 0
         self._idle: list[Connection] = []
         self._open: set[Connection] = set()
         self._waiters: deque[asyncio.Future[None]] = deque()
 
     def take(self) -> Connection | None:
-        """A kept connection that nobody uses, if there is one."""
+        """A kept connection that is not in use, if there is one."""
         while self._idle:
             connection = self._idle.pop()
             if connection.is_fresh():
@@ -50,14 +56,14 @@ class Pool:
         return None
 
     async def connect(self) -> Connection:
-        """A new connection, or, when there are as many as there may be, the next one that is put down.
+        """A new connection, or, if there are as many as there may be, the next one that is released.
 
         Raises:
             ConnectError: it says what failed, for a person.
         """
         waiter: asyncio.Future[None] | None = None
         while self._count >= self._max:
-            again = waiter is not None  # its turn had come, and another was faster: it does not queue anew
+            again = waiter is not None  # it had been woken, and another was faster: it keeps its place in the queue
             waiter = asyncio.get_running_loop().create_future()
             if again:
                 self._waiters.appendleft(waiter)
@@ -75,7 +81,7 @@ class Pool:
         return await self._connect()
 
     def release(self, connection: Connection) -> None:
-        """Give back what `acquire` gave; a connection that is not reusable is closed."""
+        """Give a connection back; one that is not reusable is closed."""
         if connection.unfinished:
             connection.linger(self.release)
             return
@@ -96,9 +102,9 @@ class Pool:
         loop = asyncio.get_running_loop()
         self._count += 1
         try:
-            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+            async with asyncio.timeout(self._limits.connect_s):
                 _, connection = await loop.create_connection(
-                    lambda: Connection(loop, self._closed),
+                    lambda: Connection(loop, self._closed, self._limits),
                     self.host,
                     self.port,
                     ssl=self._tls,
@@ -109,7 +115,7 @@ class Pool:
             self._wake()
             where = f"{self.host}:{self.port}"
             if isinstance(error, TimeoutError):
-                raise ConnectError(f"no connection to {where} within {CONNECT_TIMEOUT_S:g} s") from error
+                raise ConnectError(f"no connection to {where} within {self._limits.connect_s:g} s") from error
             if isinstance(error, ssl.SSLError):
                 reason = getattr(error, "verify_message", None) or error.reason
                 raise ConnectError(f"TLS with {where} failed: {reason}") from error
@@ -117,7 +123,7 @@ class Pool:
                 raise ConnectError(f"no connection to {where}: {_reason(error)}") from error
             raise
         self._open.add(connection)
-        if connection.lost:  # already: `_closed` did not know it then
+        if connection.lost:  # already, when `_closed` did not know it yet
             self._closed(connection)
         return connection
 

@@ -6,8 +6,8 @@ import ssl
 from collections.abc import AsyncIterator, Iterator
 from typing import Final
 
-from gateway.http1.client import Connection, HttpResponse
-from gateway.http1.pool import Pool
+from gateway.http1.client import Connection, ConnectionLimits, HttpResponse
+from gateway.http1.pool import DEFAULT_LIMITS, Pool
 from tests.http1.raw import Raw, Steps, whole
 
 ASK: Final = b"POST /mcp HTTP/1.1\r\nhost: upstream\r\ncontent-length: 2\r\n\r\n{}"
@@ -17,8 +17,14 @@ HANG_S: Final = 5.0
 
 
 @contextlib.asynccontextmanager
-async def pool_of(server: Raw, *, tls: ssl.SSLContext | None = None, most: int = 512) -> AsyncIterator[Pool]:
-    pool = Pool("127.0.0.1", server.port, tls, max_connections=most)
+async def pool_of(
+    server: Raw,
+    *,
+    tls: ssl.SSLContext | None = None,
+    most: int = 512,
+    limits: ConnectionLimits = DEFAULT_LIMITS,
+) -> AsyncIterator[Pool]:
+    pool = Pool("127.0.0.1", server.port, tls, max_connections=most, limits=limits)
     try:
         async with asyncio.timeout(HANG_S):
             yield pool

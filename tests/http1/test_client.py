@@ -5,8 +5,7 @@ import socket
 
 import pytest
 
-from gateway.http1 import client as module
-from gateway.http1.client import ConnectionLostError, MalformedResponseError
+from gateway.http1.client import ConnectionLimits, ConnectionLostError, MalformedResponseError
 from gateway.http1.pool import Pool
 from tests.http1.client_rig import ASK, HANG_S, OK, ask, in_turn, pool_of
 from tests.http1.raw import (
@@ -140,11 +139,12 @@ class Endless:
     ],
 )
 async def test_an_answer_that_never_ends_is_given_up_before_it_fills_the_memory(
-    endless: Endless, monkeypatch: pytest.MonkeyPatch
+    endless: Endless,
 ) -> None:
-    monkeypatch.setattr(module, "MAX_ANSWER_BYTES", 300_000)
     listener = await asyncio.start_server(endless, "127.0.0.1", 0)
-    pool = Pool("127.0.0.1", listener.sockets[0].getsockname()[1], None)
+    pool = Pool(
+        "127.0.0.1", listener.sockets[0].getsockname()[1], None, limits=ConnectionLimits(response_bytes=300_000)
+    )
 
     with pytest.raises(MalformedResponseError, match="more than"):
         async with asyncio.timeout(HANG_S):
@@ -261,9 +261,8 @@ async def test_a_connection_that_the_upstream_keeps_is_kept(line: str) -> None:
         assert server.accepted == 1
 
 
-async def test_a_connection_that_has_rested_too_long_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MAX_IDLE_S", 0.0)
-    async with raw(lambda _: [OK]) as server, pool_of(server) as pool:
+async def test_a_connection_that_has_rested_too_long_is_not_taken() -> None:
+    async with raw(lambda _: [OK]) as server, pool_of(server, limits=ConnectionLimits(idle_s=0)) as pool:
         await ask(pool)
         await ask(pool)
 

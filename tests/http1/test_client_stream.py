@@ -4,8 +4,7 @@ import asyncio
 
 import pytest
 
-from gateway.http1 import client as module
-from gateway.http1.client import Connection, ConnectionLostError, MalformedResponseError
+from gateway.http1.client import Connection, ConnectionLimits, ConnectionLostError, MalformedResponseError
 from tests.http1.client_rig import OK, ask, begin, in_turn, pool_of
 from tests.http1.raw import (
     SSE_END,
@@ -93,17 +92,15 @@ async def test_a_reader_that_is_slower_than_the_stream_slows_the_upstream_down()
         connection = await begin(pool)
         assert await eventually(lambda: connection._paused)
 
-        assert connection._received < 2 * module.MAX_BUFFERED_BYTES
+        assert connection._received < 2 * ConnectionLimits().buffered_bytes
         assert len(await streamed(connection)) == 200 * len(big)
 
 
-async def test_a_stream_whose_end_nobody_read_does_not_stop_the_next_answer_on_its_connection(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def test_a_stream_whose_end_nobody_read_does_not_stop_the_next_answer_on_its_connection() -> None:
     """Reading was paused when it ended."""
-    monkeypatch.setattr(module, "MAX_BUFFERED_BYTES", 1000)
     answers = in_turn([SSE_HEAD + chunk(b"x" * 5000) + SSE_END], [OK])
-    async with raw(lambda _: next(answers)) as server, pool_of(server) as pool:
+    limits = ConnectionLimits(buffered_bytes=1000)
+    async with raw(lambda _: next(answers)) as server, pool_of(server, limits=limits) as pool:
         connection = await begin(pool)
         assert await eventually(lambda: connection._complete)
         pool.release(connection)
@@ -126,12 +123,10 @@ async def test_a_stream_that_ends_soon_after_it_was_put_down_leaves_its_connecti
 
 
 @pytest.mark.parametrize("goodbye", [Do.HOLD, Do.CLOSE, Do.RESET])
-async def test_a_stream_that_was_put_down_and_does_not_end_well_gives_its_place_back(
-    goodbye: Step, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "LINGER_S", 0.02)
+async def test_a_stream_that_was_put_down_and_does_not_end_well_gives_its_place_back(goodbye: Step) -> None:
+    limits = ConnectionLimits(linger_s=0.02)
     answers = in_turn([SSE_HEAD + chunk(b"one"), goodbye], [OK])
-    async with raw(lambda _: next(answers)) as server, pool_of(server, most=1) as pool:
+    async with raw(lambda _: next(answers)) as server, pool_of(server, most=1, limits=limits) as pool:
         pool.release(await begin(pool))
 
         assert (await ask(pool)).body == b"fine"
@@ -139,12 +134,10 @@ async def test_a_stream_that_was_put_down_and_does_not_end_well_gives_its_place_
         assert await eventually(lambda: server.open == 1)
 
 
-async def test_a_stream_that_was_put_down_and_goes_on_for_ever_is_not_kept_in_memory(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(module, "LINGER_S", 0.1)
+async def test_a_stream_that_was_put_down_and_goes_on_for_ever_is_not_kept_in_memory() -> None:
+    limits = ConnectionLimits(linger_s=0.1)
     steps: Steps = [SSE_HEAD + chunk(b"one"), *([chunk(b"x" * 100_000)] * 1000)]
-    async with raw(lambda _: steps) as server, pool_of(server) as pool:
+    async with raw(lambda _: steps) as server, pool_of(server, limits=limits) as pool:
         connection = await begin(pool)
         pool.release(connection)
         assert await eventually(lambda: server.open == 0)

@@ -6,8 +6,7 @@ import socket
 
 import pytest
 
-from gateway.http1 import pool as pool_module
-from gateway.http1.client import ConnectionLostError, HttpResponse, MalformedResponseError
+from gateway.http1.client import ConnectionLimits, ConnectionLostError, HttpResponse, MalformedResponseError
 from gateway.http1.pool import ConnectError, Pool
 from tests.http1.client_rig import ASK, HANG_S, OK, ask, in_turn, pool_of
 from tests.http1.raw import (
@@ -138,8 +137,8 @@ async def test_a_cancelled_exchange_closes_its_connection() -> None:
         assert await eventually(lambda: server.open == 0)
 
 
-async def test_a_host_that_does_not_take_connections_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pool_module, "CONNECT_TIMEOUT_S", 0.05)
+async def test_a_host_that_does_not_take_connections_is_given_up() -> None:
+    limits = ConnectionLimits(connect_s=0.05)
     with socket.socket() as full:
         full.bind(("127.0.0.1", 0))
         full.listen(0)
@@ -148,7 +147,7 @@ async def test_a_host_that_does_not_take_connections_is_given_up(monkeypatch: py
                 filler = stack.enter_context(socket.socket())
                 filler.settimeout(0)
                 filler.connect_ex(full.getsockname())
-            pool = Pool("127.0.0.1", full.getsockname()[1], None, max_connections=1)
+            pool = Pool("127.0.0.1", full.getsockname()[1], None, max_connections=1, limits=limits)
             for _ in range(2):
                 with pytest.raises(ConnectError, match=r"within 0\.05 s"):
                     async with asyncio.timeout(HANG_S):

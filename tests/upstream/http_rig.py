@@ -11,7 +11,8 @@ import msgspec
 from msgspec import Raw as RawJson
 
 from gateway.config import HttpServer
-from gateway.http1.pool import Pool
+from gateway.http1.client import ConnectionLimits
+from gateway.http1.pool import DEFAULT_LIMITS, Pool
 from gateway.mcp import jsonrpc
 from gateway.upstream.base import Notify, UpstreamRequest, UpstreamResponse, UpstreamTimings
 from gateway.upstream.http import HttpUpstream
@@ -28,6 +29,7 @@ async def upstream_of(
     server: Raw,
     *,
     most: int = 512,
+    limits: ConnectionLimits = DEFAULT_LIMITS,
     tls: ssl.SSLContext | None = None,
     timings: Mapping[str, float] = NOTHING,
     max_sessions: int = 256,
@@ -37,7 +39,7 @@ async def upstream_of(
     pools: list[Pool] = []
 
     def pool_for(host: str, port: int, secure: bool) -> Pool:  # noqa: FBT001 - the relay's own signature
-        pools.append(Pool(host, port, tls if secure else None, max_connections=most))
+        pools.append(Pool(host, port, tls if secure else None, max_connections=most, limits=limits))
         return pools[-1]
 
     upstream = HttpUpstream(

@@ -8,7 +8,8 @@ import msgspec
 import pytest
 
 from gateway.calls import ErrorType
-from gateway.http1 import client
+from gateway.http1.client import ConnectionLimits
+from gateway.http1.pool import DEFAULT_LIMITS
 from gateway.upstream.base import UpstreamError, UpstreamRequest
 from tests.http1.raw import (
     TEXT,
@@ -32,7 +33,7 @@ NO_MCP = ErrorType.UPSTREAM_PROTOCOL_ERROR
 UNREACHABLE = ErrorType.UPSTREAM_UNREACHABLE
 
 
-async def failure(behave: Any) -> UpstreamError:
+async def failure(behave: Any, limits: ConnectionLimits = DEFAULT_LIMITS) -> UpstreamError:
     """How a call to an upstream fails whose `tools/call` is `behave`; the next one works."""
     broken = [True]
 
@@ -41,7 +42,7 @@ async def failure(behave: Any) -> UpstreamError:
         broken.clear()
         return steps
 
-    async with raw(modern(once)) as server, upstream_of(server) as upstream:
+    async with raw(modern(once)) as server, upstream_of(server, limits=limits) as upstream:
         with pytest.raises(UpstreamError) as caught:
             await upstream.request(call())
         assert len(server.calls) == 1  # never sent again
@@ -156,10 +157,8 @@ async def test_what_an_upstream_answered_instead_is_kept_for_the_record_but_not_
     assert error.response == b"x" * 65536
 
 
-async def test_an_answer_that_is_too_large_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client, "MAX_ANSWER_BYTES", 100_000)
-
-    error = await failure(lambda _: [whole(b" " * 100_001), Do.HOLD])
+async def test_an_answer_that_is_too_large_is_given_up() -> None:
+    error = await failure(lambda _: [whole(b" " * 100_001), Do.HOLD], ConnectionLimits(response_bytes=100_000))
 
     assert (error.error_type, str(error)) == (NO_MCP, "answered with more than 100000 bytes")
 

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from gateway.calls import ErrorType
-from gateway.http1 import client
+from gateway.http1.client import ConnectionLimits
 from gateway.mcp import sse
 from gateway.upstream import http_transport
 from gateway.upstream.base import UpstreamError
@@ -192,12 +192,10 @@ async def test_the_connection_is_kept_after_a_stream() -> None:
 
 
 @pytest.mark.parametrize("ending", [(Do.HOLD,), (chunk(b": still here\n\n"),) * 50 + (Do.HOLD,), (Do.CLOSE,)])
-async def test_a_stream_that_stays_open_after_the_response_delays_no_call_and_is_closed(
-    ending: Steps, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(client, "LINGER_S", 0.05)
+async def test_a_stream_that_stays_open_after_the_response_delays_no_call_and_is_closed(ending: Steps) -> None:
+    limits = ConnectionLimits(linger_s=0.05)
     behave = modern(lambda r: [SSE_HEAD, event(result(r, TEXT)), *ending])
-    async with raw(behave) as server, upstream_of(server, most=3) as upstream:
+    async with raw(behave) as server, upstream_of(server, most=3, limits=limits) as upstream:
         for _ in range(5):
             assert value(await upstream.request(call())) == TEXT
 
