@@ -96,7 +96,7 @@ class Terminal:
         os.close(self._master)
 
     def until(self, pattern: str) -> str:
-        """Read until the newest frame, without colours, has the pattern: that frame."""
+        """Read until the newest frame, without colors, has the pattern: that frame."""
         deadline = time.monotonic() + 60
         while not re.search(pattern, self.frame()):
             assert time.monotonic() < deadline, self.said
@@ -112,7 +112,7 @@ class Terminal:
             assert self._read(), self.said
 
     def frame(self) -> str:
-        """What came since the cursor was last sent home, without colours."""
+        """What came since the cursor was last sent home, without colors."""
         return CONTROLS.sub("", self.said.rpartition(HOME)[2]).replace("\r\n", "\n")
 
     def ended(self) -> int:

@@ -7,7 +7,7 @@ import pytest
 from tests.terminal.observer_process import FAILED, Observer, call
 
 MESSAGE = 'no such repo: "acme/\x1b[31mx",\nask \u202eits owner'
-"""With what would colour a terminal, break a line, and turn the rest of it around."""
+"""With what would color a terminal, break a line, and turn the rest of it around."""
 
 
 @pytest.fixture(scope="session")

@@ -82,16 +82,30 @@ def test_the_newest_calls_come_first_and_then_those_that_happen(mortal: Observer
     assert ended == (130, "", "")
 
 
-def test_as_json_a_call_is_what_the_api_has(mortal: Observer) -> None:
-    mortal.holding([call(0)])
-    with Piped("tail", "--config", str(mortal.config), "--last", "1", "--json") as tail:
+def test_as_json_a_call_is_what_the_api_has(observer: Observer) -> None:
+    with Piped("tail", "--config", str(observer.config), "--last", "1", "--json") as tail:
         line = tail.line()
 
     answer = httpx.get(
-        f"{mortal.url}/api/community/mcp/workspaces/engineering/analytics/calls",
+        f"{observer.url}/api/community/mcp/workspaces/engineering/analytics/calls",
         headers={"Authorization": f"Bearer {bearer('engineering')}"},
     )
     assert json.loads(line) == answer.json()["calls"][0]
+
+
+@pytest.fixture(scope="module")
+def four_calls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Observer]:
+    jira = {"server_slug": "jira"}
+    with Observer(tmp_path_factory.mktemp("observer")) as observer:
+        observer.write(
+            [
+                call(0, tool_name="a"),
+                call(1, tool_name="b", **FAILED),
+                call(2, tool_name="c", **jira),
+                call(3, tool_name="d", **jira, **FAILED),
+            ]
+        )
+        yield observer
 
 
 @pytest.mark.parametrize(
@@ -104,12 +118,8 @@ def test_as_json_a_call_is_what_the_api_has(mortal: Observer) -> None:
         (["--error-type", "tool_error", "--server", "jira"], ["d"]),
     ],
 )
-def test_filters_are_the_apis(mortal: Observer, options: list[str], tools: list[str]) -> None:
-    mortal.write(
-        [call(0, tool_name="a"), call(1, tool_name="b", **FAILED), call(2, tool_name="c", server_slug="jira"),
-         call(3, tool_name="d", server_slug="jira", **FAILED)]
-    )  # fmt: skip
-    with Piped("tail", "--config", str(mortal.config), "--last", "9", "--json", *options) as tail:
+def test_filters_are_the_apis(four_calls: Observer, options: list[str], tools: list[str]) -> None:
+    with Piped("tail", "--config", str(four_calls.config), "--last", "9", "--json", *options) as tail:
         assert [json.loads(tail.line())["tool_name"] for _ in tools] == tools
         assert tail.interrupt()[1] == ""
 
@@ -215,7 +225,7 @@ def test_an_observer_that_is_busy_is_asked_again_and_events_that_nobody_knows_ar
 # -- terminals and pipes
 
 
-def test_a_terminal_has_colours_and_no_line_is_wider(observer: Observer) -> None:
+def test_a_terminal_has_colors_and_no_line_is_wider(observer: Observer) -> None:
     with Terminal("tail", "--config", str(observer.config), "--last", "10", columns=70) as terminal:
         terminal.until("github__index")
         lines = terminal.frame().splitlines()

@@ -49,7 +49,7 @@ def test_every_workspace_has_a_line_and_a_limit_that_is_reached_is_dated(tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("used", "limit", "drawn", "colour"),
+    ("used", "limit", "drawn", "color"),
     [
         (0, 100, "░░░░░░░░░░", "dim"),
         (1, 100, "█░░░░░░░░░", "green"),
@@ -61,11 +61,11 @@ def test_every_workspace_has_a_line_and_a_limit_that_is_reached_is_dated(tmp_pat
         (0, 0, "██████████", "red"),
     ],
 )
-def test_the_bar_is_full_at_the_limit_and_warns_before_it(used: int, limit: int, drawn: str, colour: str) -> None:
+def test_the_bar_is_full_at_the_limit_and_warns_before_it(used: int, limit: int, drawn: str, color: str) -> None:
     found = bar(used, limit)
 
     assert found.plain == drawn
-    assert found.spans[0].style == colour
+    assert found.spans[0].style == color
 
 
 def test_without_a_limit_there_is_no_bar() -> None:
