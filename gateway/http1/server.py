@@ -34,6 +34,7 @@ class RejectedRequest(Exception):  # noqa: N818 - raised in a callback to stop t
 class OneWriteCycle(RequestResponseCycle):
     """Holds the head of a response until its body comes, as two writes would wake the client twice."""
 
+    task: asyncio.Task[None]
     _start: Message | None = None
 
     async def send(self, message: Any) -> None:
@@ -228,15 +229,16 @@ class HttpProtocol(HttpToolsProtocol):
 
     # -- uvicorn
 
-    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+    def _start_asgi_task(self, cycle: Any, app: Any) -> None:
         self._running = cycle
-        self.tasks.add(asyncio.Task(self._run(cycle, app), loop=self.loop, name="request"))
+        cycle.task = asyncio.Task(self._run(cycle, app), loop=self.loop, name="request")
+        self.tasks.add(cycle.task)
 
-    async def _run(self, cycle: RequestResponseCycle, app: Any) -> None:
+    async def _run(self, cycle: Any, app: Any) -> None:
         try:
             await cycle.run_asgi(app)
         finally:
-            self.tasks.discard(asyncio.current_task())
+            self.tasks.discard(cycle.task)  # a callback of the task, as uvicorn has it, costs a turn of the loop
 
     def on_response_complete(self) -> None:
         self._quiet = 0.0
