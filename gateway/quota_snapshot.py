@@ -1,4 +1,4 @@
-"""The file by which the observer tells the relays how much of each plan the ledger has counted.
+"""The file from which the relays know how much of each plan the ledger has counted.
 
 The observer replaces it about every second while `usage.enforce` is set. Example: `{"written_ns":…,"month_start_ns":…,
 "used":{"team":412},"positions":{"relay-0-…":73911}}`.

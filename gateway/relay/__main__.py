@@ -9,7 +9,7 @@ from gateway.relay.signing_key import load_key
 
 
 async def main(launch: Launch) -> None:
-    """Serve until asked to stop; then answer what is under way, and close the journal."""
+    """Serve until a stop is requested. Then finish the requests in progress, and close the journal."""
     config = load(launch.config)
     journal = Writer(
         config.data_dir / "journal",

@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 import msgspec
 from starlette.types import Receive, Send
 
-from gateway.calls import UNKNOWN
+from gateway.calls import UNKNOWN, Operation
 from gateway.journal import lines
 from gateway.mcp import trace_context
 from gateway.mcp.inbound import ClientInfo, Headers, Request
@@ -69,6 +69,18 @@ class Call:
     call_id: str = field(init=False)
     trace: trace_context.Trace = field(init=False)
     cancel_scope: CancelScope = field(init=False)
+
+    def operation(self, method: str, error_type: str | None) -> Operation:
+        """The record of a request that is not a tool call, and is answered now."""
+        return Operation(
+            side="server",
+            method=method,
+            timestamp_ns=self.timestamp_ns,
+            duration_ms=(time.perf_counter_ns() - self.began_ns) / _MS,
+            workspace_id=self.view.slug,
+            token_id=self.principal.token_id,
+            error_type=error_type,
+        )
 
     def identify(self, replica: str, route: Route | None) -> str:
         """Give the call its ids. The result is the part that both of its lines have, the members of `CallIdentity`."""

@@ -109,7 +109,7 @@ class Endpoint:
         if exceeded is not None:
             return self._rate_limited(http, exceeded)
         if request.method == subscriptions.METHOD and request.era is Era.MODERN:
-            return self._streams.serve(call, http.receive, http.send)
+            return self._streams.serve(call)
         return self._methods.serve(call)
 
     async def _rate_limited(self, http: HttpRequest, exceeded: RateLimitExceeded) -> None:

@@ -6,7 +6,6 @@ server/utilities/completion and server/utilities/caching; 2025-11-25, basic/life
 
 import asyncio
 import logging
-import time
 from typing import Any, Final
 
 from mcp_types import SERVER_INFO_META_KEY
@@ -14,7 +13,7 @@ from mcp_types.methods import INPUT_REQUIRED_METHODS
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from msgspec import Raw
 
-from gateway.calls import UNKNOWN, ErrorType, Operation
+from gateway.calls import UNKNOWN, ErrorType
 from gateway.mcp import capabilities, completion_refs, era_bridge, jsonrpc, log_levels, tool_names
 from gateway.mcp.capabilities import GatewayCapabilities
 from gateway.mcp.completion_refs import PromptRef
@@ -89,28 +88,15 @@ class Methods:
             error_type = error.error_type
             status = jsonrpc.http_status(request.era, error.code)
             body = error.response(request.id)
-        self._record(call, error_type)
+        # A client must not be able to make up values of a label.
+        known = request.method in _METHODS and error_type != str(jsonrpc.METHOD_NOT_FOUND)
+        self._recorder.record(call.operation(request.method if known else UNKNOWN, error_type))
         if not body:
             await stream.end_without_response()
         elif stream.begun:
             await stream.end(body)
         else:
             await send_json(call.send, status, body, headers)
-
-    def _record(self, call: Call, error_type: str | None) -> None:
-        method = call.request.method
-        known = method in _METHODS and error_type != str(jsonrpc.METHOD_NOT_FOUND)
-        self._recorder.record(
-            Operation(
-                side="server",
-                method=method if known else UNKNOWN,  # a client must not be able to make up values of a label
-                timestamp_ns=call.timestamp_ns,
-                duration_ms=(time.perf_counter_ns() - call.began_ns) / 1e6,
-                workspace_id=call.view.slug,
-                token_id=call.principal.token_id,
-                error_type=error_type,
-            )
-        )
 
     async def _within_time(self, call: Call) -> Raw | None:
         """The result; None for a client that has disconnected or cancelled its request."""

@@ -1,4 +1,4 @@
-"""Plans and their limits: whether a workspace may make another call this month, and what the client hears if not.
+"""Plans and their limits: whether a workspace may make another call this month, and what its client gets if not.
 
 The count has three parts: what the ledger had counted at the last snapshot, the calls of this relay that are running,
 and those that have ended but whose record lies behind the snapshot's position in this relay's journal. Each call is

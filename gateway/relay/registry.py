@@ -42,7 +42,7 @@ Observe = Callable[[Operation], None]
 _DOWN: Final = frozenset(
     {ErrorType.UPSTREAM_UNREACHABLE, ErrorType.UPSTREAM_HTTP_ERROR, ErrorType.UPSTREAM_PROTOCOL_ERROR}
 )
-"""The errors by which a server is down. One slow call is none of them."""
+"""The errors that mean that a server is down. A timeout of a call does not."""
 
 
 class Principal(NamedTuple):

@@ -45,7 +45,7 @@ class Tuning:
     """Times and bounds that no configuration sets. Tests have shorter ones."""
 
     probe_interval_s: float = 30.0
-    """How often each server is asked for its tools, to know whether it is up and its tools' names."""
+    """How often the tools of each server are listed, to know whether it is up and its tools' names."""
     first_snapshot_wait_s: float = 5.0
     """How long a start is held up for the first quota snapshot, with `usage.fail: closed`."""
     keep_alive_s: float = 15.0
@@ -188,6 +188,7 @@ class Relay:
                 if isinstance(outcome, BaseException) and not isinstance(outcome, UpstreamError):
                     logger.error("the probe of a server failed", exc_info=outcome)
             self._sessions.sweep()
+            self._subscriptions.retry()
             self._reloaded.clear()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._tuning.probe_interval_s):

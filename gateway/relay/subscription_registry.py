@@ -21,8 +21,6 @@ from gateway.upstream.base import UpstreamError
 logger = logging.getLogger(__name__)
 
 _SUBSCRIBE_TIMEOUT_S: Final = 5.0
-_RETRY_AFTER_S: Final = 30.0
-"""After which a server is looked for again, for resources that no server has since a reload."""
 _LISTS_CHANGED: Final = (
     "notifications/tools/list_changed",
     "notifications/prompts/list_changed",
@@ -50,7 +48,6 @@ class WorkspaceSubscriptions:
         self._synchronizing: asyncio.Task[None] | None = None
         self._stale = False
         """Whether what the servers know has to be brought up to date (once more)."""
-        self._retry: asyncio.TimerHandle | None = None
         self._closed = False
 
     async def add(self, subscriber: NotificationQueue, token_id: str) -> RejectedUris:
@@ -92,6 +89,11 @@ class WorkspaceSubscriptions:
         if self._synchronizing is None:
             self._synchronizing = asyncio.create_task(self._synchronize())
 
+    def retry(self) -> None:
+        """Look again for the resources that no server has since a reload: a server may have come up."""
+        if not all(self._located.get(uri) for uri in self._wanted()):
+            self.synchronize()
+
     def reload(self) -> None:
         """The configuration was reloaded: servers and tokens may have come and gone."""
         if not self.subscribers:
@@ -111,8 +113,6 @@ class WorkspaceSubscriptions:
         self._closed = True
         if self._synchronizing is not None:
             self._synchronizing.cancel()
-        if self._retry is not None:
-            self._retry.cancel()
         for subscriber in list(self.subscribers):
             subscriber.wake()
 
@@ -168,13 +168,6 @@ class WorkspaceSubscriptions:
                 self._notify_relocated()
         finally:
             self._synchronizing = None
-        if self._retry is None and not all(self._located.get(uri) for uri in self._wanted()):
-            self._retry = asyncio.get_running_loop().call_later(_RETRY_AFTER_S, self._try_again)
-
-    def _try_again(self) -> None:
-        """A server that has the resource may have come up."""
-        self._retry = None
-        self.synchronize()
 
     def _notify_relocated(self) -> None:
         """A resource that is now another server's may have another content."""
@@ -229,6 +222,10 @@ class SubscriptionRegistry:
             if self._closed:
                 found.close()
         return found
+
+    def retry(self) -> None:
+        for workspace in self._workspaces.values():
+            workspace.retry()
 
     def reload(self) -> None:
         for workspace in self._workspaces.values():

@@ -12,9 +12,6 @@ import time
 from collections import Counter
 from collections.abc import Callable
 
-from starlette.types import Receive, Send
-
-from gateway.calls import Operation
 from gateway.mcp import capabilities, jsonrpc, sse, subscriptions
 from gateway.mcp.subscriptions import InvalidSubscriptionFilterError, SubscriptionFilter
 from gateway.relay.active_call import Call
@@ -22,7 +19,7 @@ from gateway.relay.forwarding import server_info
 from gateway.relay.heartbeat import HeartbeatWriter
 from gateway.relay.notification_stream import NotificationQueue, send_notifications
 from gateway.relay.registry import WorkspaceRegistry, WorkspaceView
-from gateway.relay.responses import send_json
+from gateway.relay.responses import JsonRpcError, send_json
 from gateway.relay.subscription_registry import SubscriptionRegistry, list_unmet_servers, offers_subscriptions
 
 
@@ -52,17 +49,17 @@ class SubscriptionStreams:
         self._closed = True
         self._subscriptions.close()
 
-    async def serve(self, call: Call, receive: Receive, send: Send) -> None:
+    async def serve(self, call: Call) -> None:
         """Serve one request, until the client disconnects, its token is revoked or expires, or the relay stops."""
         owner = (call.view.slug, call.principal.token_id)
         try:
             requested = subscriptions.read(call.request.params)
         except InvalidSubscriptionFilterError as error:
-            await self._reject(call, send, jsonrpc.INVALID_PARAMS, str(error))
+            await self._reject(call, JsonRpcError(jsonrpc.INVALID_PARAMS, str(error)))
             return
         if self._open[owner] >= self._max_streams:
             message = f"this token has {self._max_streams} subscription streams open: close one first"
-            await self._reject(call, send, jsonrpc.INVALID_REQUEST, message)
+            await self._reject(call, JsonRpcError(jsonrpc.INVALID_REQUEST, message))
             return
         self._open[owner] += 1
         try:
@@ -70,7 +67,7 @@ class SubscriptionStreams:
             encode = functools.partial(subscriptions.with_subscription_id, call.request.id)
             queue = NotificationQueue(_offered(call.view, requested), encode)
             try:
-                await self._stream(call, queue, receive, send)
+                await self._stream(call, queue)
             finally:
                 self._subscriptions.of(call.view.slug).remove(queue)
         finally:
@@ -78,25 +75,25 @@ class SubscriptionStreams:
             if not self._open[owner]:
                 del self._open[owner]
 
-    async def _stream(self, call: Call, queue: NotificationQueue, receive: Receive, send: Send) -> None:
+    async def _stream(self, call: Call, queue: NotificationQueue) -> None:
         request_id = call.request.id
         workspace = self._subscriptions.of(call.view.slug)
         rejected = await workspace.add(queue, call.principal.token_id)
         if rejected:
             queue.filter = subscriptions.without(queue.filter, rejected)
             workspace.synchronize()
-        self._record(call, None)
+        self._heartbeat.record(call.operation(subscriptions.METHOD, None))
         connected = await send_notifications(
             queue,
-            receive,
-            send,
+            call.receive,
+            call.send,
             first=sse.encode(subscriptions.acknowledged(request_id, queue.filter)),
             seconds_left=lambda: self._seconds_left(call),
             keep_alive_s=self._keep_alive_s,
         )
         if connected:
             result = jsonrpc.result(request_id, subscriptions.final_result(request_id, server_info(call.view)))
-            await send({"type": "http.response.body", "body": sse.encode(result)})
+            await call.send({"type": "http.response.body", "body": sse.encode(result)})
 
     def _seconds_left(self, call: Call) -> float:
         """Until the token expires; 0 if it was revoked or the relay stops."""
@@ -106,23 +103,9 @@ class SubscriptionStreams:
             return 0.0
         return math.inf if principal.expires_at is None else principal.expires_at - time.time()
 
-    async def _reject(self, call: Call, send: Send, code: int, message: str) -> None:
-        self._record(call, str(code))
-        status = jsonrpc.http_status(call.request.era, code)
-        await send_json(send, status, jsonrpc.error(call.request.id, jsonrpc.error_object(code, message)))
-
-    def _record(self, call: Call, error_type: str | None) -> None:
-        self._heartbeat.record(
-            Operation(
-                side="server",
-                method=subscriptions.METHOD,
-                timestamp_ns=call.timestamp_ns,
-                duration_ms=(time.perf_counter_ns() - call.began_ns) / 1e6,
-                workspace_id=call.view.slug,
-                token_id=call.principal.token_id,
-                error_type=error_type,
-            )
-        )
+    async def _reject(self, call: Call, error: JsonRpcError) -> None:
+        self._heartbeat.record(call.operation(subscriptions.METHOD, error.error_type))
+        await send_json(call.send, jsonrpc.http_status(call.request.era, error.code), error.response(call.request.id))
 
 
 def _offered(view: WorkspaceView, requested: SubscriptionFilter) -> SubscriptionFilter:
