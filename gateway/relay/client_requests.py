@@ -7,10 +7,10 @@ Source: specification 2025-11-25, client/*, basic/transports; 2026-07-28, basic/
 """
 
 import asyncio
-import copy
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
+import msgspec
 from msgspec import UNSET, Raw
 
 from gateway.calls import ErrorType
@@ -51,8 +51,8 @@ def client_on_stream(session: LegacySession, stream: EventStream, cancel_scope: 
     async def ask(method: str, params: Raw) -> UpstreamResponse:
         request_id, answer = session.open_request()
         try:
-            question = InputRequest(method, jsonrpc.decode_params(params))
-            await stream.event(input_requests.to_client_request(request_id, question))
+            request = InputRequest(method, jsonrpc.decode_params(params))
+            await stream.event(input_requests.to_client_request(request_id, request))
             with cancel_scope.paused():
                 async with asyncio.timeout(ANSWER_S):
                     response = await answer
@@ -87,29 +87,28 @@ async def send_until_complete(send: SendRequest, upstream_request: UpstreamReque
             return reply
         upstream_request.done_ns = 0  # the server has not done its work before the result is complete
         answers = await _ask_all(required, client)
-        current = copy.copy(upstream_request)
-        current.params = input_requests.retry_params(upstream_request.params, answers, required.request_state)
+        params = input_requests.retry_params(upstream_request.params, answers, required.request_state)
+        current = msgspec.structs.replace(upstream_request, params=params)
         reply = await send(current)
     raise UpstreamError(ErrorType.UPSTREAM_PROTOCOL_ERROR, f"asked for input in more than {MAX_ROUNDS} rounds")
 
 
 async def _ask_all(required: InputRequired, client: Client) -> dict[str, Raw]:
-    questions = required.requests
-    if not questions:
+    """The client's responses to a round's input requests, by the server's keys."""
+    requests = required.requests
+    if not requests:
         await asyncio.sleep(_STATE_ONLY_PAUSE_S)
         return {}
-    needed = input_requests.missing_capabilities(questions.values(), capabilities.read_client(client.capabilities))
+    needed = input_requests.missing_capabilities(requests.values(), capabilities.read_client(client.capabilities))
     if needed:
         raise MissingCapabilityError(needed)
-    replies = await asyncio.gather(*(client.ask(one.method, _params(one)) for one in questions.values()))
+    replies = await asyncio.gather(
+        *(client.ask(one.method, jsonrpc.raw(one.params or {})) for one in requests.values())
+    )
     return {
-        key: input_requests.from_client_response(question, Response(result=reply.result, error=reply.error))
-        for (key, question), reply in zip(questions.items(), replies, strict=True)
+        key: input_requests.from_client_response(request, Response(result=reply.result, error=reply.error))
+        for (key, request), reply in zip(requests.items(), replies, strict=True)
     }
-
-
-def _params(question: InputRequest) -> Raw:
-    return jsonrpc.raw(question.params) if question.params is not UNSET else jsonrpc.EMPTY_OBJECT
 
 
 def _input_required(method: str, reply: UpstreamResponse) -> InputRequired | None:
