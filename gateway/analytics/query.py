@@ -9,8 +9,7 @@ from gateway.analytics.parameters import Fields, Parameters
 from gateway.analytics.periods import Range, clamp
 from gateway.calls import UNKNOWN, Dimension
 from gateway.ledger import Ledger
-from gateway.ledger.first_seen import NAMED_DIMENSIONS, NamedDimension, ever_called
-from gateway.ledger.queries import Filters, Scope
+from gateway.ledger.queries import NAMED_DIMENSIONS, Filters, NamedDimension, Scope, ever_called
 from gateway.ledger.rows import is_storable
 
 Catalog = Callable[[str], Iterable[tuple[str, str]]]

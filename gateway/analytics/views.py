@@ -39,9 +39,8 @@ from gateway.analytics.query import AnalyticsQuery
 from gateway.analytics.usage import current_totals, usage_of
 from gateway.calls import COLUMN_OF, Dimension
 from gateway.ledger import Snapshot, queries
-from gateway.ledger.first_seen import tools_ever_called
 from gateway.ledger.groupings import Grouping, grouping_query
-from gateway.ledger.queries import NO_CALLS, Measures, PagePosition, Totals
+from gateway.ledger.queries import NO_CALLS, Measures, PagePosition, Totals, tools_ever_called
 from gateway.ledger.rows import is_storable
 
 TOP_TOOLS: Final = 5

@@ -12,10 +12,9 @@ import msgspec
 
 from gateway.calls import PHASES, ToolCall
 from gateway.errors import LedgerUnavailableError, StartError
-from gateway.ledger.driver import QueryTimeoutError
-from gateway.ledger.first_seen import record_first_seen
+from gateway.ledger.driver import QueryTimeoutError, Snapshot, Transaction
 from gateway.ledger.queries import Query
-from gateway.ledger.rows import COLUMNS, FIELDS, encode, storable, to_call
+from gateway.ledger.rows import COLUMNS, FIELDS, encode, to_call
 from gateway.ledger.schema import MIGRATIONS, migrate
 
 QUERY_SECONDS: Final = 30.0
@@ -49,7 +48,7 @@ def _insert_statement() -> str:
     ]
     phases = [f"coalesce(c.phases.{phase}, 0.0)" for phase in PHASES]
     return (
-        f"insert into calls ({', '.join(COLUMNS)}) select {', '.join([*fields, *phases])} "  # noqa: S608 - constants
+        f"insert into calls ({', '.join(COLUMNS)}) select {', '.join([*fields, *phases])} "
         f"from (select from_json(unnest($rows), '{_json_structure()}') as c)"
     )
 
@@ -70,60 +69,31 @@ _OUTAGES: Final = (
 """What the file, the disk or the memory does; every other error of DuckDB's is a mistake of ours, and says so."""
 
 
-class DuckSnapshot:
-    """Reads, all of the same state of the ledger."""
+class DuckSnapshot(Snapshot):
+    """Reads through a cursor of its own, inside a transaction."""
 
     def __init__(self, cursor: duckdb.DuckDBPyConnection) -> None:
         self._cursor = cursor
 
     def rows(self, query: Query) -> list[tuple[Any, ...]]:
-        """The rows of `query`.
-
-        Raises:
-            LedgerUnavailableError: it was interrupted, or the file cannot be read.
-        """
-        try:
+        with _outages():
             return self._cursor.execute(query.sql, dict(query.parameters)).fetchall()
-        except _OUTAGES as error:
-            raise _unavailable(error) from error
-
-    def calls(self, query: Query) -> list[ToolCall]:
-        """The records of a query whose rows are `COLUMNS`."""
-        return [to_call(row) for row in self.rows(query)]
 
 
-class DuckTransaction(DuckSnapshot):
-    """Reads and writes that happen together or not at all."""
+class DuckTransaction(DuckSnapshot, Transaction):
+    """Reads and writes through a cursor of its own."""
 
     def claim(self, journal_id: str) -> None:
-        """Nothing to wait for: there is one process, and when its commit has failed, it is over."""
+        """Nothing to wait for: there is one process, and if its commit has failed, it is over."""
 
-    def execute(self, query: Query) -> None:
-        """Run one statement.
-
-        Raises:
-            LedgerUnavailableError: it failed.
-        """
-        self.rows(query)
-
-    def insert(self, calls: Sequence[ToolCall]) -> None:
-        """Add a row for each call.
-
-        Raises:
-            LedgerUnavailableError: it failed.
-        """
-        try:
+    def write(self, calls: Sequence[ToolCall]) -> None:
+        with _outages():
             insert(self._cursor, calls)
-            if calls:
-                self.execute(record_first_seen(map(storable, calls)))
-        except _OUTAGES as error:
-            raise _unavailable(error) from error
 
 
 def insert(connection: duckdb.DuckDBPyConnection, calls: Sequence[ToolCall]) -> None:
     """Add a row for each call to the table `calls` of any DuckDB database."""
-    if calls:
-        connection.execute(_INSERT, {"rows": [encode(storable(call)).decode() for call in calls]})
+    connection.execute(_INSERT, {"rows": [encode(call).decode() for call in calls]})
 
 
 class DuckLedger:
@@ -142,7 +112,6 @@ class DuckLedger:
         self._connection: duckdb.DuckDBPyConnection | None = connect()
         self._closed = False
         self.fresh_as_of_ns: int | None = None
-        """The ledger has every call whose record was in the journal at this time; None while that is unknown."""
 
     @classmethod
     def open(
@@ -171,12 +140,7 @@ class DuckLedger:
 
     @contextlib.contextmanager
     def snapshot(self, *, seconds: float | None = None) -> Iterator[DuckSnapshot]:
-        """Read one state of the ledger, whatever is written meanwhile, for `seconds` at most.
-
-        Raises:
-            LedgerUnavailableError: the ledger is closed.
-        """
-        with self._transaction() as cursor:
+        with self._begun() as cursor:
             watchdog = threading.Timer(self._query_seconds if seconds is None else seconds, cursor.interrupt)
             watchdog.daemon = True
             watchdog.start()
@@ -188,46 +152,35 @@ class DuckLedger:
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[DuckTransaction]:
-        """Write: committed at the end of the block, and nothing of it if the block raises.
-
-        Raises:
-            LedgerUnavailableError: the ledger is closed, or the commit failed. It may have happened all the same.
-        """
-        with self._transaction() as cursor:
+        with self._begun() as cursor:
             yield DuckTransaction(cursor)
-            _try(cursor.commit)
+            with _outages():
+                cursor.commit()
 
-    def reclaim(self, now_ns: int) -> bool:  # noqa: ARG002 - the seam's
-        """Let what deleted rows took be used again: without a checkpoint of its own the file grows for ever.
-
-        Writers wait meanwhile, and if one is at work already, nothing is done: then False.
-
-        Raises:
-            LedgerUnavailableError: the ledger is closed, or the file cannot be written.
-        """
+    def reclaim(self, now_ns: int) -> bool:  # noqa: ARG002 - the interface's
+        """Checkpoint the file: without one of its own it would grow for ever. Writers wait meanwhile."""
         for _ in range(CHECKPOINTS):
-            with self._borrowed() as cursor:
+            with self._cursor() as cursor, _outages():
                 try:
                     cursor.execute("checkpoint")
                 except duckdb.TransactionException:  # "there are other write transactions active"
                     time.sleep(CHECKPOINT_PAUSE_S)
-                except _OUTAGES as error:
-                    raise _unavailable(error) from error
                 else:
                     return True
         return False
 
     @contextlib.contextmanager
-    def _transaction(self) -> Iterator[duckdb.DuckDBPyConnection]:
-        with self._borrowed() as cursor:
-            _try(cursor.begin)
+    def _begun(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        with self._cursor() as cursor:
+            with _outages():  # of the ledger only: the block may raise other errors of DuckDB's
+                cursor.begin()
             yield cursor
 
     @contextlib.contextmanager
-    def _borrowed(self) -> Iterator[duckdb.DuckDBPyConnection]:
+    def _cursor(self) -> Iterator[duckdb.DuckDBPyConnection]:
         cursor = None
         try:
-            cursor = self._cursor()
+            cursor = self._new_cursor()
             yield cursor
         except LedgerUnavailableError as error:
             if isinstance(error.__cause__, duckdb.FatalException):
@@ -237,13 +190,13 @@ class DuckLedger:
             if cursor is not None:
                 cursor.close()
 
-    def _cursor(self) -> duckdb.DuckDBPyConnection:
-        with self._lock:
+    def _new_cursor(self) -> duckdb.DuckDBPyConnection:
+        with self._lock, _outages():
             if self._closed:
                 raise LedgerUnavailableError("the ledger is closed")
             if self._connection is None:
-                self._connection = _try(self._connect)
-            return _try(self._connection.cursor)
+                self._connection = self._connect()
+            return self._connection.cursor()
 
     def _disconnect(self) -> None:
         with self._lock:
@@ -252,7 +205,6 @@ class DuckLedger:
                 self._connection = None
 
     def close(self) -> None:
-        """Let go of the file, once the last snapshot has ended. Idempotent."""
         self._closed = True
         self._disconnect()
 
@@ -261,17 +213,14 @@ def _connect(path: Path) -> duckdb.DuckDBPyConnection:
     return duckdb.connect(str(path), config={"autoinstall_known_extensions": False, "autoload_known_extensions": False})
 
 
-def _try(act: Callable[[], duckdb.DuckDBPyConnection]) -> duckdb.DuckDBPyConnection:
+@contextlib.contextmanager
+def _outages() -> Iterator[None]:
     try:
-        return act()
+        yield
+    except duckdb.InterruptException as error:
+        raise QueryTimeoutError from error
     except _OUTAGES as error:
-        raise _unavailable(error) from error
-
-
-def _unavailable(error: duckdb.Error) -> LedgerUnavailableError:
-    if isinstance(error, duckdb.InterruptException):
-        return QueryTimeoutError()
-    return LedgerUnavailableError(f"the ledger does not answer: {error}")
+        raise LedgerUnavailableError(f"the ledger does not answer: {error}") from error
 
 
 class ParquetFile:
@@ -291,7 +240,8 @@ class ParquetFile:
 
     def add(self, rows: Sequence[tuple[Any, ...]]) -> None:
         """Append rows in the order of `COLUMNS`."""
-        insert(self._connection, [to_call(row) for row in rows])
+        if rows:
+            insert(self._connection, [to_call(row) for row in rows])
 
     def write(self) -> None:
         """Write all rows in the order in which they came; `timestamp` is the call's begin in UTC, to the microsecond.
@@ -300,6 +250,6 @@ class ParquetFile:
         """
         # S608: names of columns, and a path that we have made
         self._connection.execute(
-            f"copy (select make_timestamptz(timestamp_ns // 1000) as timestamp, {', '.join(COLUMNS)} from calls) "  # noqa: S608
+            f"copy (select make_timestamptz(timestamp_ns // 1000) as timestamp, {', '.join(COLUMNS)} from calls) "
             f"to '{self._path}' (format parquet, compression zstd)"
         )

@@ -1,8 +1,8 @@
 """Several groupings of one scope in one statement, in the dialect that DuckDB and PostgreSQL share.
 
-The calls are read once, into `chosen`, and counted once, in the finest grouping asked for (`counted`): counts of
-a cut are sums of those. Durations go through all calls again, for each cut that has them: sums of sums would differ
-in its last digits from what another question says of the same calls.
+The calls are read once, into `chosen`, and counted once, in the finest grouping that is wanted (`counted`): the counts
+of a grouping are sums of those. Durations go through all calls again, for each grouping that has them: a sum of sums
+would differ in its last digits from the answer of another query about the same calls.
 """
 
 from collections.abc import Sequence
@@ -33,17 +33,16 @@ class Grouping:
 
     @property
     def columns(self) -> list[str]:
-        """The columns of `by`."""
         return [COLUMN_OF[dimension] for dimension in self.by]
 
 
 def grouping_query(scope: Scope, wanted: Sequence[Grouping]) -> Query:
-    """A row for each cut and group: the cut's place in `wanted`, a value for each of `COLUMN_OF`, then `Measures`."""
+    """A row for each group: its grouping's index in `wanted`, a value for each of `COLUMN_OF`, then `Measures`."""
     condition, parameters = where(scope)
     grouped = {column for grouping in wanted for column in grouping.columns}
     keys = [column for column in COLUMN_OF.values() if column in grouped]
     read = [*keys, *(column for column in ("status", "timestamp_ns", "duration_ms") if column not in grouped)]
-    branches = " union all ".join(f"({_branch(place, grouping)})" for place, grouping in enumerate(wanted))
+    branches = " union all ".join(f"({_branch(index, grouping)})" for index, grouping in enumerate(wanted))
     return Query(
         f"""
         with chosen as materialized (select {", ".join(read)} from calls where {condition}),
@@ -54,24 +53,24 @@ def grouping_query(scope: Scope, wanted: Sequence[Grouping]) -> Query:
             from chosen {_group_by(keys)}
         )
         {branches}
-        """,  # noqa: S608 - constants
-        {**parameters, **{f"top_{place}": grouping.top for place, grouping in enumerate(wanted) if grouping.top}},
+        """,
+        {**parameters, **{f"top_{index}": grouping.top for index, grouping in enumerate(wanted) if grouping.top}},
     )
 
 
-def _branch(place: int, grouping: Grouping) -> str:
+def _branch(index: int, grouping: Grouping) -> str:
     keys = grouping.columns
     padded = ", ".join(f"counts.{name}" if name in keys else "cast(null as text)" for name in COLUMN_OF.values())
     source, durations, condition = f"({_counts(grouping)}) as counts", _NO_DURATIONS, ""
     if grouping.top is not None:
-        condition = f"where place <= $top_{place}"
+        condition = f"where position <= $top_{index}"
     elif grouping.durations:
         each = "".join(f"{key}, " for key in keys)
         measured = f"avg(duration_ms) as avg_ms, {PERCENTILES} as found"
-        of_each = f"select {each} {measured} from chosen {_group_by(keys)}"  # noqa: S608 - constants
+        of_each = f"select {each} {measured} from chosen {_group_by(keys)}"
         same = " and ".join(f"counts.{key} = spread.{key}" for key in keys) or "true"
         source, durations = f"{source} join ({of_each}) as spread on {same}", "spread.avg_ms, spread.found"
-    return f"select {place}, {padded}, calls, errors, last_ns, {durations} from {source} {condition}"  # noqa: S608 - constants
+    return f"select {index}, {padded}, calls, errors, last_ns, {durations} from {source} {condition}"
 
 
 def _counts(grouping: Grouping) -> str:
@@ -80,8 +79,8 @@ def _counts(grouping: Grouping) -> str:
     if grouping.top is not None:
         first, *others = keys
         order = ", ".join(["sum(calls) desc", *others])
-        ranked = f", row_number() over (partition by {first} order by {order}) as place"
-    return f"select {''.join(f'{key}, ' for key in keys)} {_COUNTS} {ranked} from counted {_group_by(keys)}"  # noqa: S608 - constants
+        ranked = f", row_number() over (partition by {first} order by {order}) as position"
+    return f"select {''.join(f'{key}, ' for key in keys)} {_COUNTS} {ranked} from counted {_group_by(keys)}"
 
 
 def _group_by(keys: Sequence[str]) -> str:

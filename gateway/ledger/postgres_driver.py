@@ -1,4 +1,4 @@
-"""The ledger in PostgreSQL, shared by several replicas. All that is PostgreSQL's own is here and in `connections`.
+"""The ledger in PostgreSQL, shared by several replicas.
 
 `calls` is partitioned by month, so that a month that retention has emptied is dropped and not vacuumed.
 """
@@ -16,10 +16,10 @@ from psycopg import errors
 
 from gateway.calls import ToolCall
 from gateway.errors import LedgerUnavailableError
-from gateway.ledger.first_seen import record_first_seen
+from gateway.ledger.driver import Snapshot, Transaction
 from gateway.ledger.postgres_pool import CHECK_S, CONNECT_S, OUTAGES, PostgresPool, cut_after, unavailable
 from gateway.ledger.queries import Query
-from gateway.ledger.rows import COLUMNS, storable, to_call, to_row
+from gateway.ledger.rows import COLUMNS, to_row
 from gateway.ledger.schema import migrate
 from gateway.months import DAY_NS, Month, month_of
 
@@ -47,63 +47,33 @@ def _sql(text: str) -> str:
     return _PARAMETER.sub(r"%(\1)s", text)
 
 
-class PostgresSnapshot:
-    """Reads, all of the same state of the ledger."""
+class PostgresSnapshot(Snapshot):
+    """Reads through a connection that is in a transaction."""
 
     def __init__(self, connection: psycopg.Connection) -> None:
         self._connection = connection
 
     def rows(self, query: Query) -> list[tuple[Any, ...]]:
-        """The rows of `query`.
-
-        Raises:
-            LedgerUnavailableError: it took too long, or the server does not answer.
-        """
         with _outages(), self._connection.cursor() as cursor:
             cursor.execute(_sql(query.sql), dict(query.parameters) or None)
             return cursor.fetchall() if cursor.description is not None else []
 
-    def calls(self, query: Query) -> list[ToolCall]:
-        """The records of a query whose rows are `COLUMNS`."""
-        return [to_call(row) for row in self.rows(query)]
 
-
-class PostgresTransaction(PostgresSnapshot):
-    """Reads and writes that happen together or not at all."""
+class PostgresTransaction(PostgresSnapshot, Transaction):
+    """Reads and writes through a connection that is in a transaction."""
 
     def claim(self, journal_id: str) -> None:
-        """Wait for other transactions that have claimed this journal, and hold them up until the end of this one.
-
-        Raises:
-            LedgerUnavailableError: that took too long.
-        """
         self.execute(
             Query("select pg_advisory_xact_lock($lock, hashtext($journal))", {"lock": _CLAIM, "journal": journal_id})
         )
 
-    def execute(self, query: Query) -> None:
-        """Run one statement.
-
-        Raises:
-            LedgerUnavailableError: it failed.
-        """
-        self.rows(query)
-
-    def insert(self, calls: Sequence[ToolCall]) -> None:
-        """Add a row for each call, and the partitions of months that have none yet.
-
-        Raises:
-            LedgerUnavailableError: it failed.
-        """
-        if not calls:
-            return
-        rows = [storable(call) for call in calls]
+    def write(self, calls: Sequence[ToolCall]) -> None:
+        """Add the rows, and the partitions of months that have none yet."""
         for month in sorted({month_of(call.timestamp_ns) for call in calls}):
             self._make_partition(month)
         with _outages(), self._connection.cursor() as cursor, cursor.copy(_COPY) as copy:
-            for row in rows:
-                copy.write_row(to_row(row))
-        self.execute(record_first_seen(rows))
+            for call in calls:
+                copy.write_row(to_row(call))
 
     def _make_partition(self, month: Month) -> None:
         """A table that is made apart and attached: readers of the other months are not held up by it."""
@@ -136,7 +106,7 @@ def _is_over(name: str, now_ns: int) -> bool:
 
 
 def _is_empty(snapshot: PostgresSnapshot, table: str) -> bool:
-    return not snapshot.rows(Query(f"select 1 from {table} limit 1", {}))  # noqa: S608 - a name of our own
+    return not snapshot.rows(Query(f"select 1 from {table} limit 1", {}))
 
 
 class PostgresLedger:
@@ -154,7 +124,6 @@ class PostgresLedger:
         clock: Callable[[], int] = time.time_ns,
     ) -> None:
         self.fresh_as_of_ns: int | None = None
-        """The ledger has every call of this replica's journal whose record was in it at this time."""
         self._pool = PostgresPool(url, prepare=self._prepare, connect_s=connect_seconds, check_s=check_seconds)
         self._query_seconds = query_seconds
         self._write_seconds = write_seconds
@@ -176,21 +145,11 @@ class PostgresLedger:
 
     @contextlib.contextmanager
     def snapshot(self, *, seconds: float | None = None) -> Iterator[PostgresSnapshot]:
-        """Read one state of the ledger, whatever is written meanwhile, for `seconds` at most.
-
-        Raises:
-            LedgerUnavailableError: the ledger is closed, or away.
-        """
         with self._begun(_READ, self._query_seconds if seconds is None else seconds) as connection:
             yield PostgresSnapshot(connection)
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[PostgresTransaction]:
-        """Write: committed at the end of the block, and nothing of it if the block raises.
-
-        Raises:
-            LedgerUnavailableError: the ledger is away, or the commit failed. It may have happened all the same.
-        """
         with self._begun(_WRITE, self._write_seconds) as connection:
             yield PostgresTransaction(connection)
             with _outages():
@@ -200,9 +159,6 @@ class PostgresLedger:
         """Drop the partitions of months that were over a day ago and that retention has emptied.
 
         The server uses again by itself what deleted rows took in the others. False if one could not be locked at once.
-
-        Raises:
-            LedgerUnavailableError: the ledger is closed, or away.
         """
         with self.snapshot() as snapshot:
             over = [name for (name,) in snapshot.rows(_PARTITIONS) if _is_over(name, now_ns)]
@@ -247,7 +203,6 @@ class PostgresLedger:
             self._ready = True
 
     def close(self) -> None:
-        """Let go of the connections that are not in use, and of the others when they are not any more. Idempotent."""
         self._pool.close()
 
 

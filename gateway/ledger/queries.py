@@ -1,22 +1,25 @@
-"""The ledger's questions as SQL: pure functions, in the dialect that DuckDB and PostgreSQL share.
+"""The ledger's queries as SQL: pure functions, in the dialect that DuckDB and PostgreSQL share.
 
 Every query but `used_by_every_workspace` and those of `totals` is bound to one workspace. Values are parameters,
 written `$name`; only names of columns, which come from the tables below, are part of a text.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Literal, NamedTuple, get_args
 
-from gateway.calls import COLUMN_OF, Dimension, ErrorType
+from gateway.calls import COLUMN_OF, Dimension, ErrorType, ToolCall
 from gateway.ledger.rows import COLUMNS
 from gateway.months import DAY_NS
 
+NamedDimension = Literal["server", "tool", "token"]
+NAMED_DIMENSIONS: Final[tuple[NamedDimension, ...]] = get_args(NamedDimension)
+"""The dimensions whose values are names: the table `seen` has those that were ever called."""
 Filters = Mapping[Dimension, tuple[str, ...]]
 """The values that a dimension may have; none is all."""
 
 REFUSED_BY_LIMITS: Final = (ErrorType.RATE_LIMITED.value, ErrorType.QUOTA_EXCEEDED.value)
-"""Failures that use nothing up: a call that a limit refused must not bring the limit nearer."""
+"""Failures that do not count: a call that a limit rejected must not bring the limit nearer."""
 
 COUNTS_AGAINST_LIMIT: Final = "(error_type is null or error_type not in ({}))".format(
     ", ".join(f"'{error_type}'" for error_type in REFUSED_BY_LIMITS)
@@ -101,7 +104,7 @@ def groups(scope: Scope, by: Sequence[Dimension]) -> Query:
     selected = f"{keys}, " if by else ""
     grouped = f"group by {keys}" if by else ""
     return Query(
-        f"select {selected}{_COUNTS} {PERCENTILES} from calls where {condition} {grouped}",  # noqa: S608 - constants
+        f"select {selected}{_COUNTS} {PERCENTILES} from calls where {condition} {grouped}",
         parameters,
     )
 
@@ -133,7 +136,7 @@ def timeline(
             select timestamp_ns - {origin} as since_origin, {value} as value, status from calls where {condition}
         ) as c
         group by 1, 2
-        """,  # noqa: S608 - constants
+        """,
         {**parameters, "origin_ns": origin_ns, "step_ns": step_ns},
     )
 
@@ -153,7 +156,7 @@ def page(scope: Scope, *, after: PagePosition | None, limit: int) -> Query:
         condition += " and timestamp_ns <= $after_ns and (timestamp_ns < $after_ns or call_id < $after_id)"
         parameters = {**parameters, "after_ns": after.timestamp_ns, "after_id": after.call_id}
     return Query(
-        f"select {', '.join(COLUMNS)} from calls where {condition} "  # noqa: S608 - constants
+        f"select {', '.join(COLUMNS)} from calls where {condition} "
         "order by timestamp_ns desc, call_id desc limit $limit",
         {**parameters, "limit": limit},
     )
@@ -163,7 +166,7 @@ def oldest_first(scope: Scope, *, limit: int | None) -> Query:
     """The calls of the scope, or the oldest `limit` of them; rows as `COLUMNS`."""
     condition, parameters = where(scope)
     return Query(
-        f"select {', '.join(COLUMNS)} from calls where {condition} order by timestamp_ns, call_id"  # noqa: S608 - constants
+        f"select {', '.join(COLUMNS)} from calls where {condition} order by timestamp_ns, call_id"
         f"{'' if limit is None else ' limit $limit'}",
         parameters if limit is None else {**parameters, "limit": limit},
     )
@@ -173,7 +176,7 @@ def call(scope: Scope, call_id: str) -> Query:
     """The call of this id, if it is in the scope: a row as `COLUMNS`."""
     condition, parameters = where(scope)
     return Query(
-        f"select {', '.join(COLUMNS)} from calls where {condition} and call_id = $call_id limit 1",  # noqa: S608 - constants
+        f"select {', '.join(COLUMNS)} from calls where {condition} and call_id = $call_id limit 1",
         {**parameters, "call_id": call_id},
     )
 
@@ -183,16 +186,18 @@ def used_by_day(scope: Scope) -> Query:
 
     Those that retention has deleted are among them. The scope begins with a day, and only its tokens are filtered.
     """
-    kept, deleted, parameters = _usage(scope)
+    condition, parameters = where(replace(scope, filters={"token": scope.filters.get("token", ())}))
+    deleted = condition.replace("timestamp_ns", "day_ns")
     return Query(
         f"""
         select day_ns, cast(sum(calls) as bigint) from (
-            select timestamp_ns - mod(timestamp_ns, $day) as day_ns, 1 as calls from calls where {kept}
+            select timestamp_ns - mod(timestamp_ns, $day) as day_ns, 1 as calls from calls
+            where {condition} and {COUNTS_AGAINST_LIMIT}
             union all
             select day_ns, calls from deleted_usage where {deleted}
         ) as used
         group by day_ns order by day_ns
-        """,  # noqa: S608 - constants
+        """,
         {**parameters, "day": DAY_NS},
     )
 
@@ -209,7 +214,7 @@ def used_by_every_workspace(from_ns: int, to_ns: int) -> Query:
             select workspace_id, calls from deleted_usage where day_ns >= $from_ns and day_ns < $to_ns
         ) as used
         group by workspace_id
-        """,  # noqa: S608 - constants
+        """,
         {"from_ns": from_ns, "to_ns": to_ns},
     )
 
@@ -259,7 +264,7 @@ def totals(
             where {owned} and day_ns >= $used_ns and day_ns < $to_ns
         ) as counted(workspace_id, {", ".join(Totals._fields)})
         group by workspace_id
-        """,  # noqa: S608 - constants
+        """,
         {
             **among,
             **values,
@@ -272,18 +277,56 @@ def totals(
     )
 
 
-class _Usage(NamedTuple):
-    """The conditions on the rows that there are, and on the counts of those that there were."""
-
-    kept: str
-    deleted: str
-    parameters: Mapping[str, object]
+def tools_ever_called(scope: Scope) -> Query:
+    """Each server and tool that was ever called before the scope's end, by one of its tokens."""
+    where, parameters = _seen(scope)
+    return Query(f"select distinct server_slug, tool_name from seen where {where}", parameters)
 
 
-def _usage(scope: Scope) -> _Usage:
-    condition, parameters = where(replace(scope, filters={"token": scope.filters.get("token", ())}))
-    return _Usage(
-        f"{condition} and {COUNTS_AGAINST_LIMIT}",
-        condition.replace("timestamp_ns", "day_ns"),
-        {**parameters},
+def ever_called(scope: Scope, dimension: NamedDimension, values: Sequence[str]) -> Query:
+    """Those of `values` that a call before the scope's end had, of one of its tokens."""
+    where, parameters = _seen(scope)
+    column = COLUMN_OF[dimension]
+    return Query(
+        f"select distinct {column} from seen where {where} and {column} = any($values)",
+        {**parameters, "values": list(values)},
+    )
+
+
+def _seen(scope: Scope) -> Query:
+    tokens = scope.filters.get("token", ())
+    condition = " and token_id = any($tokens)" if tokens else ""
+    parameters: dict[str, object] = {"workspace_id": scope.workspace_id, "to_ns": scope.to_ns}
+    return Query(
+        f"workspace_id = $workspace_id and first_ns < $to_ns{condition}",
+        {**parameters, "tokens": list(tokens)} if tokens else parameters,
+    )
+
+
+def record_first_seen(calls: Iterable[ToolCall]) -> Query:
+    """Write down the names of calls, as they are stored, where they are new or a call is older than all before it."""
+    first: dict[tuple[str, str, str, str], int] = {}
+    for call in calls:
+        names = (call.workspace_id, call.token_id, call.server_slug, call.tool_name)
+        first[names] = min(call.timestamp_ns, first.get(names, call.timestamp_ns))
+    # In one order, or two writers would wait for each other.
+    rows = sorted((*names, first_ns) for names, first_ns in first.items())
+    workspaces, tokens, servers, tools, times = (list(column) for column in zip(*rows, strict=True))
+    return Query(
+        """
+        insert into seen (workspace_id, token_id, server_slug, tool_name, first_ns)
+        select * from (
+            select unnest(cast($workspaces as text[])) as workspace_id, unnest(cast($tokens as text[])) as token_id,
+                unnest(cast($servers as text[])) as server_slug, unnest(cast($tools as text[])) as tool_name,
+                unnest(cast($times as bigint[])) as first_ns
+        ) as called
+        where not exists (
+            select 1 from seen where seen.workspace_id = called.workspace_id and seen.token_id = called.token_id
+                and seen.server_slug = called.server_slug and seen.tool_name = called.tool_name
+                and seen.first_ns <= called.first_ns
+        )
+        on conflict (workspace_id, token_id, server_slug, tool_name)
+            do update set first_ns = least(seen.first_ns, excluded.first_ns)
+        """,
+        {"workspaces": workspaces, "tokens": tokens, "servers": servers, "tools": tools, "times": times},
     )

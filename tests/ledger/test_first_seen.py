@@ -8,8 +8,7 @@ import pytest
 
 from gateway.calls import ToolCall
 from gateway.ledger import Ledger, open_ledger
-from gateway.ledger.first_seen import ever_called, tools_ever_called
-from gateway.ledger.queries import Scope
+from gateway.ledger.queries import Scope, ever_called, tools_ever_called
 from gateway.ledger.retention import delete_batch
 from tests.ledger.records import call
 

@@ -6,8 +6,7 @@ import duckdb
 
 from gateway.ledger import LedgerSink
 from gateway.ledger.duckdb_driver import DuckLedger
-from gateway.ledger.first_seen import tools_ever_called
-from gateway.ledger.queries import Query, Scope, page
+from gateway.ledger.queries import Query, Scope, page, tools_ever_called
 from tests.ledger.records import batch, call
 
 FIRST_VERSION = """
