@@ -4,19 +4,16 @@ It knows no clock, no lock and no file. Its speed is what a call costs the metri
 combination of labels are looked up once and kept as `_CallSeries`.
 """
 
-from collections.abc import Callable
 from typing import Final
 
 from msgspec import Struct
 from msgspec.structs import astuple
-from prometheus_client import Metric as MetricFamily
 
 from gateway.calls import PHASES, REJECTIONS, Heartbeat, Operation, ToolCall
 from gateway.config import Metrics
 from gateway.observer import signals
 from gateway.observer.attributes import GATEWAYS_OWN, visible_tool
 from gateway.observer.exposition import Labels
-from gateway.observer.relay_metrics import RelayStates
 from gateway.observer.series import (
     ESTABLISHED,
     HistogramFamily,
@@ -54,7 +51,6 @@ class CallMetrics:
     """The series of all metrics that come from the journal. `now` is always seconds since the epoch."""
 
     def __init__(self, settings: Metrics, *, max_cached: int = MAX_CACHED) -> None:
-        self.relays = RelayStates()
         self.values: dict[str, ValueFamily] = {}
         """The families of counters, and of gauges that only grow, by the metric's name."""
         self.histograms: dict[str, HistogramFamily] = {}
@@ -90,10 +86,6 @@ class CallMetrics:
         self._dropped.find(("journal", "disk"), now)
         for reason in REJECTIONS:
             self._rejected.find((reason,), now)
-
-    def snapshot(self, now: float, birth_interval: float) -> list[Callable[[], MetricFamily]]:
-        """Copies of all series that come from calls; each builds its family without the lock of the caller."""
-        return [family.snapshot(now, birth_interval) for family in self.families]
 
     def call(self, call: ToolCall, now: float) -> None:
         """Count one call."""
@@ -149,8 +141,7 @@ class CallMetrics:
                 self._overflow_of(self._last_used.metric).value += 1
 
     def heartbeat(self, heartbeat: Heartbeat, now: float) -> None:
-        """Take a relay's state, and count what happened since its heartbeat before."""
-        self.relays.update(heartbeat)
+        """Count what happened since the relay's heartbeat before."""
         for reason, requests in heartbeat.rejected.items():
             self._rejected.find((reason,), now).value += requests
         for workspace, decisions in heartbeat.usage_unknown.items():

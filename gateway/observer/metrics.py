@@ -21,6 +21,7 @@ from gateway.journal.reader import Positions
 from gateway.observer import metrics_state, signals
 from gateway.observer.call_metrics import CallMetrics
 from gateway.observer.exposition import Labels
+from gateway.observer.relay_metrics import RelayMetrics
 from gateway.observer.signals import Metric
 from gateway.observer.sinks import StateFile
 
@@ -54,6 +55,7 @@ class MetricsSink(Collector):
         """Over the series and the positions."""
         self._saving = threading.Lock()
         self._call_metrics = CallMetrics(settings)
+        self.relays = RelayMetrics(clock)
         self._positions: Positions = {}
         self._committed: Positions = {}
         self._sources: list[tuple[Metric, Callable[[], Mapping[Labels, int]]]] = []
@@ -111,30 +113,13 @@ class MetricsSink(Collector):
         self.save(closing=True)
 
     def collect(self) -> Iterator[MetricFamily]:
-        """Everything as it is now."""
+        """The series as they are now."""
         now = self._clock()
         if now < self._hidden_until:
             return
         with self._lock:  # for the copy alone: building the families takes long, and calls are counted meanwhile
-            snapshots = self._call_metrics.snapshot(now, self._birth_interval)
-            gauges = list(self._call_metrics.relays.collect(int(now * 1e9)))
+            snapshots = [family.snapshot(now, self._birth_interval) for family in self._call_metrics.families]
         yield from (build() for build in snapshots)
-        yield from gauges
-
-    def upstream_up(self, workspace_id: str, server_slug: str) -> bool | None:
-        """Whether a server answered the last request to it; None if no living relay knows."""
-        with self._lock:
-            return self._call_metrics.relays.upstreams_up(self._now_ns()).get((workspace_id, server_slug))
-
-    def catalog(self, workspace_id: str) -> set[tuple[str, str]]:
-        """Server and tool of everything that a workspace offers, as far as the relays have seen it."""
-        with self._lock:
-            return self._call_metrics.relays.tools(workspace_id, self._now_ns())
-
-    def relay_lag_s(self) -> float | None:
-        """The worst lag of any living relay's event loop in the last seconds; None if no relay lives."""
-        with self._lock:
-            return self._call_metrics.relays.worst_lag_s(self._now_ns())
 
     def _restore(self, path: Path, now: float, catch_up_seconds: float) -> None:
         try:
@@ -160,6 +145,7 @@ class MetricsSink(Collector):
                     call_metrics.operation(event, now)
                 case Heartbeat():
                     call_metrics.heartbeat(event, now)
+                    self.relays.update(event)
                 case _:
                     pass
             positions[writer] = offset
@@ -175,6 +161,3 @@ class MetricsSink(Collector):
                 self._added[metric.name, labels] = number
                 changed |= new > 0
         return changed
-
-    def _now_ns(self) -> int:
-        return int(self._clock() * 1e9)

@@ -87,7 +87,7 @@ class TelemetryPlane:
     def app(self, stop: asyncio.Event) -> Starlette:
         """What is served over HTTP."""
         authorizer = Authorizer(self._reloader.current)
-        catalog = self.metrics.catalog
+        catalog = self.metrics.relays.catalog
         live = LiveStream(self._journal, authorizer, ledger=self.ledger, stop=stop, catalog=catalog)
         app = Starlette(
             routes=[
@@ -95,7 +95,7 @@ class TelemetryPlane:
                 Route("/readyz", self._readyz),
                 Route("/metrics", MetricsEndpoint(self.registry()).respond),
                 *live.routes(),
-                *routes(self.ledger, authorizer, catalog=catalog, upstream_up=self.metrics.upstream_up),
+                *routes(self.ledger, authorizer, catalog=catalog, upstream_up=self.metrics.relays.upstream_up),
             ],
             exception_handlers={HTTPException: _http_error, Exception: _server_error},
         )
@@ -106,6 +106,7 @@ class TelemetryPlane:
         """What `/metrics` exposes."""
         registry = CollectorRegistry()
         registry.register(self.metrics)
+        registry.register(self.metrics.relays)
         registry.register(self._workspace_metrics)
         registry.register(SelfMetrics(self.workers, self._reloader, self._loop_lags, version=__version__))
         ProcessCollector(registry=registry)
@@ -141,7 +142,7 @@ class TelemetryPlane:
         return lost
 
     def _loop_lags(self) -> Mapping[str, float | None]:
-        return {"relay": self.metrics.relay_lag_s(), "observer": self._loop_lag.worst.seconds}
+        return {"relay": self.metrics.relays.worst_lag_s(), "observer": self._loop_lag.worst.seconds}
 
     async def _readyz(self, _request: Request) -> JSONResponse:
         """200 if every sink runs and the ledger responds, else 503 with what is missing.

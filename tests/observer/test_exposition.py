@@ -55,6 +55,7 @@ def full_registry(folder: Path) -> CollectorRegistry:
     workers = [SinkWorker(sink, Reader(folder / "journal"), interval=1.0)]
     registry = CollectorRegistry()
     registry.register(sink)
+    registry.register(sink.relays)
     registry.register(workspaces)
     registry.register(SelfMetrics(workers, ConfigReloader(Config(), []), lambda: {"relay": 0.0}, version=__version__))
     ProcessCollector(registry=registry)
