@@ -111,8 +111,10 @@ class Stack:
 
 
 @contextlib.contextmanager
-def running(folder: Path, programs: Programs) -> Iterator[Stack]:
+def running(folder: Path, programs: Programs, *, otlp_logs: str | None = None) -> Iterator[Stack]:
     """Start everything in `folder`, wait until it serves, and end it when left.
+
+    Where there is no Loki, the Collector sends log records to `otlp_logs`, an OTLP endpoint over HTTP, if it is given.
 
     Raises:
         NotReadyError: a process did not become ready.
@@ -130,6 +132,8 @@ def running(folder: Path, programs: Programs) -> Iterator[Stack]:
         logs=folder / "logs.jsonl",
         folder=folder,
     )
+    if stack.loki:
+        otlp_logs = f"{stack.loki}/otlp"
     with contextlib.ExitStack() as started:
 
         def run(name: str, command: Command, environ: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
@@ -137,7 +141,11 @@ def running(folder: Path, programs: Programs) -> Iterator[Stack]:
 
         processes = {
             "alertmanager": run("alertmanager", _alertmanager(folder, programs.alertmanager, at["alertmanager"])),
-            "otelcol": run("otelcol", _collector(programs.otelcol, stack), _collector_environ(folder, ports, stack)),
+            "otelcol": run(
+                "otelcol",
+                _collector(programs.otelcol, to_otlp=otlp_logs is not None),
+                _collector_environ(folder, ports, stack, otlp_logs),
+            ),
             "prometheus": run("prometheus", _prometheus(folder, programs, at)),
         }
         health = {
@@ -182,14 +190,14 @@ def _alertmanager(folder: Path, binary: Path, address: str) -> Command:
     )
 
 
-def _collector(binary: Path, stack: Stack) -> Command:
+def _collector(binary: Path, *, to_otlp: bool) -> Command:
     files = [ROOT / "otel-collector" / "config.yaml", ROOT / "stack" / "native.yaml"]
-    if stack.loki:
+    if to_otlp:
         files.append(ROOT / "stack" / "native-loki.yaml")
     return (binary, *(f"--config={file}" for file in files))
 
 
-def _collector_environ(folder: Path, ports: Mapping[str, int], stack: Stack) -> dict[str, str]:
+def _collector_environ(folder: Path, ports: Mapping[str, int], stack: Stack, otlp_logs: str | None) -> dict[str, str]:
     return {
         "OTELCOL_HOST": HOST,
         "OTELCOL_HTTP_PORT": str(ports["otlp"]),
@@ -198,7 +206,7 @@ def _collector_environ(folder: Path, ports: Mapping[str, int], stack: Stack) -> 
         "OTELCOL_DATA": str(folder / "otelcol"),
         "OTELCOL_TRACES": str(stack.traces),
         "OTELCOL_LOGS": str(stack.logs),
-        "LOKI_OTLP_URL": f"{stack.loki}/otlp",
+        **({"LOKI_OTLP_URL": otlp_logs} if otlp_logs else {}),
     }
 
 

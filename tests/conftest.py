@@ -2,9 +2,13 @@
 
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
 
 from tests.databases import Cluster, cluster
+
+hypothesis.settings.register_profile("busy machine", deadline=None)  # by default, an example that takes 200 ms fails
+hypothesis.settings.load_profile("busy machine")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

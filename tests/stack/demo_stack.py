@@ -18,6 +18,7 @@ from gateway.demo.fixtures import MEMBERS, WORKSPACES
 from gateway.demo.traffic import Traffic
 from stack.processes import Programs, Stack, running
 from tests import backends
+from tests.observer.otlp_collector import collecting
 
 SEED: Final = 7
 TRAFFIC_S: Final = 120.0
@@ -110,7 +111,8 @@ def _plain(owner: Row) -> dict[str, Any]:
 def demo_stack(folder: Path, programs: Programs) -> Iterator[DemoStack]:
     """Start the stack, let the members work for two minutes, and wait until every back end has every call."""
     with (
-        running(folder, programs) as stack,
+        collecting() as instead_of_loki,
+        running(folder, programs, otlp_logs=instead_of_loki.url) as stack,
         anyio.from_thread.start_blocking_portal() as portal,
         httpx.Client(timeout=30) as http,
     ):
