@@ -1,4 +1,4 @@
-"""What a legacy client's session hears: lists that change, and the resources that it subscribed to."""
+"""What a legacy client's session is notified of: lists that change, and resources that it subscribed to."""
 
 import asyncio
 import contextlib
@@ -12,8 +12,8 @@ from gateway.mcp.subscriptions import MAX_RESOURCES
 from gateway.relay.notification_stream import MAX_QUEUED
 from gateway.relay.relay_app import Tuning
 from gateway.relay.sessions import LegacySession
-from tests.relay.changing import CAN_CHANGE, changing, follows, modern_client, servers, told
 from tests.relay.clients import LegacyClient, connected, until
+from tests.relay.notifying_server import CAN_CHANGE, modern_client, notifying_server, resource_filter, servers, subject
 from tests.relay.offering import ERAS
 from tests.relay.rig import PATH, Rig, configuration, member, rig
 
@@ -46,12 +46,10 @@ def waiting(relay: Rig) -> int:
 
 
 @pytest.mark.parametrize("era", ERAS)
-async def test_a_session_with_a_stream_is_told_of_every_list_that_changes_and_of_no_subscription(
-    tmp_path: Path, era: str
-) -> None:
+async def test_a_session_with_a_stream_gets_every_list_change_and_no_resource_update(tmp_path: Path, era: str) -> None:
     async with (
-        changing(era) as one,
-        changing(era) as other,
+        notifying_server(era) as one,
+        notifying_server(era) as other,
         rig(tmp_path, servers(one, other)) as relay,
         connected(relay) as client,
         client.listen() as stream,
@@ -64,9 +62,9 @@ async def test_a_session_with_a_stream_is_told_of_every_list_that_changes_and_of
             assert "_meta" not in frame.get("params", {})
 
 
-async def test_what_a_client_is_told_of_capabilities_is_what_it_gets(tmp_path: Path) -> None:
+async def test_the_declared_capabilities_are_what_a_client_gets(tmp_path: Path) -> None:
     async with (
-        changing(capabilities={"tools": {"listChanged": True}, "resources": {"subscribe": True}}) as server,
+        notifying_server(capabilities={"tools": {"listChanged": True}, "resources": {"subscribe": True}}) as server,
         rig(tmp_path, servers(server)) as relay,
         connected(relay, session=False) as client,
     ):
@@ -76,7 +74,7 @@ async def test_what_a_client_is_told_of_capabilities_is_what_it_gets(tmp_path: P
 
 async def test_what_changes_before_the_stream_is_open_waits_for_it(tmp_path: Path) -> None:
     async with (
-        changing(resources=[A, B]) as server,
+        notifying_server(resources=[A, B]) as server,
         rig(tmp_path, servers(server)) as relay,
         connected(relay) as client,
     ):
@@ -85,64 +83,64 @@ async def test_what_changes_before_the_stream_is_open_waits_for_it(tmp_path: Pat
         server.changes("prompts")
         await until(lambda: waiting(relay) == 2)
         async with client.listen() as stream:
-            assert [told(await stream.next()) for _ in range(2)] == [A, "prompts"]
+            assert [subject(await stream.next()) for _ in range(2)] == [A, "prompts"]
 
 
 async def test_a_session_that_does_nothing_of_the_kind_costs_no_stream(tmp_path: Path) -> None:
-    async with changing() as server, rig(tmp_path, servers(server)) as relay, connected(relay) as client:
+    async with notifying_server() as server, rig(tmp_path, servers(server)) as relay, connected(relay) as client:
         await client.post("ping")
         assert not relay.relay._subscriptions.of("team").subscribers
         assert waiting(relay) == 0
 
 
-async def test_a_reload_that_adds_and_removes_a_server_is_told(tmp_path: Path) -> None:
+async def test_a_reload_that_adds_or_removes_a_server_sends_list_changes(tmp_path: Path) -> None:
     async with (
-        changing() as one,
-        changing() as other,
+        notifying_server() as one,
+        notifying_server() as other,
         rig(tmp_path, servers(one)) as relay,
         connected(relay) as client,
         client.listen() as stream,
     ):
         await until(lambda: one.streams)
         relay.relay.apply(configuration(servers(one, other)))
-        assert {told(await stream.next()) for _ in range(3)} == {"tools", "prompts", "resources"}
+        assert {subject(await stream.next()) for _ in range(3)} == {"tools", "prompts", "resources"}
         relay.relay.apply(configuration(servers(other)))
-        assert {told(await stream.next()) for _ in range(3)} == {"tools", "prompts", "resources"}
+        assert {subject(await stream.next()) for _ in range(3)} == {"tools", "prompts", "resources"}
 
 
 @pytest.mark.parametrize("era", ERAS)
 async def test_a_server_that_comes_back_may_have_changed_everything(tmp_path: Path, era: str) -> None:
     async with contextlib.AsyncExitStack() as stack:
         first = contextlib.AsyncExitStack()
-        server = await first.enter_async_context(changing(era, resources=[A]))
+        server = await first.enter_async_context(notifying_server(era, resources=[A]))
         relay = await stack.enter_async_context(rig(tmp_path, servers(server)))
         client = await stack.enter_async_context(connected(relay))
         stream = await stack.enter_async_context(client.listen())
         await subscribe(client, A)
         await first.aclose()
 
-        await stack.enter_async_context(changing(again=server))
-        assert {told(await stream.next()) for _ in range(4)} == {"tools", "prompts", "resources", A}
-        await until(lambda: server.followed == {A})
+        await stack.enter_async_context(notifying_server(again=server))
+        assert {subject(await stream.next()) for _ in range(4)} == {"tools", "prompts", "resources", A}
+        await until(lambda: server.subscribed_uris == {A})
 
 
-async def test_a_stream_opens_though_a_server_cannot_be_heard(tmp_path: Path) -> None:
-    async with changing() as gone:
+async def test_a_stream_opens_although_a_server_is_down(tmp_path: Path) -> None:
+    async with notifying_server() as gone:
         pass
     async with (
-        changing(resources=[A]) as server,
+        notifying_server(resources=[A]) as server,
         rig(tmp_path, servers(gone, server)) as relay,
         connected(relay) as client,
         client.listen() as stream,
     ):
         await until(lambda: server.streams)
         server.changes("prompts")
-        assert told(await stream.next()) == "prompts"
+        assert subject(await stream.next()) == "prompts"
 
 
 async def test_a_quiet_stream_is_kept_alive(tmp_path: Path) -> None:
     async with (
-        changing() as server,
+        notifying_server() as server,
         rig(tmp_path, servers(server), tuning=Tuning(keep_alive_s=0.01)) as relay,
         connected(relay) as client,
         client.listen() as stream,
@@ -160,9 +158,9 @@ async def test_a_quiet_stream_is_kept_alive(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("era", ERAS)
-async def test_a_resource_is_told_to_the_sessions_that_subscribed_to_it_only(tmp_path: Path, era: str) -> None:
+async def test_only_sessions_that_subscribed_to_a_resource_get_its_updates(tmp_path: Path, era: str) -> None:
     async with (
-        changing(era, resources=[A, B]) as server,
+        notifying_server(era, resources=[A, B]) as server,
         rig(tmp_path, servers(server)) as relay,
         connected(relay) as one,
         connected(relay, token="bot") as other,
@@ -174,21 +172,23 @@ async def test_a_resource_is_told_to_the_sessions_that_subscribed_to_it_only(tmp
         await subscribe(one, A)
         await subscribe(other, A)
         await subscribe(other, B)
-        assert server.followed == {A, B}
+        assert server.subscribed_uris == {A, B}
         server.updates(A)
         server.updates(B)
         server.changes("prompts")
         frame = await first.next()
         assert frame == {"jsonrpc": "2.0", "method": "notifications/resources/updated", "params": {"uri": A}}
-        assert told(await first.next()) == "prompts"
-        assert [told(await second.next()) for _ in range(3)] == [A, B, "prompts"]
-        assert told(await third.next()) == "prompts"
+        assert subject(await first.next()) == "prompts"
+        assert [subject(await second.next()) for _ in range(3)] == [A, B, "prompts"]
+        assert subject(await third.next()) == "prompts"
 
 
 @pytest.mark.parametrize("era", ERAS)
-async def test_what_is_unsubscribed_is_told_no_more_and_given_back_by_the_last(tmp_path: Path, era: str) -> None:
+async def test_after_unsubscribe_no_update_comes_and_the_last_one_unsubscribes_at_the_server(
+    tmp_path: Path, era: str
+) -> None:
     async with (
-        changing(era, resources=[A, B]) as server,
+        notifying_server(era, resources=[A, B]) as server,
         rig(tmp_path, servers(server)) as relay,
         connected(relay) as one,
         connected(relay) as other,
@@ -198,45 +198,45 @@ async def test_what_is_unsubscribed_is_told_no_more_and_given_back_by_the_last(t
             await subscribe(client, A)
         await subscribe(one, B)
         assert (await one.post(UNSUBSCRIBE, {"uri": A})).json()["result"] == {}
-        assert server.followed == {A, B}
+        assert server.subscribed_uris == {A, B}
         server.updates(A)
         server.updates(B)
-        assert told(await stream.next()) == B
+        assert subject(await stream.next()) == B
         assert (await other.post(UNSUBSCRIBE, {"uri": A})).json()["result"] == {}
-        await until(lambda: server.followed == {B})
+        await until(lambda: server.subscribed_uris == {B})
         assert (await other.post(UNSUBSCRIBE, {"uri": "file:///never"})).json()["result"] == {}
-        assert server.followed == {B}
+        assert server.subscribed_uris == {B}
 
 
-async def test_both_kinds_of_clients_share_what_is_followed(tmp_path: Path) -> None:
+async def test_clients_of_both_eras_share_a_subscription(tmp_path: Path) -> None:
     async with (
-        changing(resources=[A, B]) as server,
+        notifying_server(resources=[A, B]) as server,
         rig(tmp_path, servers(server)) as relay,
         connected(relay) as old,
         modern_client(relay) as new,
         old.listen() as stream,
     ):
-        async with new.hears(**follows(A)) as listening:
+        async with new.subscribed(**resource_filter(A)) as listening:
             await subscribe(old, A)
             await subscribe(old, B)
             server.updates(A)
-            assert told(await stream.next()) == told(await listening.next()) == A
+            assert subject(await stream.next()) == subject(await listening.next()) == A
         server.updates(A)
-        assert told(await stream.next()) == A
-        assert server.followed == {A, B}
+        assert subject(await stream.next()) == A
+        assert server.subscribed_uris == {A, B}
 
 
 @pytest.mark.parametrize("ending", ["deleted", "token removed", "not used for long"])
-async def test_the_end_of_a_session_gives_back_what_it_followed(tmp_path: Path, ending: str) -> None:
+async def test_the_end_of_a_session_ends_its_subscriptions(tmp_path: Path, ending: str) -> None:
     async with (
-        changing("legacy", resources=[A, B]) as server,
+        notifying_server("legacy", resources=[A, B]) as server,
         rig(tmp_path, servers(server)) as relay,
         connected(relay, token="bot") as other,
     ):
         await subscribe(other, B)
         async with connected(relay) as client:
             await subscribe(client, A)
-            assert server.followed == {A, B}
+            assert server.subscribed_uris == {A, B}
             if ending == "deleted":
                 await client.http.delete(PATH, headers=client.headers)
             elif ending == "token removed":
@@ -245,14 +245,14 @@ async def test_the_end_of_a_session_gives_back_what_it_followed(tmp_path: Path, 
                 (idle,) = (one for one in relay.relay._sessions if one.owner.token_id == "alice")
                 idle.used_at = 0.0
                 relay.relay._sessions.sweep()
-            await until(lambda: server.followed == {B})
+            await until(lambda: server.subscribed_uris == {B})
         assert len(relay.relay._subscriptions.of("team").subscribers) == 1
 
 
 @pytest.mark.parametrize("era", ERAS)
-async def test_a_server_that_does_not_have_a_resource_says_so_and_it_is_not_followed(tmp_path: Path, era: str) -> None:
+async def test_a_server_without_the_resource_rejects_the_subscription(tmp_path: Path, era: str) -> None:
     async with (
-        changing(era, resources=[A], refuses={C}) as server,
+        notifying_server(era, resources=[A], refuses={C}) as server,
         rig(tmp_path, servers(server)) as relay,
         connected(relay) as client,
         client.listen() as stream,
@@ -265,52 +265,50 @@ async def test_a_server_that_does_not_have_a_resource_says_so_and_it_is_not_foll
             assert error["code"] == -32603
             assert error["data"] == {"error_type": "jsonrpc_error", "uri": C}
         server.updates(A)
-        assert told(await stream.next()) == A
-        await until(lambda: server.followed == {A})
+        assert subject(await stream.next()) == A
+        await until(lambda: server.subscribed_uris == {A})
         server.refuses.clear()
         await subscribe(client, C)
-        assert server.followed == {A, C}
+        assert server.subscribed_uris == {A, C}
 
 
-async def test_a_resource_whose_server_follows_none_is_not_found(tmp_path: Path) -> None:
+async def test_a_resource_whose_server_offers_no_subscriptions_is_not_found(tmp_path: Path) -> None:
     cannot = {**CAN_CHANGE, "resources": {"listChanged": True}}
     async with (
-        changing(resources=[A], capabilities=cannot) as one,
-        changing(resources=[B]) as other,
+        notifying_server(resources=[A], capabilities=cannot) as one,
+        notifying_server(resources=[B]) as other,
         rig(tmp_path, servers(one, other)) as relay,
         connected(relay) as client,
     ):
         assert (await refused(client, {"uri": A}))["code"] == -32002
         await subscribe(client, B)
-        assert other.followed == {B}
+        assert other.subscribed_uris == {B}
 
 
 @pytest.mark.parametrize("method", [SUBSCRIBE, UNSUBSCRIBE])
-async def test_where_no_server_lets_its_resources_be_followed_there_is_no_such_method(
-    tmp_path: Path, method: str
-) -> None:
+async def test_where_no_server_offers_subscriptions_there_is_no_such_method(tmp_path: Path, method: str) -> None:
     async with (
-        changing(resources=[A], capabilities={"tools": {}, "resources": {}}) as server,
+        notifying_server(resources=[A], capabilities={"tools": {}, "resources": {}}) as server,
         rig(tmp_path, servers(server)) as relay,
         connected(relay) as client,
     ):
         assert (await refused(client, {"uri": A}, method))["code"] == -32601
 
 
-async def test_without_a_session_there_is_nobody_to_tell(tmp_path: Path) -> None:
+async def test_without_a_session_there_are_no_subscriptions(tmp_path: Path) -> None:
     async with (
-        changing(resources=[A]) as server,
+        notifying_server(resources=[A]) as server,
         rig(tmp_path, servers(server)) as relay,
         connected(relay, session=False) as client,
     ):
         await client.post("tools/list")
         assert (await refused(client, {"uri": A}))["code"] == -32601
-        assert server.followed == set()
+        assert server.subscribed_uris == set()
 
 
 async def test_a_server_that_was_never_met_is_met_for_a_subscription(tmp_path: Path) -> None:
     async with (
-        changing(resources=[A], slow={"server/discover"}) as server,
+        notifying_server(resources=[A], slow={"server/discover"}) as server,
         rig(tmp_path) as relay,
         connected(relay) as client,
     ):
@@ -324,13 +322,13 @@ async def test_a_server_that_was_never_met_is_met_for_a_subscription(tmp_path: P
 @pytest.mark.parametrize("params", [None, {}, {"uri": 5}, {"uri": None}, {"uri": [A]}])
 @pytest.mark.parametrize("method", [SUBSCRIBE, UNSUBSCRIBE])
 async def test_what_is_no_uri_is_a_bad_request(tmp_path: Path, method: str, params: Any) -> None:
-    async with changing() as server, rig(tmp_path, servers(server)) as relay, connected(relay) as client:
+    async with notifying_server() as server, rig(tmp_path, servers(server)) as relay, connected(relay) as client:
         assert (await refused(client, params, method))["code"] == -32602
 
 
-async def test_a_session_follows_so_many_resources_and_one_that_it_gives_up_makes_room(tmp_path: Path) -> None:
+async def test_a_session_has_so_many_subscriptions_and_an_unsubscribe_makes_room(tmp_path: Path) -> None:
     async with (
-        changing("legacy", resources=[A, B, C]) as server,
+        notifying_server("legacy", resources=[A, B, C]) as server,
         rig(tmp_path, servers(server), tuning=Tuning(max_resources=2)) as relay,
         connected(relay) as client,
         connected(relay) as other,
@@ -343,14 +341,14 @@ async def test_a_session_follows_so_many_resources_and_one_that_it_gives_up_make
         await subscribe(other, C)
         await client.post(UNSUBSCRIBE, {"uri": A})
         await subscribe(client, C)
-        assert server.followed == {B, C}
+        assert server.subscribed_uris == {B, C}
 
 
 async def test_a_server_that_is_down_refuses_what_is_its_own_and_nothing_else(tmp_path: Path) -> None:
     async with contextlib.AsyncExitStack() as stack:
         gone = contextlib.AsyncExitStack()
-        one = await gone.enter_async_context(changing(resources=[A]))
-        other = await stack.enter_async_context(changing(resources=[B]))
+        one = await gone.enter_async_context(notifying_server(resources=[A]))
+        other = await stack.enter_async_context(notifying_server(resources=[B]))
         relay = await stack.enter_async_context(rig(tmp_path, servers(one, other)))
         first = await stack.enter_async_context(connected(relay))
         await subscribe(first, A)
@@ -362,15 +360,15 @@ async def test_a_server_that_is_down_refuses_what_is_its_own_and_nothing_else(tm
         await subscribe(client, B)
         stream = await stack.enter_async_context(client.listen())
         other.updates(B)
-        assert told(await stream.next()) == B
+        assert subject(await stream.next()) == B
 
-        await stack.enter_async_context(changing(again=one))
-        await until(lambda: one.followed == {A})  # the first one's still
+        await stack.enter_async_context(notifying_server(again=one))
+        await until(lambda: one.subscribed_uris == {A})  # the first one's still
 
 
 async def test_subscriptions_of_one_session_at_once_do_not_disturb_each_other(tmp_path: Path) -> None:
     async with (
-        changing("legacy", resources=[A, B], refuses={C}, slow={SUBSCRIBE}) as server,
+        notifying_server("legacy", resources=[A, B], refuses={C}, slow={SUBSCRIBE}) as server,
         rig(tmp_path, servers(server)) as relay,
         connected(relay) as client,
     ):
@@ -379,7 +377,7 @@ async def test_subscriptions_of_one_session_at_once_do_not_disturb_each_other(tm
         server.go.set()
         answers = [(await asked).json() for asked in asking]
         assert ["error" in answer for answer in answers] == [True, False, False]
-        await until(lambda: server.followed == {A, B})
+        await until(lambda: server.subscribed_uris == {A, B})
         assert session_of(relay).subscribed_uris == {A, B}
 
 
@@ -387,9 +385,9 @@ async def test_subscriptions_of_one_session_at_once_do_not_disturb_each_other(tm
 
 
 @pytest.mark.parametrize("era", ERAS)
-async def test_a_hundred_changes_that_wait_for_a_stream_are_told_as_one(tmp_path: Path, era: str) -> None:
+async def test_a_hundred_updates_that_wait_for_a_stream_arrive_as_one(tmp_path: Path, era: str) -> None:
     async with (
-        changing(era, resources=[A, B, C]) as server,
+        notifying_server(era, resources=[A, B, C]) as server,
         rig(tmp_path, servers(server)) as relay,
         connected(relay) as client,
         connected(relay) as watching,
@@ -402,29 +400,29 @@ async def test_a_hundred_changes_that_wait_for_a_stream_are_told_as_one(tmp_path
             server.updates(A)
         server.updates(B)
         server.updates(C)
-        assert told(await stream.next()) == C  # all of it has come
+        assert subject(await stream.next()) == C  # all of it has come
         async with client.listen() as late:
-            assert [told(await late.next()) for _ in range(2)] == [A, B]
+            assert [subject(await late.next()) for _ in range(2)] == [A, B]
             server.updates(B)
-            assert told(await late.next()) == B
+            assert subject(await late.next()) == B
 
 
-async def test_every_resource_that_may_be_followed_fits_into_what_waits(tmp_path: Path) -> None:
+async def test_an_update_of_every_subscribed_resource_fits_into_the_queue(tmp_path: Path) -> None:
     assert MAX_QUEUED >= MAX_RESOURCES + 3
     uris = [f"file:///{number}" for number in range(50)]
     async with (
-        changing(resources=uris) as server,
+        notifying_server(resources=uris) as server,
         rig(tmp_path, servers(server)) as relay,
         connected(relay) as client,
         modern_client(relay) as other,
-        other.hears(**follows(*uris)),
+        other.subscribed(**resource_filter(*uris)),
     ):
         await asyncio.gather(*(client.post(SUBSCRIBE, {"uri": uri}) for uri in uris))
         for uri in uris:
             server.updates(uri)
         await until(lambda: waiting(relay) == len(uris))
         async with client.listen() as stream:
-            assert [told(await stream.next()) for _ in uris] == uris
+            assert [subject(await stream.next()) for _ in uris] == uris
 
 
 # -- what is recorded
@@ -432,7 +430,7 @@ async def test_every_resource_that_may_be_followed_fits_into_what_waits(tmp_path
 
 async def test_subscriptions_are_recorded_as_operations_and_what_went_wrong_with_them(tmp_path: Path) -> None:
     async with (
-        changing("legacy", resources=[A], refuses={C}) as server,
+        notifying_server("legacy", resources=[A], refuses={C}) as server,
         rig(tmp_path, servers(server)) as relay,
         connected(relay) as client,
     ):

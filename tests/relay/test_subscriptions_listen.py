@@ -1,4 +1,4 @@
-"""`subscriptions/listen`: what a modern client hears of a workspace's servers, and for how long."""
+"""`subscriptions/listen`: what a modern client is acknowledged, and the notifications it gets."""
 
 import asyncio
 import contextlib
@@ -10,19 +10,19 @@ from typing import Any, Final
 import pytest
 
 from gateway.config import Config
-from tests.relay.changing import (
+from tests.relay.clients import until
+from tests.relay.notifying_server import (
     CAN_CHANGE,
     EVERYTHING,
     LISTEN,
     SUBSCRIPTION,
     acknowledged,
-    changing,
-    follows,
     modern_client,
+    notifying_server,
+    resource_filter,
     servers,
-    told,
+    subject,
 )
-from tests.relay.clients import until
 from tests.relay.offering import ERAS
 from tests.relay.rig import PATH, SECRETS, bearer, member, modern, rig
 
@@ -33,15 +33,15 @@ A, B = "file:///a", "file:///b"
 # -- what is acknowledged
 
 
-async def test_the_first_frame_keeps_to_what_a_server_tells_of_and_names_the_request_in_its_own_type(
+async def test_the_acknowledgement_has_what_a_server_offers_and_the_request_id_in_its_own_type(
     tmp_path: Path,
 ) -> None:
     only_tools = {"tools": {"listChanged": True}, "prompts": {}, "resources": {"listChanged": False}}
     async with (
-        changing(capabilities=only_tools, resources=[A]) as server,
+        notifying_server(capabilities=only_tools, resources=[A]) as server,
         rig(tmp_path, servers(server)) as relay,
         modern_client(relay) as client,
-        client.listen(id_="listen-1", **EVERYTHING, **follows(A)) as stream,
+        client.listen(id_="listen-1", **EVERYTHING, **resource_filter(A)) as stream,
     ):
         assert stream.response.status_code == 200
         assert stream.response.headers["content-type"] == "text/event-stream"
@@ -51,13 +51,13 @@ async def test_the_first_frame_keeps_to_what_a_server_tells_of_and_names_the_req
             "method": "notifications/subscriptions/acknowledged",
             "params": {"_meta": {SUBSCRIPTION: "listen-1"}, "notifications": TOOLS},
         }
-        assert server.followed == set()
+        assert server.subscribed_uris == set()
 
 
-async def test_what_one_server_tells_of_is_kept_to_and_what_was_not_asked_for_is_not(tmp_path: Path) -> None:
+async def test_what_one_server_offers_is_acknowledged_and_what_was_not_requested_is_not(tmp_path: Path) -> None:
     async with (
-        changing(capabilities={"prompts": {"listChanged": True}}) as one,
-        changing(capabilities={"tools": {"listChanged": True}}) as other,
+        notifying_server(capabilities={"prompts": {"listChanged": True}}) as one,
+        notifying_server(capabilities={"tools": {"listChanged": True}}) as other,
         rig(tmp_path, servers(one, other)) as relay,
         modern_client(relay) as client,
         client.listen(promptsListChanged=True, toolsListChanged=False) as stream,
@@ -67,7 +67,7 @@ async def test_what_one_server_tells_of_is_kept_to_and_what_was_not_asked_for_is
 
 async def test_servers_that_were_never_met_are_met_first(tmp_path: Path) -> None:
     async with (
-        changing(slow={"server/discover"}) as server,
+        notifying_server(slow={"server/discover"}) as server,
         rig(tmp_path, servers(server)) as relay,
         modern_client(relay) as client,
     ):
@@ -83,9 +83,9 @@ async def test_servers_that_were_never_met_are_met_first(tmp_path: Path) -> None
             await listens.__aexit__(None, None, None)
 
 
-async def test_a_servers_stream_is_open_before_its_listener_is_acknowledged(tmp_path: Path) -> None:
+async def test_the_servers_stream_is_open_before_the_client_gets_its_acknowledgement(tmp_path: Path) -> None:
     async with (
-        changing(slow={LISTEN}) as server,
+        notifying_server(slow={LISTEN}) as server,
         rig(tmp_path, servers(server)) as relay,
         modern_client(relay) as client,
     ):
@@ -101,79 +101,77 @@ async def test_a_servers_stream_is_open_before_its_listener_is_acknowledged(tmp_
 
 
 @pytest.mark.parametrize("era", ERAS)
-async def test_a_resource_that_its_server_does_not_follow_is_left_out_and_the_others_stand(
-    tmp_path: Path, era: str
-) -> None:
+async def test_a_resource_that_its_server_rejects_is_left_out_and_the_others_stand(tmp_path: Path, era: str) -> None:
     async with (
-        changing(era, resources=[A, B], refuses={A}) as server,
+        notifying_server(era, resources=[A, B], refuses={A}) as server,
         rig(tmp_path, servers(server)) as relay,
         modern_client(relay) as client,
-        client.listen(**TOOLS, **follows(A, B)) as stream,
+        client.listen(**TOOLS, **resource_filter(A, B)) as stream,
     ):
-        assert acknowledged(await stream.next()) == {**TOOLS, **follows(B)}
+        assert acknowledged(await stream.next()) == {**TOOLS, **resource_filter(B)}
         server.updates(A)
         server.updates(B)
-        assert told(await stream.next()) == B
-        await until(lambda: server.followed == {B})
+        assert subject(await stream.next()) == B
+        await until(lambda: server.subscribed_uris == {B})
 
 
-async def test_a_server_that_refuses_a_filter_as_a_whole_still_tells_of_its_lists(tmp_path: Path) -> None:
+async def test_a_server_that_rejects_the_whole_filter_still_sends_its_list_changes(tmp_path: Path) -> None:
     async with (
-        changing(resources=[A, B], refuses={A}, refuses_whole=True) as server,
+        notifying_server(resources=[A, B], refuses={A}, refuses_whole=True) as server,
         rig(tmp_path, servers(server)) as relay,
         modern_client(relay) as client,
-        client.hears(id_=1, **TOOLS, **follows(B)) as before,
-        client.listen(id_=2, **TOOLS, **follows(A)) as stream,
+        client.subscribed(id_=1, **TOOLS, **resource_filter(B)) as before,
+        client.listen(id_=2, **TOOLS, **resource_filter(A)) as stream,
     ):
         assert acknowledged(await stream.next()) == TOOLS
         server.changes("tools")
-        assert told(await stream.next()) == told(await before.next()) == "tools"
+        assert subject(await stream.next()) == subject(await before.next()) == "tools"
         server.updates(B)
-        assert told(await before.next()) == B
+        assert subject(await before.next()) == B
 
 
-async def test_a_resource_of_a_server_that_follows_none_is_not_kept_to(tmp_path: Path) -> None:
+async def test_a_resource_of_a_server_without_subscriptions_is_not_acknowledged(tmp_path: Path) -> None:
     cannot = {**CAN_CHANGE, "resources": {"listChanged": True}}
     async with (
-        changing(resources=[A], capabilities=cannot) as one,
-        changing(resources=[B]) as other,
+        notifying_server(resources=[A], capabilities=cannot) as one,
+        notifying_server(resources=[B]) as other,
         rig(tmp_path, servers(one, other)) as relay,
         modern_client(relay) as client,
-        client.listen(**follows(A, B)) as stream,
+        client.listen(**resource_filter(A, B)) as stream,
     ):
-        assert acknowledged(await stream.next()) == follows(B)
-        assert (one.followed, other.followed) == (set(), {B})
+        assert acknowledged(await stream.next()) == resource_filter(B)
+        assert (one.subscribed_uris, other.subscribed_uris) == (set(), {B})
 
 
-async def test_a_resource_that_nobody_lists_is_followed_wherever_it_may_be(tmp_path: Path) -> None:
+async def test_a_resource_that_no_server_lists_is_subscribed_to_at_every_server(tmp_path: Path) -> None:
     async with (
-        changing("modern", resources=[A]) as one,
-        changing("legacy", refuses={"x:1"}) as other,
-        changing("legacy") as third,
+        notifying_server("modern", resources=[A]) as one,
+        notifying_server("legacy", refuses={"x:1"}) as other,
+        notifying_server("legacy") as third,
         rig(tmp_path, servers(one, other, third)) as relay,
         modern_client(relay) as client,
-        client.hears(**follows("x:1")) as stream,
+        client.subscribed(**resource_filter("x:1")) as stream,
     ):
-        assert (one.followed, other.followed, third.followed) == ({"x:1"}, set(), {"x:1"})
+        assert (one.subscribed_uris, other.subscribed_uris, third.subscribed_uris) == ({"x:1"}, set(), {"x:1"})
         third.updates("x:1")
-        assert told(await stream.next()) == "x:1"
+        assert subject(await stream.next()) == "x:1"
 
 
 @pytest.mark.parametrize("era", ERAS)
-async def test_a_server_that_is_down_refuses_nobody_who_listens_to_another(tmp_path: Path, era: str) -> None:
+async def test_a_server_that_is_down_does_not_disturb_subscriptions_at_another(tmp_path: Path, era: str) -> None:
     async with contextlib.AsyncExitStack() as stack:
         gone = contextlib.AsyncExitStack()
-        one = await gone.enter_async_context(changing(era, resources=[A, "file:///c"]))
-        other = await stack.enter_async_context(changing(resources=[B]))
+        one = await gone.enter_async_context(notifying_server(era, resources=[A, "file:///c"]))
+        other = await stack.enter_async_context(notifying_server(resources=[B]))
         relay = await stack.enter_async_context(rig(tmp_path, servers(one, other)))
         client = await stack.enter_async_context(modern_client(relay))
-        await stack.enter_async_context(client.hears(id_=1, **follows(A)))
+        await stack.enter_async_context(client.subscribed(id_=1, **resource_filter(A)))
         await gone.aclose()
 
-        await stack.enter_async_context(client.hears(id_=2, **follows(B)))
-        late = await stack.enter_async_context(client.listen(id_=3, **follows("file:///c", B)))
-        assert acknowledged(await late.next()) == follows(B)
-        assert other.followed == {B}
+        await stack.enter_async_context(client.subscribed(id_=2, **resource_filter(B)))
+        late = await stack.enter_async_context(client.listen(id_=3, **resource_filter("file:///c", B)))
+        assert acknowledged(await late.next()) == resource_filter(B)
+        assert other.subscribed_uris == {B}
 
 
 @pytest.mark.parametrize(
@@ -189,7 +187,7 @@ async def test_a_server_that_is_down_refuses_nobody_who_listens_to_another(tmp_p
     ],
 )
 async def test_what_is_no_filter_is_a_bad_request(tmp_path: Path, params: Any) -> None:
-    async with changing() as server, rig(tmp_path, servers(server)) as relay:
+    async with notifying_server() as server, rig(tmp_path, servers(server)) as relay:
         response = await relay.post(modern(LISTEN, params, id_="x"))
 
         assert response.status_code == 400
@@ -198,17 +196,17 @@ async def test_what_is_no_filter_is_a_bad_request(tmp_path: Path, params: Any) -
     assert [(one.method, one.error_type) for one in relay.operations("server")] == [(LISTEN, "-32602")]
 
 
-# -- what is told
+# -- notifications
 
 
 @pytest.mark.parametrize("era", ERAS)
-async def test_a_change_of_any_servers_list_is_told_once_and_stamped(tmp_path: Path, era: str) -> None:
+async def test_a_list_change_of_any_server_comes_once_with_the_subscription_id(tmp_path: Path, era: str) -> None:
     async with (
-        changing(era) as one,
-        changing(era) as other,
+        notifying_server(era) as one,
+        notifying_server(era) as other,
         rig(tmp_path, servers(one, other)) as relay,
         modern_client(relay) as client,
-        client.hears(id_="mine", **EVERYTHING) as stream,
+        client.subscribed(id_="mine", **EVERYTHING) as stream,
     ):
         frames = []
         for server, kind in [(one, "tools"), (other, "prompts"), (one, "resources")]:
@@ -221,31 +219,31 @@ async def test_a_change_of_any_servers_list_is_told_once_and_stamped(tmp_path: P
 
 
 @pytest.mark.parametrize("era", ERAS)
-async def test_each_stream_is_told_what_it_asked_for_only(tmp_path: Path, era: str) -> None:
+async def test_each_stream_gets_only_what_its_filter_has(tmp_path: Path, era: str) -> None:
     async with (
-        changing(era, resources=[A, B]) as server,
+        notifying_server(era, resources=[A, B]) as server,
         rig(tmp_path, servers(server)) as relay,
         modern_client(relay) as client,
-        client.hears(id_=1, **TOOLS, **follows(A)) as one,
-        client.hears(id_=2, token="bot", **TOOLS, **follows(A, B)) as other,
-        client.hears(id_=3, **TOOLS) as lists,
+        client.subscribed(id_=1, **TOOLS, **resource_filter(A)) as one,
+        client.subscribed(id_=2, token="bot", **TOOLS, **resource_filter(A, B)) as other,
+        client.subscribed(id_=3, **TOOLS) as lists,
     ):
-        assert server.followed == {A, B}
+        assert server.subscribed_uris == {A, B}
         server.updates(A)
         server.updates(B)
         server.changes("prompts")
         server.changes("tools")
-        assert [told(await one.next()) for _ in range(2)] == [A, "tools"]
+        assert [subject(await one.next()) for _ in range(2)] == [A, "tools"]
         frames = [await other.next() for _ in range(3)]
-        assert [told(frame) for frame in frames] == [A, B, "tools"]
+        assert [subject(frame) for frame in frames] == [A, B, "tools"]
         assert frames[0]["params"] == {"uri": A, "_meta": {SUBSCRIPTION: 2}}
-        assert told(await lists.next()) == "tools"
+        assert subject(await lists.next()) == "tools"
 
 
-async def test_the_streams_of_one_workspace_are_not_told_of_anothers(tmp_path: Path) -> None:
+async def test_streams_of_one_workspace_get_nothing_of_another(tmp_path: Path) -> None:
     async with (
-        changing() as server,
-        changing() as theirs,
+        notifying_server() as server,
+        notifying_server() as theirs,
         rig(tmp_path, servers(server)) as relay,
         modern_client(relay) as client,
     ):
@@ -255,55 +253,55 @@ async def test_the_streams_of_one_workspace_are_not_told_of_anothers(tmp_path: P
         headers, body = modern(LISTEN, {"notifications": EVERYTHING})
         lines = {**bearer("stranger"), **headers}
         there = client.http.stream("POST", "/ws/other", content=json.dumps(body), headers=lines)
-        async with client.hears(**EVERYTHING) as stream, there as response:
+        async with client.subscribed(**EVERYTHING) as stream, there as response:
             assert response.status_code == 200
             await until(lambda: theirs.streams)
             theirs.changes("prompts")
             theirs.changes("resources")
             server.changes("tools")
-            assert told(await stream.next()) == "tools"
+            assert subject(await stream.next()) == "tools"
 
 
 @pytest.mark.parametrize("era", ERAS)
-async def test_a_part_of_a_resource_is_told_to_who_follows_the_whole(tmp_path: Path, era: str) -> None:
+async def test_an_update_of_a_part_goes_to_subscribers_of_the_whole_resource(tmp_path: Path, era: str) -> None:
     async with (
-        changing(era, resources=["file:///dir", "file:///dir2"]) as server,
+        notifying_server(era, resources=["file:///dir", "file:///dir2"]) as server,
         rig(tmp_path, servers(server)) as relay,
         modern_client(relay) as client,
-        client.hears(id_=1, **follows("file:///dir")) as stream,
-        client.hears(id_=2, **follows("file:///dir2")) as other,
+        client.subscribed(id_=1, **resource_filter("file:///dir")) as stream,
+        client.subscribed(id_=2, **resource_filter("file:///dir2")) as other,
     ):
         server.updates("file:///dir/a.txt", of="file:///dir")
         server.updates("file:///dir2")
-        assert told(await stream.next()) == "file:///dir/a.txt"
-        assert told(await other.next()) == "file:///dir2"
+        assert subject(await stream.next()) == "file:///dir/a.txt"
+        assert subject(await other.next()) == "file:///dir2"
 
 
-async def test_clients_that_come_at_once_are_all_heard(tmp_path: Path) -> None:
+async def test_clients_that_subscribe_at_once_all_get_their_notifications(tmp_path: Path) -> None:
     uris = [f"file:///{number}" for number in range(12)]
     async with (
-        changing("modern", resources=uris[:6]) as one,
-        changing("legacy", resources=uris[6:]) as other,
+        notifying_server("modern", resources=uris[:6]) as one,
+        notifying_server("legacy", resources=uris[6:]) as other,
         rig(tmp_path, servers(one, other)) as relay,
         modern_client(relay) as client,
         contextlib.AsyncExitStack() as stack,
     ):
-        listens = [client.hears(id_=uri, **follows(uri)) for uri in uris]
+        listens = [client.subscribed(id_=uri, **resource_filter(uri)) for uri in uris]
         streams = await asyncio.gather(*(stack.enter_async_context(one) for one in listens))
 
-        assert (one.followed, other.followed) == (set(uris[:6]), set(uris[6:]))
+        assert (one.subscribed_uris, other.subscribed_uris) == (set(uris[:6]), set(uris[6:]))
         for uri, stream in zip(uris, streams, strict=True):
-            (one if uri in one.followed else other).updates(uri)
-            assert told(await stream.next()) == uri
+            (one if uri in one.subscribed_uris else other).updates(uri)
+            assert subject(await stream.next()) == uri
 
 
 # -- what is recorded
 
 
 async def test_the_time_until_it_is_acknowledged_is_recorded_not_how_long_it_goes_on(tmp_path: Path) -> None:
-    async with changing() as server, rig(tmp_path, servers(server)) as relay, modern_client(relay) as client:
+    async with notifying_server() as server, rig(tmp_path, servers(server)) as relay, modern_client(relay) as client:
         began = time.perf_counter()
-        async with client.hears(**TOOLS) as stream:
+        async with client.subscribed(**TOOLS) as stream:
             took = (time.perf_counter() - began) * 1e3
             (recorded,) = relay.operations("server")
             server.changes("tools")
@@ -316,12 +314,12 @@ async def test_the_time_until_it_is_acknowledged_is_recorded_not_how_long_it_goe
     assert [*relay.starts, *relay.ends] == []
 
 
-async def test_no_secret_of_a_listeners_is_in_the_journal(tmp_path: Path) -> None:
+async def test_no_secret_of_a_subscriber_is_in_the_journal(tmp_path: Path) -> None:
     async with (
-        changing() as server,
+        notifying_server() as server,
         rig(tmp_path, servers(server)) as relay,
         modern_client(relay) as client,
-        client.hears(**TOOLS),
+        client.subscribed(**TOOLS),
     ):
         pass
     written = b"".join(path.read_bytes() for path in (tmp_path / "journal").rglob("*") if path.is_file())

@@ -1,4 +1,4 @@
-"""`subscriptions/listen`: when a stream ends, what becomes of what it followed, and clients that are slow or many."""
+"""`subscriptions/listen`: when a stream ends and its subscriptions with it, and clients that are slow or many."""
 
 import asyncio
 import json
@@ -17,18 +17,18 @@ from gateway.http1.server import HttpProtocol
 from gateway.journal import Writer
 from gateway.process import serve
 from gateway.relay.relay_app import Relay, Tuning
-from tests.relay.changing import (
+from tests.relay.clients import until
+from tests.relay.notifying_server import (
     LISTEN,
     SUBSCRIPTION,
     ModernClient,
-    changing,
-    follows,
     modern_client,
+    notifying_server,
     reload,
+    resource_filter,
     servers,
-    told,
+    subject,
 )
-from tests.relay.clients import until
 from tests.relay.offering import ERAS
 from tests.relay.rig import PATH, Rig, bearer, configuration, member, modern, rig
 
@@ -42,7 +42,7 @@ A, B = "file:///a", "file:///b"
 async def test_a_stop_of_the_relay_ends_a_stream_with_its_result(tmp_path: Path) -> None:
     writer, stop = Writer(tmp_path / "journal", "relay"), asyncio.Event()
     try:
-        async with changing() as server:
+        async with notifying_server() as server:
             relay = Relay(configuration(servers(server)), writer)
             async with asyncio.timeout(10), relay.running(stop=stop):
                 sock = socket.create_server(("127.0.0.1", 0))
@@ -50,7 +50,7 @@ async def test_a_stop_of_the_relay_ends_a_stream_with_its_result(tmp_path: Path)
                 serving = asyncio.create_task(serve(relay, sock, stop=stop, grace_seconds=30, http=HttpProtocol))
                 async with (
                     httpx.AsyncClient(base_url=url, timeout=8, verify=False) as http,  # noqa: S501 - no TLS
-                    ModernClient(http).hears(id_="mine", **TOOLS) as stream,
+                    ModernClient(http).subscribed(id_="mine", **TOOLS) as stream,
                 ):
                     stop.set()
                     frame = await stream.next()
@@ -74,25 +74,25 @@ async def test_a_stop_of_the_relay_ends_a_stream_with_its_result(tmp_path: Path)
 )
 async def test_a_stream_ends_with_its_token_and_no_other_does(tmp_path: Path, left: Any) -> None:
     async with (
-        changing() as server,
+        notifying_server() as server,
         rig(tmp_path, servers(server)) as relay,
         modern_client(relay) as client,
-        client.hears(id_=1, **TOOLS) as stream,
-        client.hears(id_=2, token="bot", **TOOLS) as other,
+        client.subscribed(id_=1, **TOOLS) as stream,
+        client.subscribed(id_=2, token="bot", **TOOLS) as other,
     ):
         reload(relay, servers(server), workspace={"tokens": left})
         assert (await stream.next())["result"]["resultType"] == "complete"
         assert await stream.next() is None
         server.changes("tools")
-        assert told(await other.next()) == "tools"
+        assert subject(await other.next()) == "tools"
 
 
 async def test_a_stream_ends_when_its_token_expires(tmp_path: Path) -> None:
     async with (
-        changing() as server,
+        notifying_server() as server,
         rig(tmp_path, servers(server)) as relay,
         modern_client(relay) as client,
-        client.hears(**TOOLS) as stream,
+        client.subscribed(**TOOLS) as stream,
     ):
         soon = datetime.now(UTC) + timedelta(seconds=0.3)
         reload(relay, servers(server), workspace={"tokens": [member("alice", expires_at=soon)]})
@@ -102,10 +102,10 @@ async def test_a_stream_ends_when_its_token_expires(tmp_path: Path) -> None:
 
 async def test_a_workspace_that_goes_takes_its_streams_with_it(tmp_path: Path) -> None:
     async with (
-        changing() as server,
+        notifying_server() as server,
         rig(tmp_path, servers(server)) as relay,
         modern_client(relay) as client,
-        client.hears(**TOOLS) as stream,
+        client.subscribed(**TOOLS) as stream,
     ):
         config = configuration({})
         relay.relay.apply(config.model_copy(update={"workspaces": {"other": config.workspaces["other"]}}))
@@ -113,37 +113,37 @@ async def test_a_workspace_that_goes_takes_its_streams_with_it(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("era", ERAS)
-async def test_a_resource_is_followed_until_the_last_who_follows_it_has_gone(tmp_path: Path, era: str) -> None:
+async def test_a_subscription_lasts_until_its_last_subscriber_is_gone(tmp_path: Path, era: str) -> None:
     async with (
-        changing(era, resources=[A, B]) as server,
+        notifying_server(era, resources=[A, B]) as server,
         rig(tmp_path, servers(server)) as relay,
         modern_client(relay) as client,
     ):
-        async with client.hears(id_=1, **follows(A)) as stays:
-            async with client.hears(id_=2, **follows(A, B)):
-                assert server.followed == {A, B}
-            await until(lambda: server.followed == {A})
+        async with client.subscribed(id_=1, **resource_filter(A)) as stays:
+            async with client.subscribed(id_=2, **resource_filter(A, B)):
+                assert server.subscribed_uris == {A, B}
+            await until(lambda: server.subscribed_uris == {A})
             server.updates(A)
-            assert told(await stays.next()) == A
-        await until(lambda: server.followed == set())
+            assert subject(await stays.next()) == A
+        await until(lambda: server.subscribed_uris == set())
         assert not relay.relay._subscriptions.of("team").subscribers
 
 
 async def test_a_token_has_so_many_streams_and_a_client_that_goes_makes_room(tmp_path: Path) -> None:
     async with (
-        changing() as server,
+        notifying_server() as server,
         rig(tmp_path, servers(server), tuning=Tuning(max_streams=2)) as relay,
         modern_client(relay) as client,
     ):
-        async with client.hears(id_=1, **TOOLS):
-            async with client.hears(id_=2, **TOOLS):
+        async with client.subscribed(id_=1, **TOOLS):
+            async with client.subscribed(id_=2, **TOOLS):
                 refused = await relay.post(modern(LISTEN, {"notifications": TOOLS}, id_=3))
                 assert (refused.status_code, refused.json()["error"]["code"]) == (400, -32600)
                 assert "2 subscription streams" in refused.json()["error"]["message"]
-                async with client.hears(id_=4, token="bot", **TOOLS):
+                async with client.subscribed(id_=4, token="bot", **TOOLS):
                     pass
             await until(lambda: relay.relay._streams._open == {("team", "alice"): 1})
-            async with client.hears(id_=5, **TOOLS):
+            async with client.subscribed(id_=5, **TOOLS):
                 pass
         await until(lambda: not relay.relay._streams._open)
     assert [one.error_type for one in relay.operations("server")] == [None, None, "-32600", None, None]
@@ -151,7 +151,7 @@ async def test_a_token_has_so_many_streams_and_a_client_that_goes_makes_room(tmp
 
 async def test_a_quiet_stream_is_kept_alive(tmp_path: Path) -> None:
     async with (
-        changing() as server,
+        notifying_server() as server,
         rig(tmp_path, servers(server), tuning=Tuning(keep_alive_s=0.01)) as relay,
         modern_client(relay) as client,
         client.listen(**TOOLS) as stream,
@@ -167,10 +167,10 @@ async def test_a_quiet_stream_is_kept_alive(tmp_path: Path) -> None:
     assert set(rest.split(b"\r\n")) == {b":", b""}
 
 
-async def test_a_client_that_reads_slowly_hears_of_a_hundred_changes_as_of_one(tmp_path: Path) -> None:
+async def test_a_slow_client_gets_a_hundred_updates_as_one(tmp_path: Path) -> None:
     sent: asyncio.Queue[bytes] = asyncio.Queue()
     reads, leaves = asyncio.Event(), asyncio.Event()
-    headers, body = modern(LISTEN, {"notifications": {**TOOLS, **follows(A, B)}})
+    headers, body = modern(LISTEN, {"notifications": {**TOOLS, **resource_filter(A, B)}})
     requests = [{"type": "http.request", "body": json.dumps(body).encode(), "more_body": False}]
 
     async def receive() -> Message:
@@ -187,7 +187,7 @@ async def test_a_client_that_reads_slowly_hears_of_a_hundred_changes_as_of_one(t
 
     lines = [(name.encode(), value.encode()) for name, value in {**bearer("alice"), **headers}.items()]
     scope = {"type": "http", "method": "POST", "path": PATH, "headers": lines}
-    async with changing(resources=[A, B]) as server, rig(tmp_path, servers(server)) as relay:
+    async with notifying_server(resources=[A, B]) as server, rig(tmp_path, servers(server)) as relay:
         serving = asyncio.ensure_future(relay.relay(scope, receive, send))
         assert b"acknowledged" in await sent.get()
         server.updates(B)

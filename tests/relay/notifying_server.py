@@ -1,6 +1,6 @@
-"""An MCP server over HTTP, of either era, whose lists and resources change when a test says so; and who listens to it.
+"""An MCP server over HTTP, of either era, that sends notifications when a test says so, and a client to get them.
 
-It keeps the streams that it was asked for open, knows who has left, and can be taken away and come back.
+It keeps its streams open, knows which have ended, and can go away and come back.
 """
 
 import asyncio
@@ -31,8 +31,8 @@ _FLAGS: Final = {f"notifications/{kind}/list_changed": f"{kind}ListChanged" for 
 
 
 @dataclass(slots=True, eq=False)
-class _Listener:
-    """One open stream of the server's: a modern one wants what it was acknowledged, a legacy one is a session's."""
+class _ServerStream:
+    """One open stream: a modern one has a filter, a legacy one a session."""
 
     kept: Mapping[str, Any] | None
     session: str | None
@@ -42,8 +42,8 @@ class _Listener:
 
 
 @dataclass(slots=True, eq=False)
-class Changing:
-    """The server. `resources` are what it lists; it follows any, but for those that it `refuses`."""
+class NotifyingServer:
+    """The server. It lists `resources`, and accepts subscriptions to all but those that it `refuses`."""
 
     era: str = "modern"
     resources: Sequence[str] = ()
@@ -57,9 +57,9 @@ class Changing:
     """Cleared, it lets every request wait."""
     slow: set[str] = field(default_factory=set)
     """The methods that wait for `go`."""
-    asked: list[tuple[str, Any]] = field(default_factory=list)
+    requests: list[tuple[str, Any]] = field(default_factory=list)
     """Method and params, as they came."""
-    streams: list[_Listener] = field(default_factory=list)
+    streams: list[_ServerStream] = field(default_factory=list)
     """Those that are open."""
     opened: int = 0
     refused: int = 0
@@ -73,25 +73,25 @@ class Changing:
         return int(self.url.rpartition(":")[2].partition("/")[0])
 
     @property
-    def followed(self) -> set[str]:
-        """The resources that the gateway follows now."""
+    def subscribed_uris(self) -> set[str]:
+        """The resources that the gateway is subscribed to now."""
         modern = [stream.kept.get("resourceSubscriptions", ()) for stream in self.streams if stream.kept is not None]
         return set().union(*modern, *self._sessions.values())
 
     def count(self, method: str) -> int:
-        return sum(asked == method for asked, _ in self.asked)
+        return sum(one == method for one, _ in self.requests)
 
-    # -- what a test says
+    # -- what a test triggers
 
     def changes(self, kind: str) -> None:
-        """A list is another one now."""
+        """A list has changed."""
         method = f"notifications/{kind}/list_changed"
         for stream in self.streams:
             if stream.kept is None or stream.kept.get(_FLAGS[method]):
                 self._say(stream, method, {})
 
     def updates(self, uri: str, *, of: str | None = None) -> None:
-        """A resource has changed: told to who follows it, or the resource that it is a part of."""
+        """A resource has changed: notify who subscribed to it, or to the resource that it is a part of."""
         for stream in self.streams:
             wants = stream.kept.get("resourceSubscriptions", ()) if stream.kept is not None else ()
             wants = wants or self._sessions.get(stream.session or "", ())
@@ -104,15 +104,15 @@ class Changing:
             stream.frames.put_nowait("result" if in_order else None)
 
     def forgets(self) -> None:
-        """It has been started anew: no session is known."""
+        """As after a restart, no session is known."""
         self._sessions.clear()
         self.ends_streams()
 
-    def _say(self, stream: _Listener, method: str, params: Mapping[str, Any]) -> None:
+    def _say(self, stream: _ServerStream, method: str, params: Mapping[str, Any]) -> None:
         meta = {"_meta": {SUBSCRIPTION: stream.subscription}} if stream.kept is not None else {}
         stream.frames.put_nowait({"jsonrpc": "2.0", "method": method, "params": {**params, **meta}})
 
-    # -- what a client asks
+    # -- requests
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = {name.decode(): value.decode() for name, value in scope["headers"]}
@@ -123,7 +123,7 @@ class Changing:
         elif session is not None and session not in self._sessions:
             await _answer(send, 404)
         elif scope["method"] == "GET":
-            await self._stream(_Listener(None, session, last_id=headers.get("last-event-id")), receive, send)
+            await self._stream(_ServerStream(None, session, last_id=headers.get("last-event-id")), receive, send)
         elif scope["method"] == "DELETE":
             self._sessions.pop(session or "", None)
             await _answer(send, 204)
@@ -136,7 +136,7 @@ class Changing:
 
     async def _post(self, message: Any, session: str | None, receive: Receive, send: Send) -> None:
         method, params = message["method"], message.get("params", {})
-        self.asked.append((method, params))
+        self.requests.append((method, params))
         if "id" not in message:
             await _answer(send, 202)
             return
@@ -156,14 +156,14 @@ class Changing:
             await _answer(send, 400, {"jsonrpc": "2.0", "id": message["id"], "error": error})
             return
         kept = {**wanted, "resourceSubscriptions": uris} if uris else {k: v for k, v in wanted.items() if v is True}
-        stream = _Listener(kept, None, message["id"])
+        stream = _ServerStream(kept, None, message["id"])
         meta = {SUBSCRIPTION: message["id"]}
         params = {"_meta": meta, "notifications": kept}
         first = {"jsonrpc": "2.0", "method": "notifications/subscriptions/acknowledged", "params": params}
         stream.frames.put_nowait(first)
         await self._stream(stream, receive, send)
 
-    async def _stream(self, stream: _Listener, receive: Receive, send: Send) -> None:
+    async def _stream(self, stream: _ServerStream, receive: Receive, send: Send) -> None:
         async def until_gone() -> None:
             while (await receive())["type"] != "http.disconnect":
                 pass
@@ -228,9 +228,11 @@ async def _answer(send: Send, status: int, message: Any = None, lines: Mapping[s
 
 
 @contextlib.asynccontextmanager
-async def changing(era: str = "modern", *, again: Changing | None = None, **settings: Any) -> AsyncIterator[Changing]:
+async def notifying_server(
+    era: str = "modern", *, again: NotifyingServer | None = None, **settings: Any
+) -> AsyncIterator[NotifyingServer]:
     """A server that runs within the block; `again`: the same one, back at its address."""
-    server = again or Changing(era, **settings)
+    server = again or NotifyingServer(era, **settings)
     sock = socket.create_server(("127.0.0.1", server.port if again else 0))
     server.url = f"http://127.0.0.1:{sock.getsockname()[1]}/mcp"
     server.away, stop = False, asyncio.Event()
@@ -245,7 +247,7 @@ async def changing(era: str = "modern", *, again: Changing | None = None, **sett
         await serving
 
 
-# -- who listens
+# -- a client
 
 
 @dataclass(slots=True)
@@ -263,8 +265,8 @@ class ModernClient:
             yield Stream(response)
 
     @contextlib.asynccontextmanager
-    async def hears(self, *, id_: Any = 1, token: str = ALICE, **wanted: Any) -> AsyncIterator[Stream]:
-        """The same, acknowledged with all that is wanted."""
+    async def subscribed(self, *, id_: Any = 1, token: str = ALICE, **wanted: Any) -> AsyncIterator[Stream]:
+        """The same, after its acknowledgement of all that is wanted."""
         async with self.listen(id_=id_, token=token, **wanted) as stream:
             assert acknowledged(await stream.next()) == wanted
             yield stream
@@ -280,27 +282,27 @@ async def modern_client(rig: Rig) -> AsyncIterator[ModernClient]:
 
 
 def acknowledged(frame: Any) -> Any:
-    """What the first frame keeps to."""
+    """The filter in the first frame."""
     assert frame["method"] == "notifications/subscriptions/acknowledged", frame
     return frame["params"]["notifications"]
 
 
-def told(frame: Any) -> str:
-    """What a frame tells, in short: `tools`, or the URI of the resource."""
+def subject(frame: Any) -> str:
+    """What a notification is about, in short: `tools`, or the URI of the resource."""
     assert frame is not None, "the stream has ended"
     return str(frame.get("params", {}).get("uri") or frame["method"].split("/")[1])
 
 
-def follows(*uris: str) -> dict[str, Any]:
+def resource_filter(*uris: str) -> dict[str, Any]:
     """The part of a filter that names resources."""
     return {"resourceSubscriptions": list(uris)}
 
 
-def servers(*of: Changing, **named: Changing) -> dict[str, Any]:
+def servers(*of: NotifyingServer, **named: NotifyingServer) -> dict[str, Any]:
     """The servers of a configuration: `a`, `b`, … in their order."""
     return {slug: {"url": server.url} for slug, server in [*zip("abc", of, strict=False), *named.items()]}
 
 
 def reload(relay: Rig, of: dict[str, Any], **changes: Any) -> None:
-    """The configuration is another one now."""
+    """Apply another configuration."""
     relay.relay.apply(configuration(of, **changes))
