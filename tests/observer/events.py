@@ -13,6 +13,7 @@ from gateway.journal.reader import Entry
 from gateway.observer.metrics import MetricsSink
 
 NOW = 1_795_000_000.0
+BEGIN = 1_700_000_000_000_000_000
 AT_ONCE = Metrics(birth_interval=0)
 PHASES = Phases(authenticate=0.5, route=0.25, acquire=0.1, send=0.1, wait=29.0, receive=0.8, respond=0.25)
 
@@ -52,6 +53,17 @@ def call(number: int = 0, **changes: Any) -> ToolCall:
         **changes,
     }
     return ToolCall(**fields)
+
+
+def traced_call(number: int = 1, **changes: Any) -> ToolCall:
+    """A call with the ids of the W3C's example, without phases."""
+    ids = {
+        "trace_id": "0af7651916cd43dd8448eb211c80319c",
+        "span_id": "00f067aa0ba902b7",
+        "upstream_span_id": "b7ad6b7169203331",
+    }
+    times = {"timestamp_ns": BEGIN, "duration_ms": 33.5, "total_ms": 34.2, "phases": Phases()}
+    return call(number, **{**ids, **times, **changes})
 
 
 def operation(**changes: Any) -> Operation:

@@ -21,6 +21,7 @@ from gateway.ledger.duckdb_driver import DuckLedger
 from gateway.observer.journal_tail import decode_cursor
 from gateway.observer.live import LiveSettings, LiveStream
 from gateway.process import serve
+from tests.observer.events import BEGIN, traced_call
 
 JWT = Jwt(secret="a secret of the tests that is long enough")
 CONFIG = Config.model_validate(
@@ -37,26 +38,10 @@ CONFIG = Config.model_validate(
 )
 PATH = "/api/community/mcp/workspaces/engineering/logs/stream"
 QUICK = LiveSettings(poll=0.01)
-BEGIN = 1_700_000_000_000_000_000
 
 
 def call(number: int, **changes: Any) -> ToolCall:
-    fields: dict[str, Any] = {
-        "call_id": f"c{number}",
-        "timestamp_ns": BEGIN + number * 1_000_000_000,
-        "workspace_id": "engineering",
-        "token_id": "alice",
-        "server_slug": "github",
-        "tool_name": "create_issue",
-        "trace_id": "0af7651916cd43dd8448eb211c80319c",
-        "span_id": "00f067aa0ba902b7",
-        "upstream_span_id": "b7ad6b7169203331",
-        "status": "success",
-        "duration_ms": 33.5,
-        "total_ms": 34.2,
-        **changes,
-    }
-    return ToolCall(**fields)
+    return traced_call(number, **{"timestamp_ns": BEGIN + number * 1_000_000_000, **changes})
 
 
 FAILED = {"status": "error", "error_type": ErrorType.TOOL_ERROR, "error_message": "no such repository"}

@@ -3,7 +3,6 @@
 import asyncio
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 from starlette.applications import Starlette
@@ -16,18 +15,6 @@ from gateway.journal.segments import list_writers
 from gateway.ledger import open_ledger
 from gateway.observer.live import LiveSettings, LiveStream
 from tests.observer.live_client import CONFIG, FAILED, PATH, authorization, call, serving, until
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    return tmp_path / "journal"
-
-
-@pytest.fixture
-def writer(root: Path) -> Any:
-    writer = Writer(root, "relay-0")
-    yield writer
-    writer.close()
 
 
 async def test_calls_come_as_they_happen_in_order_and_with_the_apis_shape(root: Path, writer: Writer) -> None:

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import jwt
 import pytest
@@ -16,18 +15,6 @@ from gateway.observer.live import LiveSettings
 from tests.observer.live_client import CONFIG, JWT, PATH, Client, authorization, call, serving, until
 
 ATTENTIVE = LiveSettings(poll=0.01, keep_alive=0.02)
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    return tmp_path / "journal"
-
-
-@pytest.fixture
-def writer(root: Path) -> Any:
-    writer = Writer(root, "relay-0")
-    yield writer
-    writer.close()
 
 
 def without_engineering() -> Config:

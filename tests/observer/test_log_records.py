@@ -1,3 +1,4 @@
+from functools import partial
 from typing import Any
 
 import pytest
@@ -8,30 +9,11 @@ from gateway.calls import ErrorType, ToolCall
 from gateway.config import Config, Plan, Token, Workspace
 from gateway.observer.log_records import log_record, retention, retentions, sentence
 from gateway.observer.spans import spans
+from tests.observer.events import BEGIN, traced_call
 
-BEGIN = 1_700_000_000_000_000_000
+call = partial(traced_call, 1, total_ms=34.25)
 
-
-def call(**changes: Any) -> ToolCall:
-    fields: dict[str, Any] = {
-        "call_id": "c1",
-        "timestamp_ns": BEGIN,
-        "workspace_id": "engineering",
-        "token_id": "alice",
-        "server_slug": "github",
-        "tool_name": "create_issue",
-        "trace_id": "0af7651916cd43dd8448eb211c80319c",
-        "span_id": "00f067aa0ba902b7",
-        "upstream_span_id": "b7ad6b7169203331",
-        "status": "success",
-        "duration_ms": 33.5,
-        "total_ms": 34.25,
-        **changes,
-    }
-    return ToolCall(**fields)
-
-
-FAILED = {
+FAILED: dict[str, Any] = {
     "status": "error",
     "error_type": ErrorType.TOOL_ERROR,
     "error_message": "no such\nrepository",

@@ -1,5 +1,4 @@
 import asyncio
-import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -9,6 +8,7 @@ from gateway.calls import CallStart, ToolCall
 from gateway.journal import Batch, Janitor, Reader, Writer
 from gateway.observer.maintenance import JournalMaintenance
 from gateway.observer.sinks import SinkWorker
+from tests.observer.events import call
 
 
 class Stubborn:
@@ -29,34 +29,12 @@ class Stubborn:
 
 
 @pytest.fixture
-def root(tmp_path: Path) -> Path:
-    return tmp_path / "journal"
-
-
-@pytest.fixture
 def writer(root: Path) -> Iterator[Writer]:
     writer = Writer(root, "relay-0", segment_bytes=4096)
     for number in range(100):
         writer.append(call(number))
     yield writer
     writer.close()
-
-
-def call(number: int) -> ToolCall:
-    return ToolCall(
-        call_id=f"c{number}",
-        timestamp_ns=time.time_ns(),
-        workspace_id="engineering",
-        token_id="alice",
-        server_slug="github",
-        tool_name="create_issue",
-        trace_id="1" * 32,
-        span_id="2" * 16,
-        upstream_span_id="3" * 16,
-        status="success",
-        duration_ms=30.0,
-        total_ms=31.0,
-    )
 
 
 def lines(root: Path) -> int:

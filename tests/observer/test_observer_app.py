@@ -19,12 +19,13 @@ import yaml
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from gateway.analytics.bearer import issue
-from gateway.calls import ErrorType, Phases, ToolCall
+from gateway.calls import ErrorType, ToolCall
 from gateway.config import Jwt, load
 from gateway.journal import Reader, Writer
 from gateway.observer.exposition import exposition
 from gateway.observer.observer_app import TelemetryPlane, build
 from gateway.process import Launch
+from tests.observer import events
 
 SECRET = "a secret of the tests that is long enough"
 API = "/api/community/mcp/workspaces/engineering/analytics"
@@ -37,23 +38,7 @@ AUTHORIZATION = {"authorization": f"Bearer {issue(Jwt(secret=SECRET), ['engineer
 
 
 def call(number: int, **changes: Any) -> ToolCall:
-    fields: dict[str, Any] = {
-        "call_id": f"c{number}",
-        "timestamp_ns": time.time_ns(),
-        "workspace_id": "engineering",
-        "token_id": "alice",
-        "server_slug": "github",
-        "tool_name": "create_issue",
-        "trace_id": f"{number + 1:032x}",
-        "span_id": f"{2 * number + 1:016x}",
-        "upstream_span_id": f"{2 * number + 2:016x}",
-        "status": "success",
-        "duration_ms": 30.0,
-        "total_ms": 31.0,
-        "phases": Phases(authenticate=0.5, wait=30.0, respond=0.5),
-        **changes,
-    }
-    return ToolCall(**fields)
+    return events.call(number, timestamp_ns=time.time_ns(), **changes)
 
 
 def write_config(path: Path, **changes: Any) -> Path:

@@ -16,6 +16,7 @@ from gateway.errors import StartError
 from gateway.journal import Reader, Writer
 from gateway.observer.otlp import MAX_CALLS, CollectorUnavailableError, OtlpSink
 from gateway.observer.sinks import SinkWorker
+from tests.observer import events
 from tests.observer.otlp_collector import Answer, Collector, collecting
 
 
@@ -26,21 +27,8 @@ def collector() -> Iterator[Collector]:
 
 
 def call(number: int) -> ToolCall:
-    return ToolCall(
-        call_id=f"c{number}",
-        timestamp_ns=1_700_000_000_000_000_000 + number,
-        workspace_id="engineering",
-        token_id="alice",
-        server_slug="github",
-        tool_name="create_issue",
-        trace_id=f"{number + 1:032x}",
-        span_id=f"{2 * number + 1:016x}",
-        upstream_span_id=f"{2 * number + 2:016x}",
-        status="success",
-        duration_ms=30.0,
-        total_ms=31.0,
-        phases=Phases(authenticate=0.5, wait=30.0, respond=0.5),
-    )
+    phases = Phases(authenticate=0.5, wait=30.0, respond=0.5)
+    return events.call(number, timestamp_ns=events.BEGIN + number, phases=phases)
 
 
 class Bench:

@@ -1,32 +1,14 @@
-from typing import Any
+from functools import partial
 
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from gateway.calls import UNKNOWN, ErrorType, Phases, ToolCall
 from gateway.observer.spans import spans
+from tests.observer.events import BEGIN, traced_call
 
-BEGIN = 1_700_000_000_000_000_000
 ALL_PHASES = Phases(authenticate=0.1, route=0.2, acquire=1.0, send=0.5, wait=30.0, receive=2.0, respond=0.4)
 
-
-def call(**changes: Any) -> ToolCall:
-    fields: dict[str, Any] = {
-        "call_id": "c1",
-        "timestamp_ns": BEGIN,
-        "workspace_id": "engineering",
-        "token_id": "alice",
-        "server_slug": "github",
-        "tool_name": "create_issue",
-        "trace_id": "0af7651916cd43dd8448eb211c80319c",
-        "span_id": "00f067aa0ba902b7",
-        "upstream_span_id": "b7ad6b7169203331",
-        "status": "success",
-        "duration_ms": 33.5,
-        "total_ms": 34.2,
-        "phases": ALL_PHASES,
-        **changes,
-    }
-    return ToolCall(**fields)
+call = partial(traced_call, phases=ALL_PHASES)
 
 
 def by_name(record: ToolCall) -> dict[str, Span]:
