@@ -1,4 +1,4 @@
-"""`notifications/cancelled`: how a legacy peer, and any over stdio, says that it does not wait any more.
+"""`notifications/cancelled`: how a legacy peer, and any peer over stdio, cancels a request.
 
 A modern client over HTTP closes the stream of its request instead (streamable-http "Cancellation"): from it this
 notification cancels nothing.
@@ -20,14 +20,14 @@ _decode_id: Final = msgspec.json.Decoder(Id).decode
 
 
 class Cancelled(Struct, frozen=True):
-    """Which request is not waited for, by the id that its sender gave it, and why if that is said."""
+    """The request that is cancelled, by the id that its sender gave it, and the reason if there is one."""
 
     request_id: Id
     reason: str | None = None
 
 
 def read(params: Params) -> Cancelled | None:
-    """What is cancelled; None if the notification does not say."""
+    """What is cancelled; None if the notification has no valid request id."""
     request_id = jsonrpc.decode_or(_decode_id, params.get("requestId"), None)
     if request_id is None:
         return None
@@ -35,7 +35,7 @@ def read(params: Params) -> Cancelled | None:
 
 
 def notification(request_id: Id, reason: str | None = None) -> bytes:
-    """Tell an upstream that its answer is not awaited any more; `initialize` may not be cancelled."""
+    """The notification to an upstream. `initialize` may not be cancelled."""
     params = {"requestId": jsonrpc.raw(request_id)}
     if reason is not None:
         params["reason"] = jsonrpc.raw(reason)

@@ -1,7 +1,7 @@
 """Capabilities: what the gateway declares of its servers to a client, and of a client to a server.
 
-Nothing is declared that is not served, nor anything that a client cannot do: tasks and experiments are between two
-peers that agree on them, and end here.
+Only what the gateway can pass on is declared. Tasks and experimental capabilities need two peers that agree on them:
+they are not passed on.
 
 Source: specification 2026-07-28, basic/index "Per-request protocol fields" and server/discover; 2025-11-25,
 basic/lifecycle "Capability Negotiation".
@@ -21,7 +21,7 @@ _Object = dict[str, Raw]
 
 
 class InvalidInputRequestError(CallscopeError):
-    """A server asks for what no client can be asked: -32601 for it, or an `upstream_protocol_error`."""
+    """A server's request to a client is not one of MCP: -32601 to the server, or an `upstream_protocol_error`."""
 
 
 class _Feature(Struct, frozen=True, rename="camel"):
@@ -47,9 +47,9 @@ class GatewayCapabilities(Struct, frozen=True, kw_only=True):
     completions: bool = True
     logging: bool = False
     changes: bool = False
-    """Whether the client can be told that a list changed: it has a stream, and the gateway listens upstream."""
+    """`listChanged`: the client has a stream, and the gateway subscribes to its servers."""
     subscriptions: bool = False
-    """Whether the client can be told that a resource changed."""
+    """`resources.subscribe`."""
 
 
 class _Elicitation(Struct, frozen=True):
@@ -62,14 +62,14 @@ class _Sampling(Struct, frozen=True):
     tools: _Object | None = None
 
 
-class _Asked(Struct, frozen=True, rename="camel"):
+class _RequestParams(Struct, frozen=True, rename="camel"):
     mode: str = "form"
     tools: list[Raw] | None = None
     tool_choice: _Object | None = None
 
 
 class ClientCapabilities(Struct, frozen=True):
-    """What a client can be asked for."""
+    """What a client declares that a server may request of it."""
 
     elicitation: _Elicitation | None = None
     sampling: _Sampling | None = None
@@ -87,7 +87,7 @@ _NO_SERVER: Final = ServerCapabilities()
 NO_CLIENT: Final = ClientCapabilities()
 _decode_server: Final = msgspec.json.Decoder(ServerCapabilities).decode
 _decode_client: Final = msgspec.json.Decoder(ClientCapabilities).decode
-_decode_asked: Final = msgspec.json.Decoder(_Asked).decode
+_decode_params: Final = msgspec.json.Decoder(_RequestParams).decode
 
 
 def read_server(declared: Raw | None) -> ServerCapabilities:
@@ -103,7 +103,7 @@ def read_client(declared: Raw | None) -> ClientCapabilities:
 def union(declared: Iterable[ServerCapabilities], serves: GatewayCapabilities) -> dict[str, Any]:
     """What the gateway declares to a client: what at least one server offers, and the gateway passes on.
 
-    Tools are declared always, so that a server that comes up later is not lost to a client that asked before.
+    `tools` is always declared: a server that starts later must not be lost to a client that initialized before.
     """
     servers = list(declared)
     found: dict[str, Any] = {"tools": _list_changed(servers, "tools", serves)}
@@ -128,7 +128,7 @@ def _list_changed(servers: list[ServerCapabilities], name: str, serves: GatewayC
 
 
 def for_upstream(declared: Raw | None) -> Raw:
-    """What an upstream of another era is told that the client can do: the kinds of input that the gateway carries."""
+    """What a server is told of a client whose requests the gateway bridges: only the kinds of input it can bridge."""
     can = read_client(declared)
     kinds: dict[str, Any] = {}
     if can.elicitation is not None:
@@ -136,7 +136,7 @@ def for_upstream(declared: Raw | None) -> Raw:
     if can.sampling is not None:
         kinds["sampling"] = _present(context=can.sampling.context, tools=can.sampling.tools)
     if can.roots is not None:
-        kinds["roots"] = {}  # of a change of the roots no server is told: `listChanged` does not go on
+        kinds["roots"] = {}  # without `listChanged`: no server is notified of a change of the roots
     return jsonrpc.raw(kinds) if kinds else EMPTY_OBJECT
 
 
@@ -145,28 +145,28 @@ def _present(**members: _Object | None) -> dict[str, Any]:
 
 
 def missing_capability(method: str, params: Raw | None, can: ClientCapabilities) -> _Needed | None:
-    """What a client would need to declare to be asked this; None if it does already.
+    """What a client would have to declare to get this request; None if it does.
 
     The shape is that of `requiredCapabilities` in -32021, as `{"elicitation": {"url": {}}}`. An elicitation that
     declares no mode is by form (2025-11-25, client/elicitation "Capabilities").
 
     Raises:
-        InvalidInputRequestError: it is nothing that a server may ask a client.
+        InvalidInputRequestError: it is not a request that a server may send to a client.
     """
     try:
-        asked = _decode_asked(params) if params is not None else _Asked()
+        request = _decode_params(params) if params is not None else _RequestParams()
     except DECODE_ERRORS as error:
         raise InvalidInputRequestError(f"the params of {method!r} cannot be read: {error}") from error
     match method:
-        case "elicitation/create" if asked.mode == "url":
+        case "elicitation/create" if request.mode == "url":
             return None if can.elicitation is not None and can.elicitation.url is not None else _URL
-        case "elicitation/create" if asked.mode == "form":
+        case "elicitation/create" if request.mode == "form":
             by_form = can.elicitation is not None and (can.elicitation.form is not None or can.elicitation.url is None)
             return None if by_form else _FORM
-        case "sampling/createMessage" if asked.tools is not None or asked.tool_choice is not None:
+        case "sampling/createMessage" if request.tools is not None or request.tool_choice is not None:
             return None if can.sampling is not None and can.sampling.tools is not None else _SAMPLING_TOOLS
         case "sampling/createMessage":
             return None if can.sampling is not None else _SAMPLING
         case "roots/list":
             return None if can.roots is not None else _ROOTS
-    raise InvalidInputRequestError(f"{method[:64]!r} is nothing that a server may ask a client for")
+    raise InvalidInputRequestError(f"{method[:64]!r} is not a request that a server may send to a client")

@@ -25,7 +25,7 @@ from gateway.mcp.revisions import Era
 
 _COMPLETE: Final = Raw(b'"complete"')
 _NEVER_FRESH: Final[Params] = {"ttlMs": Raw(b"0"), "cacheScope": Raw(b'"private"')}
-"""What a result that says nothing of caching is to a modern client; lists depend on the token: never shared."""
+"""For a modern client, of a result without cache hints. Lists depend on the token, so they are never shared."""
 _MODERN_MEMBERS: Final = ("resultType", *_NEVER_FRESH)
 
 
@@ -57,7 +57,7 @@ def result_type(method: str, value: Raw) -> ResultType:
     """What a modern upstream's result is.
 
     Raises:
-        InvalidResultError: its `resultType` is none that the gateway knows, or not one of this method.
+        InvalidResultError: its `resultType` is unknown, or not valid for this method.
     """
     try:
         tag = _decode_tagged(value).resultType
@@ -77,7 +77,7 @@ def result(method: str, client: Era, upstream: Era, value: Raw, server_info: Raw
     `server_info` is the gateway's own, for `_meta` of what a modern client gets.
 
     Raises:
-        InvalidResultError: it is none, or it asks for input, which takes the way over `elicitation`.
+        InvalidResultError: it is not an object, or it is `input_required`, which `input_requests` translates.
     """
     if client is upstream:
         return value
@@ -85,7 +85,7 @@ def result(method: str, client: Era, upstream: Era, value: Raw, server_info: Raw
     if client is Era.MODERN:
         return _to_modern(method, members, server_info)
     if result_type(method, value) is ResultType.INPUT_REQUIRED:
-        raise InvalidResultError("the result asks for input that this client was not said to give")
+        raise InvalidResultError("the result asks for input although this client declares no such capability")
     return _to_legacy(method, members)
 
 
@@ -119,7 +119,7 @@ def _to_legacy(method: str, members: Params) -> Raw:
 
 
 def _unstructure(members: dict[str, Any]) -> None:
-    """A legacy result's structure is an object; any other goes, but as text if there is no other content."""
+    """A legacy result's `structuredContent` is an object. Any other becomes text if there is no other content."""
     structure = bytes(members.pop("structuredContent")).decode("utf-8", "replace")
     if structure != "null" and bytes(members.get("content", b"[]")).translate(None, b" \t\r\n") == b"[]":
         members["content"] = [{"type": "text", "text": structure}]
@@ -128,7 +128,7 @@ def _unstructure(members: dict[str, Any]) -> None:
 def tool(client: Era, upstream: Era, listing: Raw) -> Raw:
     """One item of `tools/list` for a client; between peers of one era it is the same object.
 
-    A modern client gets no `execution`, of the tasks that are gone; a legacy one no `outputSchema` but of an object.
+    A modern client gets no `execution` (tasks were removed), a legacy client only an `outputSchema` of type object.
 
     Raises:
         InvalidResultError: it is no object.
@@ -201,7 +201,7 @@ _NO_DATA: Final = _ErrorWithData()
 def error(method: str, client: Era, upstream: Era, value: Raw) -> Response:
     """An upstream's error for a client: a `Response` without id that has a `result` or an `error`, never both.
 
-    Unlike a result, an error may need translation between modern peers as well. One that needs none is the same object.
+    Unlike a result, an error may need translation between modern peers as well. Otherwise it stays the same object.
 
     Raises:
         InvalidResultError: it is no error object of JSON-RPC.
@@ -209,7 +209,7 @@ def error(method: str, client: Era, upstream: Era, value: Raw) -> Response:
     try:
         seen = jsonrpc.decode_error(value)
     except DECODE_ERRORS as error:
-        raise InvalidResultError(f"the error is none of JSON-RPC's: {error}") from error
+        raise InvalidResultError(f"the error is not a JSON-RPC error object: {error}") from error
     if client is Era.MODERN:
         return _error_to_modern(method, upstream, seen, value)
     if upstream is Era.MODERN:
@@ -222,7 +222,7 @@ def _error_to_modern(method: str, upstream: Era, seen: ErrorObject, value: Raw) 
         return Response(result=failed_result(_pages_to_open(seen.message, value), Era.MODERN))
     if seen.code in (RESOURCE_NOT_FOUND, URL_ELICITATION_REQUIRED):
         return Response(error=jsonrpc.raw({**jsonrpc.decode_params(value), "code": jsonrpc.INVALID_PARAMS}))
-    # No legacy server means -32021: its client would act on what was not said.
+    # In the legacy era -32021 has no meaning: a modern client would act on something that the server did not say.
     unknown = seen.code == MISSING_REQUIRED_CLIENT_CAPABILITY and upstream is Era.LEGACY
     return _gateway_fault(seen, value) if unknown or seen.code in _GATEWAY_FAULTS else Response(error=value)
 
@@ -235,12 +235,12 @@ def _error_to_legacy(method: str, seen: ErrorObject, value: Raw) -> Response:
 
 
 def _gateway_fault(seen: ErrorObject, value: Raw) -> Response:
-    message = f"the server refused what the gateway sent it (code {seen.code}): {seen.message}"
+    message = f"the server rejected the request of the gateway (code {seen.code}): {seen.message}"
     return Response(error=jsonrpc.error_object(jsonrpc.INTERNAL_ERROR, message, {"upstream": value}))
 
 
 def failed_result(text: str, client: Era) -> Raw:
-    """A tool's failure as a result: a model can read it, where an error would only end its turn."""
+    """A tool's failure as a result: a model can read it, whereas an error ends its turn."""
     kind = {"resultType": "complete"} if client is Era.MODERN else {}
     return jsonrpc.raw({**kind, "content": [{"type": "text", "text": text}], "isError": True})
 

@@ -31,11 +31,11 @@ _NO_PARAMS: Final[Params] = {}
 _MODERN: Final = LATEST_MODERN_VERSION.encode()
 _MODERN_JSON: Final = Raw(b'"%b"' % _MODERN)
 Shown = Annotated[str, Meta(max_length=256)]
-"""What goes into every record of a call: who is called longer than this is nobody."""
+"""A text that goes into every record of a call; a longer one is dropped."""
 
 
 class ClientInfo(Struct, frozen=True):
-    """Who a client says it is: `io.modelcontextprotocol/clientInfo`."""
+    """`io.modelcontextprotocol/clientInfo`, as the client declares it."""
 
     name: Shown | None = None
     version: Shown | None = None
@@ -61,7 +61,7 @@ class Request:
 
 
 class Notification(NamedTuple):
-    """A message that gets no answer."""
+    """A message without a response."""
 
     method: str
     params: Params
@@ -69,7 +69,7 @@ class Notification(NamedTuple):
 
 
 class ClientResponse(NamedTuple):
-    """A legacy client's response to what it was asked."""
+    """A legacy client's response to a request from a server."""
 
     id: Id
     response: Response
@@ -91,7 +91,7 @@ def read(body: bytes, headers: Headers, lines: Lines) -> Request | Notification 
     era = Era.MODERN if version == _MODERN else era_of(version.decode("latin-1") if version is not None else None)
     try:
         if not body.isascii():
-            body.decode()  # what stays undecoded here is decoded later, or sent on
+            body.decode()  # what is not decoded here is decoded later, or passed on
         message = jsonrpc.decode_message(body)
     except msgspec.ValidationError as error:
         return Rejection(400, None, jsonrpc.INVALID_REQUEST, _why_invalid(body, error))
@@ -118,7 +118,7 @@ def read(body: bytes, headers: Headers, lines: Lines) -> Request | Notification 
         spoken = version.decode("latin-1") if version is not None else ASSUMED_LEGACY
         return Request(request_id, method, params, meta, era, spoken)
     request = Request(request_id, method, params, meta, era, LATEST_MODERN_VERSION)
-    return _is_plain(request, headers, lines) or _climb(request, headers, lines)
+    return _is_plain(request, headers, lines) or _check(request, headers, lines)
 
 
 def _is_plain(request: Request, headers: Headers, lines: Lines) -> Request | None:
@@ -143,12 +143,12 @@ def _is_plain(request: Request, headers: Headers, lines: Lines) -> Request | Non
     return request
 
 
-def _climb(request: Request, headers: Headers, lines: Lines) -> Request | Rejection:
-    """The modern era's whole ladder: the envelope, the mirrored headers, the version."""
+def _check(request: Request, headers: Headers, lines: Lines) -> Request | Rejection:
+    """Every check of the modern era: the envelope, the mirrored headers, the version."""
     texts = {name.decode("latin-1"): value.decode("latin-1") for name, value in headers.items()}
     repeated = find_duplicated_routing_header((n.decode("latin-1"), v.decode("latin-1")) for n, v in lines)
     if repeated is not None:
-        return Rejection(400, request.id, HEADER_MISMATCH, f"the header {repeated} stands more than once")
+        return Rejection(400, request.id, HEADER_MISMATCH, f"the header {repeated} is sent more than once")
     seen: dict[str, Any] = {}
     if "_meta" in request.params:
         seen["_meta"] = dict(request.meta)
@@ -172,7 +172,7 @@ def _text(value: Raw) -> str | None:
 
 
 def client_of(value: Raw) -> ClientInfo:
-    """Who a `clientInfo` names; nobody if it is none."""
+    """The decoded `clientInfo`; empty if it is invalid."""
     return _client_of(bytes(value))
 
 

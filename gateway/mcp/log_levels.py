@@ -1,4 +1,4 @@
-"""`notifications/message`: a modern client names on each request from which level on it wants them, if at all.
+"""`notifications/message`: a modern client names the lowest level that it wants on each request.
 
 A legacy client names it once, with `logging/setLevel`.
 
@@ -18,14 +18,14 @@ LEVELS: Final[tuple[str, ...]] = get_args(LoggingLevel)
 
 
 class InvalidLogLevelError(InvalidParamsError):
-    """A level that is none: -32602."""
+    """An unknown log level: -32602."""
 
 
 def level_of_request(meta: Params) -> str | None:
     """The level that a modern request asks for; None: it wants no message.
 
     Raises:
-        InvalidLogLevelError: it is none.
+        InvalidLogLevelError: the level is unknown.
     """
     return _level(meta, LOG_LEVEL_META_KEY) if LOG_LEVEL_META_KEY in meta else None
 
@@ -34,7 +34,7 @@ def level_to_set(params: Params) -> str:
     """The level of a legacy client's `logging/setLevel`.
 
     Raises:
-        InvalidLogLevelError: it names none.
+        InvalidLogLevelError: there is no level, or an unknown one.
     """
     return _level(params, "level")
 
@@ -45,7 +45,7 @@ def with_level(meta: Params, level: str | None) -> Params:
 
 
 def passes(params: Params, minimum: str | None) -> bool:
-    """Whether a message goes on to a client that wants those from `minimum` on; one without a level does not."""
+    """Whether a message is passed on to a client that wants those from `minimum` on; one without a level is not."""
     try:
         return minimum is not None and LEVELS.index(_level(params, "level")) >= LEVELS.index(minimum)
     except InvalidLogLevelError:

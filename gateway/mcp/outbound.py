@@ -1,4 +1,4 @@
-"""What an upstream is sent, by its era: `_meta`, headers, and how its answer becomes the client's.
+"""Requests to an upstream, by its era: `params` with `_meta`, and headers.
 
 Source: specification 2026-07-28, basic/index "_meta" and streamable-http "Standard headers"; 2025-11-25, lifecycle.
 """
@@ -45,8 +45,8 @@ def params(
 ) -> dict[str, Any]:
     """A request's `params` for an upstream of `era`; everything but `_meta` stays as it is.
 
-    `_meta` is the client's, translated, with the CLIENT span's context: a modern client's own envelope goes on to a
-    modern upstream; a legacy client's call gets one of the gateway's; a legacy upstream gets none.
+    `_meta` is the client's, with the context of the CLIENT span. A modern client's protocol members are passed on to a
+    modern upstream; a legacy client's call gets those of the gateway; a legacy upstream gets none.
     """
     meta: dict[str, Any] = dict(client_meta)
     for key in KEYS:
@@ -114,10 +114,10 @@ _NO_VERSIONS: Final = _Versions()
 
 
 def supported_versions(discover_result: Raw) -> list[str]:
-    """The versions that a `server/discover` result names; none if it is not one."""
+    """The versions that a `server/discover` result names; none if the result is malformed."""
     return decode_or(_decode_versions, discover_result, _NO_VERSIONS).supportedVersions
 
 
 def negotiated_version(initialize_result: Raw) -> str | None:
-    """The revision that an `initialize` result settles; None if it is not one."""
+    """The revision that an `initialize` result settles; None if the result is malformed."""
     return decode_or(_decode_versions, initialize_result, _NO_VERSIONS).protocolVersion

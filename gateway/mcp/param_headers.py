@@ -30,7 +30,7 @@ _decode: Final = msgspec.json.Decoder().decode
 
 
 class InvalidParamHeaderError(CallscopeError):
-    """A tool's `x-mcp-header` breaks the rules: over HTTP such a tool must not be offered; the operator is told why."""
+    """A tool's `x-mcp-header` is invalid: over HTTP such a tool must not be listed. The reason is logged."""
 
 
 class ParamHeaderError(CallscopeError):
@@ -42,7 +42,7 @@ class ParamHeaderError(CallscopeError):
 
 
 class ParamHeaders:
-    """The arguments of one tool that stand in headers as well."""
+    """The arguments of one tool that are sent as headers too."""
 
     __slots__ = ("_map", "_names", "_schema")
 
@@ -72,7 +72,7 @@ class ParamHeaders:
         for name, value in lines:
             if name in self._names:
                 if name.decode() in mine:
-                    return f"the header {name.decode()} stands more than once"
+                    return f"the header {name.decode()} is sent more than once"
                 mine[name.decode()] = value.decode("latin-1")
         rejection = validate_mcp_param_headers(self._schema, _arguments(arguments), mine)
         return rejection.message if rejection is not None else None
@@ -123,7 +123,7 @@ def forwarded(lines: Lines, known: ParamHeaders | None) -> bytes:
 
 
 def _arguments(arguments: Raw | None) -> dict[str, Any]:
-    """What is no object has no members to mirror."""
+    """The decoded arguments; empty if they are not an object."""
     if arguments is None:
         return {}
     try:

@@ -40,7 +40,7 @@ def notification(params: Params, token: Raw) -> bytes:
 
 
 class IncreasingProgress:
-    """The progress of one request: a client is told of what is more than it was told before."""
+    """Passes on the progress of one request only while it increases, as the specification demands."""
 
     __slots__ = ("_last",)
 
@@ -48,7 +48,7 @@ class IncreasingProgress:
         self._last = float("-inf")
 
     def advance(self, params: Params) -> bool:
-        """Whether a notification goes on to the client; what says no progress, or not more, does not."""
+        """Whether a notification is passed on to the client."""
         reached = jsonrpc.decode_or(_decode_progress, params.get("progress"), self._last)
         if reached <= self._last:
             return False

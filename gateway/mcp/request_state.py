@@ -59,10 +59,10 @@ def bind(principal: str, method: str, params: Mapping[str, Raw]) -> Binding:
         InvalidRequestStateError: the params cannot be decoded.
     """
     try:
-        said = {name: _decode(value) for name, value in params.items() if name not in RETRY_MEMBERS}
+        members = {name: _decode(value) for name, value in params.items() if name not in RETRY_MEMBERS}
     except DECODE_ERRORS as error:
         raise InvalidRequestStateError(f"the request's params cannot be decoded: {error}") from error
-    written = msgspec.json.encode(said, order="deterministic")
+    written = msgspec.json.encode(members, order="deterministic")
     return Binding(principal, method, hashlib.sha256(written).hexdigest())
 
 
@@ -81,7 +81,7 @@ def unseal(keys: Sequence[bytes], binding: Binding, state: str, now: float) -> R
     """The content of a state that came back with the request of `binding`; every key is tried.
 
     Raises:
-        InvalidRequestStateError: it was changed, has lapsed, or belongs to another principal or request.
+        InvalidRequestStateError: it was changed, has expired, or belongs to another principal or request.
         ValueError: a key is shorter than 32 bytes, or there is none.
     """
     _check(keys)
@@ -91,7 +91,7 @@ def unseal(keys: Sequence[bytes], binding: Binding, state: str, now: float) -> R
     if (sealed.method, sealed.digest) != (binding.method, binding.digest):
         raise InvalidRequestStateError("the requestState belongs to another request: retry with the same params")
     if now >= sealed.expires_at:
-        raise InvalidRequestStateError("the requestState has lapsed: send the request anew, without it")
+        raise InvalidRequestStateError("the requestState has expired: send the request again, without it")
     return sealed.content
 
 
@@ -103,7 +103,7 @@ def is_sealed(state: str) -> bool:
 def _open(keys: Sequence[bytes], state: str) -> _Sealed:
     payload, separator, mac = state.removeprefix(_PREFIX).partition(".")
     if len(state) > MAX_STATE_CHARACTERS or not is_sealed(state) or not separator or not state.isascii():
-        raise InvalidRequestStateError("the requestState is none of the gateway's")
+        raise InvalidRequestStateError("the requestState was not issued by this gateway")
     signed = payload.encode()
     if not any(hmac.compare_digest(mac, _mac(key, signed)) for key in keys):
         raise InvalidRequestStateError("the requestState was changed, or signed with a key that is not used any more")

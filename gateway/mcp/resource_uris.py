@@ -24,7 +24,7 @@ class Offered(NamedTuple):
 
 
 class ResourceRoutes:
-    """Made anew from every listing; servers in the order of the file, only those that serve resources."""
+    """Built from every listing; servers in the order of the file, only those that serve resources."""
 
     __slots__ = ("_by_uri", "_servers", "_templates")
 

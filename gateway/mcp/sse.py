@@ -70,7 +70,7 @@ class Parser:
         return events
 
     def _take_lines(self) -> list[bytes]:
-        """Lines end with CRLF, LF or CR; a CR at the very end ends its line now, and the LF that may follow is none."""
+        """Lines end with CRLF, LF or CR; a CR at the very end ends its line, and a following LF belongs to it."""
         data = bytes(self._rest)
         self._after_cr = data.endswith(b"\r")
         lines = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")

@@ -1,4 +1,4 @@
-"""`subscriptions/listen`: what a modern client wants to be told, and the frames that tell it.
+"""`subscriptions/listen`: the filter of a modern client, and the frames of its stream.
 
 Source: specification 2026-07-28, basic/patterns/subscriptions; 2025-11-25, server/resources "Subscriptions".
 """
@@ -18,11 +18,11 @@ METHOD: Final = "subscriptions/listen"
 ACKNOWLEDGED: Final = "notifications/subscriptions/acknowledged"
 RESOURCE_UPDATED: Final = "notifications/resources/updated"
 CHANGES: Final = LISTEN_STREAM_METHODS
-"""The notifications that a listener may ask for; to a legacy client the same ones go unasked."""
+"""The notifications that a client may subscribe to; a legacy client gets the same ones without a subscription."""
 MAX_RESOURCES: Final = 1000
-"""URIs that one listener may name."""
+"""URIs in one filter."""
 
-_PARTED_BY: Final = ("/", "?", "#")
+_URI_SEPARATORS: Final = ("/", "?", "#")
 _LISTS: Final = {
     "notifications/tools/list_changed": "tools_list_changed",
     "notifications/prompts/list_changed": "prompts_list_changed",
@@ -35,7 +35,7 @@ class InvalidSubscriptionFilterError(InvalidParamsError):
 
 
 class SubscriptionFilter(Struct, frozen=True, rename="camel", omit_defaults=True):
-    """`SubscriptionFilter`: what is not asked for is never sent."""
+    """`SubscriptionFilter` of MCP: only what it names is sent."""
 
     tools_list_changed: bool | None = None
     prompts_list_changed: bool | None = None
@@ -45,7 +45,7 @@ class SubscriptionFilter(Struct, frozen=True, rename="camel", omit_defaults=True
     def wants(self, method: str, uri: str | None = None) -> bool:
         """Whether a change belongs on the stream; `uri` is the resource's, for `notifications/resources/updated`.
 
-        An update may name a part of what was asked for (2026-07-28, `ResourceUpdatedNotification`).
+        An update may name a sub-resource of one in the filter (2026-07-28, `ResourceUpdatedNotification`).
         """
         if method == RESOURCE_UPDATED:
             return uri is not None and any(
@@ -65,21 +65,23 @@ _decode_filter: Final = msgspec.json.Decoder(SubscriptionFilter).decode
 
 def _is_part(uri: str, whole: str) -> bool:
     """Whether a resource is below another one, or a part of it by its query or fragment."""
-    return uri.startswith(whole) and (whole[-1:] in _PARTED_BY or uri[len(whole) : len(whole) + 1] in _PARTED_BY)
+    return uri.startswith(whole) and (
+        whole[-1:] in _URI_SEPARATORS or uri[len(whole) : len(whole) + 1] in _URI_SEPARATORS
+    )
 
 
 def read(params: Params) -> SubscriptionFilter:
     """The filter of a request's params.
 
     Raises:
-        InvalidSubscriptionFilterError: there is none, or it is none.
+        InvalidSubscriptionFilterError: it is missing or malformed.
     """
     if "notifications" not in params:
         raise InvalidSubscriptionFilterError("'params.notifications' is missing: it names what to listen for")
     try:
         found = _decode_filter(params["notifications"])
     except DECODE_ERRORS as error:
-        raise InvalidSubscriptionFilterError(f"'params.notifications' is no filter: {error}") from error
+        raise InvalidSubscriptionFilterError(f"'params.notifications' is not a valid filter: {error}") from error
     if found.resource_subscriptions is not None and len(found.resource_subscriptions) > MAX_RESOURCES:
         raise InvalidSubscriptionFilterError(f"'resourceSubscriptions' names more than {MAX_RESOURCES} resources")
     return found
@@ -93,7 +95,7 @@ def honored(
     resources: bool = False,
     subscribable: Callable[[str], bool] = lambda _: False,
 ) -> SubscriptionFilter:
-    """The part of a filter that the gateway keeps to: the lists whose changes it hears of, the URIs it can follow."""
+    """The part of a filter that the gateway can honor: lists whose changes it receives, URIs it can subscribe to."""
     uris = tuple(uri for uri in dict.fromkeys(requested.resource_subscriptions or ()) if subscribable(uri))
     return SubscriptionFilter(
         tools_list_changed=(requested.tools_list_changed and tools) or None,
@@ -110,7 +112,7 @@ def without(one: SubscriptionFilter, uris: Container[str]) -> SubscriptionFilter
 
 
 def union(filters: Iterable[SubscriptionFilter]) -> SubscriptionFilter:
-    """What one stream has to carry so that each of several listeners gets its own: the filter for an upstream."""
+    """The filter for one stream from an upstream that serves all these subscriptions."""
     filters = list(filters)
     uris = dict.fromkeys(uri for one in filters for uri in one.resource_subscriptions or ())
     return SubscriptionFilter(
@@ -127,13 +129,13 @@ def listen_params(wanted: SubscriptionFilter) -> Params:
 
 
 def acknowledged(subscription: Id, kept: SubscriptionFilter) -> bytes:
-    """The first frame of the stream: what the gateway keeps to."""
+    """The first frame of the stream, with the filter that the gateway honors."""
     meta = jsonrpc.raw({SUBSCRIPTION_ID_META_KEY: subscription})
     return jsonrpc.notification(ACKNOWLEDGED, {"_meta": meta, "notifications": jsonrpc.raw(kept)})
 
 
 def read_acknowledged(params: Params) -> SubscriptionFilter:
-    """What an upstream keeps to, of what the gateway asked for; nothing if it does not say."""
+    """The part of the gateway's filter that an upstream honors; nothing if it does not say."""
     try:
         return read(params)
     except InvalidSubscriptionFilterError:

@@ -24,7 +24,7 @@ class SpanContext(NamedTuple):
 
 
 class Trace(NamedTuple):
-    """Where a call stands in its trace: its own two spans, its parent, and a second context to link."""
+    """A call's place in its trace: its own two spans, its parent, and a second context to link."""
 
     trace_id: str
     span_id: str

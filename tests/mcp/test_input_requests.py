@@ -106,7 +106,7 @@ def test_an_error_to_an_elicitation_is_its_cancel_and_to_anything_else_the_end_o
     }
     with pytest.raises(InputRefusedError, match="sampling/createMessage: User rejected sampling"):
         input_requests.from_client_response(question("sampling/createMessage", SAMPLE), refused)
-    with pytest.raises(InputRefusedError, match="did not say why"):
+    with pytest.raises(InputRefusedError, match="gave no reason"):
         input_requests.from_client_response(question("roots/list", None), Response())
 
 
