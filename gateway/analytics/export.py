@@ -6,11 +6,12 @@ A file has a flat row for each call, with the same columns in every format.
 import csv
 import io
 import tempfile
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Final, NamedTuple, Self
+from typing import Any, Final, NamedTuple
 
 import anyio
 import anyio.to_thread
@@ -147,17 +148,21 @@ def windows(snapshot: Snapshot, scope: Scope, step_ns: int, batch_rows: int) -> 
 
 
 class Exports:
-    """The running exports: each holds a snapshot, so there are few at once."""
+    """Starts exports: each holds a snapshot, so there are few at once."""
 
     def __init__(self, *, batch_rows: int) -> None:
         self._batch_rows = batch_rows
         self._threads = anyio.CapacityLimiter(CONCURRENT)
         self._running = 0
 
-    async def begin(
-        self, opening: AbstractContextManager[Snapshot], query: AnalyticsQuery, file_format: Format
-    ) -> "ExportRun":
-        """Begin one, and make its first part: what fails at once is an error, not a file that breaks off.
+    async def start(
+        self,
+        opening: AbstractContextManager[Snapshot],
+        query: AnalyticsQuery,
+        file_format: Format,
+        headers: Mapping[str, str],
+    ) -> "Download":
+        """Make the first part, so that what fails at once is an error, not a file that breaks off.
 
         Raises:
             ApiError: 429, no more may run.
@@ -168,13 +173,12 @@ class Exports:
                 f"{CONCURRENT} exports are running: try again when one has ended", retry_after_s=RETRY_AFTER_S
             )
         self._running += 1
-        run = ExportRun(self._chunks(opening, query, file_format), self._threads, self._ended)
+        chunks = self._chunks(opening, query, file_format)
         try:
-            await run.begin()
+            return Download(self._parts(chunks, await self._next(chunks)), headers, partial(self._end, chunks))
         except BaseException:
-            await run.end()
+            await self._end(chunks)
             raise
-        return run
 
     def _chunks(
         self, opening: AbstractContextManager[Snapshot], query: AnalyticsQuery, file_format: Format
@@ -182,53 +186,32 @@ class Exports:
         with opening as snapshot:
             yield from file_format.encode(batches(snapshot, query, self._batch_rows))
 
-    def _ended(self) -> None:
-        self._running -= 1
+    async def _parts(self, chunks: Iterator[bytes], part: bytes | None) -> AsyncIterator[bytes]:
+        while part is not None:
+            yield part
+            part = await self._next(chunks)
 
+    async def _next(self, chunks: Iterator[bytes]) -> bytes | None:
+        return await anyio.to_thread.run_sync(next, chunks, None, limiter=self._threads)
 
-class ExportRun:
-    """One export: the file's bytes, a part at a time. It must be ended, even if nobody reads any of them."""
-
-    def __init__(
-        self, chunks: Generator[bytes, None, None], threads: anyio.CapacityLimiter, ended: Callable[[], None]
-    ) -> None:
-        self._chunks = chunks
-        self._threads = threads
-        self._ended = ended
-        self._first: bytes | None = None
-
-    async def begin(self) -> None:
-        self._first = await self._next()
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> bytes:
-        part = await self._next() if self._first is None else self._first
-        self._first = None
-        if part is None:
-            raise StopAsyncIteration
-        return part
-
-    async def end(self) -> None:
+    async def _end(self, chunks: Generator[bytes, None, None]) -> None:
         """Let go of the snapshot, also while the request is being cancelled because its client is gone."""
-        self._ended()
+        self._running -= 1
         with CancelScope(shield=True):
-            await anyio.to_thread.run_sync(self._chunks.close, limiter=self._threads)
-
-    async def _next(self) -> bytes | None:
-        return await anyio.to_thread.run_sync(next, self._chunks, None, limiter=self._threads)
+            await anyio.to_thread.run_sync(chunks.close, limiter=self._threads)
 
 
 class Download(StreamingResponse):
     """Sends an export, and ends it however the sending ends."""
 
-    def __init__(self, run: ExportRun, headers: Mapping[str, str]) -> None:
-        super().__init__(run, headers=headers)
-        self._run = run
+    def __init__(
+        self, content: AsyncIterator[bytes], headers: Mapping[str, str], end: Callable[[], Awaitable[None]]
+    ) -> None:
+        super().__init__(content, headers=headers)
+        self._end = end
 
     async def __call__(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
         try:
             await super().__call__(scope, receive, send)
         finally:
-            await self._run.end()
+            await self._end()

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
+from itertools import chain
 from typing import Final, TypeVar
 
 import anyio.to_thread
@@ -13,7 +14,7 @@ from starlette.routing import BaseRoute, Route
 
 from gateway.analytics import openapi, views
 from gateway.analytics.bearer import Access, Authorizer
-from gateway.analytics.export import BATCH_ROWS, FORMATS, MAX_ROWS, SECONDS, Download, Exports, file_name, parse_format
+from gateway.analytics.export import BATCH_ROWS, FORMATS, MAX_ROWS, SECONDS, Exports, file_name, parse_format
 from gateway.analytics.http_errors import (
     NO_STORE,
     ApiEndpoint,
@@ -75,18 +76,22 @@ VIEWS: Final[Mapping[str, ViewRoute]] = {
 
 
 class AnalyticsRoutes:
-    """The endpoints of a workspace, and what they share."""
+    """The endpoints of a workspace, and what they share.
+
+    The callables are called for each request. `max_waiting` requests wait for a thread, and an export reads about
+    `batch_rows` rows at once.
+    """
 
     def __init__(
         self,
         ledger: Ledger,
         authorizer: Authorizer,
         *,
-        catalog: Catalog,
-        upstream_up: UpstreamUp,
-        clock: Callable[[], int],
-        max_waiting: int,
-        batch_rows: int,
+        catalog: Catalog = empty_catalog,
+        upstream_up: UpstreamUp = unknown_state,
+        clock: Callable[[], int] = time.time_ns,
+        max_waiting: int = MAX_WAITING,
+        batch_rows: int = BATCH_ROWS,
     ) -> None:
         self._ledger = ledger
         self._authorizer = authorizer
@@ -97,6 +102,22 @@ class AnalyticsRoutes:
         self._max_waiting = max_waiting
         self._pending = 0
         self._exports = Exports(batch_rows=batch_rows)
+
+    def routes(self) -> list[BaseRoute]:
+        """Every path below `/api/community/mcp/workspaces/{workspace_id}/analytics`, and the OpenAPI description."""
+        description = msgspec.json.encode(openapi.document(VIEWS))
+
+        async def describe(request: Request) -> Response:
+            negotiate(request, JSON)
+            return Response(description, media_type=JSON)
+
+        views = (routes_at(PREFIX + path, partial(self.view, view=view)) for path, view in VIEWS.items())
+        return [
+            *chain.from_iterable(views),
+            *routes_at(PREFIX + "/export", self.export),
+            *routes_at(openapi.PATH, describe),
+            Route(PREFIX + "/{rest:path}", ApiEndpoint(self.not_found)),
+        ]
 
     async def view(self, request: Request, *, view: ViewRoute) -> Response:
         query = await self._query(request, JSON, view.parameters, view.max_limit)
@@ -117,8 +138,7 @@ class AnalyticsRoutes:
         if request.method == "HEAD":
             return without_length(Response(headers=headers))
         with ledger_errors():
-            run = await self._exports.begin(self._ledger.snapshot(seconds=SECONDS), query, file_format)
-        return Download(run, headers)
+            return await self._exports.start(self._ledger.snapshot(seconds=SECONDS), query, file_format, headers)
 
     async def not_found(self, request: Request) -> Response:
         """A path that does not exist: 404 for those who may know it, 401 or 403 for others."""
@@ -168,41 +188,3 @@ class AnalyticsRoutes:
         self._check(query)
         with ledger_errors(), self._ledger.snapshot() as snapshot:
             return msgspec.json.encode(view.answer(snapshot, query))
-
-
-def routes(
-    ledger: Ledger,
-    authorizer: Authorizer,
-    *,
-    catalog: Catalog = empty_catalog,
-    upstream_up: UpstreamUp = unknown_state,
-    clock: Callable[[], int] = time.time_ns,
-    max_waiting: int = MAX_WAITING,
-    batch_rows: int = BATCH_ROWS,
-) -> list[BaseRoute]:
-    """Every path below `/api/community/mcp/workspaces/{workspace_id}/analytics`, and the OpenAPI description.
-
-    What is not there answers 404 as JSON. The callables are called for each request; `max_waiting` requests wait for
-    a thread, and an export reads about `batch_rows` rows at once.
-    """
-    api = AnalyticsRoutes(
-        ledger,
-        authorizer,
-        catalog=catalog,
-        upstream_up=upstream_up,
-        clock=clock,
-        max_waiting=max_waiting,
-        batch_rows=batch_rows,
-    )
-    description = msgspec.json.encode(openapi.document(VIEWS))
-
-    async def describe(request: Request) -> Response:
-        negotiate(request, JSON)
-        return Response(description, media_type=JSON)
-
-    return [
-        *(route for path, view in VIEWS.items() for route in routes_at(PREFIX + path, partial(api.view, view=view))),
-        *routes_at(PREFIX + "/export", api.export),
-        *routes_at(openapi.PATH, describe),
-        Route(PREFIX + "/{rest:path}", ApiEndpoint(api.not_found)),
-    ]

@@ -17,7 +17,7 @@ from starlette.routing import Route
 
 from gateway import __version__
 from gateway.analytics.bearer import Authorizer
-from gateway.analytics.routes import routes
+from gateway.analytics.routes import AnalyticsRoutes
 from gateway.calls import Event, Heartbeat, Operation, ToolCall
 from gateway.config import Config
 from gateway.errors import LedgerUnavailableError
@@ -88,6 +88,9 @@ class TelemetryPlane:
         """What is served over HTTP."""
         authorizer = Authorizer(self._reloader.current)
         catalog = self.metrics.relays.catalog
+        analytics = AnalyticsRoutes(
+            self.ledger, authorizer, catalog=catalog, upstream_up=self.metrics.relays.upstream_up
+        )
         live = LiveStream(self._journal, authorizer, ledger=self.ledger, stop=stop, catalog=catalog)
         app = Starlette(
             routes=[
@@ -95,7 +98,7 @@ class TelemetryPlane:
                 Route("/readyz", self._readyz),
                 Route("/metrics", MetricsEndpoint(self.registry()).respond),
                 *live.routes(),
-                *routes(self.ledger, authorizer, catalog=catalog, upstream_up=self.metrics.relays.upstream_up),
+                *analytics.routes(),
             ],
             exception_handlers={HTTPException: _http_error, Exception: _server_error},
         )

@@ -12,7 +12,7 @@ from starlette.applications import Starlette
 
 from gateway.analytics.bearer import Authorizer
 from gateway.analytics.jwks import KeySet
-from gateway.analytics.routes import routes
+from gateway.analytics.routes import AnalyticsRoutes
 from gateway.calls import ToolCall
 from gateway.config import Config, Jwt
 from gateway.ledger import Ledger, open_ledger
@@ -78,7 +78,7 @@ class Service:
         key_set: Callable[[str], KeySet] = KeySet,
         **options: Any,
     ) -> None:
-        """`options` are further ones of `routes`."""
+        """`options` are further ones of `AnalyticsRoutes`."""
         url = ledger_url or LEDGER_URL
         self.now_ns = now_ns
         self.config = config
@@ -99,7 +99,7 @@ class Service:
 
     def serve(self, ledger: Any) -> None:
         """Answer out of this ledger from now on."""
-        self.app = Starlette(routes=routes(ledger, self.authorizer, **self.options))
+        self.app = Starlette(routes=AnalyticsRoutes(ledger, self.authorizer, **self.options).routes())
 
     def add(self, calls: Sequence[ToolCall]) -> None:
         """Calls that arrive now."""

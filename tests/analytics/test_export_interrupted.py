@@ -15,7 +15,7 @@ from starlette.applications import Starlette
 
 from gateway.analytics import export
 from gateway.analytics.bearer import Authorizer
-from gateway.analytics.routes import routes
+from gateway.analytics.routes import AnalyticsRoutes
 from gateway.errors import LedgerUnavailableError
 from gateway.ledger.queries import Query
 from gateway.process import serve
@@ -37,7 +37,8 @@ class SlowLedger:
         self.go_on = threading.Event()
         self.asked = 0
         self.open = 0
-        self.app = Starlette(routes=routes(self, Authorizer(lambda: CONFIG), clock=lambda: NOW_NS, batch_rows=1))  # type: ignore[arg-type]  # reads
+        api = AnalyticsRoutes(self, Authorizer(lambda: CONFIG), clock=lambda: NOW_NS, batch_rows=1)  # type: ignore[arg-type]
+        self.app = Starlette(routes=api.routes())
 
     @contextlib.contextmanager
     def snapshot(self, *, seconds: float | None = None) -> Iterator[Any]:
