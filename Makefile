@@ -31,8 +31,9 @@ $(STAMP): requirements/dev.txt pyproject.toml
 demo: setup ## real MCP servers, members and bots, and what Callscope sees of them, until Ctrl-C
 	$(BIN)/callscope demo
 
-# One process for each core; a file's tests stay together, because they share servers and gateways.
-PYTEST := $(BIN)/python -m pytest --ignore=tests/stack --numprocesses=auto --dist=loadfile
+# One process for each core; a file's tests stay together, because they share servers and gateways. Files start in the order
+# of collection: tests/conftest.py puts the longest first.
+PYTEST := $(BIN)/python -m pytest --ignore=tests/stack --numprocesses=auto --dist=loadfile --no-loadscope-reorder
 
 test: setup ## the tests that need nothing but what setup installs (at most 5 minutes on two cores)
 	$(PYTEST) -m "not backend and not slow"
