@@ -1,6 +1,6 @@
 """The metrics as Prometheus reads them: metric families, and `/metrics` in OpenMetrics or the plain text format."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import partial
 
 import anyio
@@ -10,6 +10,7 @@ from prometheus_client import Metric as MetricFamily
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.openmetrics.exposition import ALLOWUTF8, UNDERSCORES
+from prometheus_client.registry import Collector
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -34,7 +35,17 @@ def exposition(registry: CollectorRegistry, accept_header: str | None) -> tuple[
     if isinstance(encode, partial) and encode.keywords.get("escaping") == UNDERSCORES:
         # No name here needs escaping, so both ways write the same; this one takes half the time.
         encode = partial(encode.func, **{**encode.keywords, "escaping": ALLOWUTF8})
-    return encode(registry), content_type
+    return encode(_NonEmpty(registry)), content_type
+
+
+class _NonEmpty(Collector):
+    """A registry without the metrics that have no series now."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._registry = registry
+
+    def collect(self) -> Iterator[MetricFamily]:
+        return (family for family in self._registry.collect() if family.samples)
 
 
 class MetricsEndpoint:

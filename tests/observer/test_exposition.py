@@ -143,6 +143,17 @@ def test_there_is_no_series_of_when_a_series_was_created(tmp_path: Path, accept:
     assert b"_created" not in body
 
 
+@pytest.mark.parametrize("accept", [OPENMETRICS, TEXT])
+def test_a_metric_without_a_series_is_left_out(tmp_path: Path, accept: str) -> None:
+    registry = CollectorRegistry()
+    registry.register(sink_at(tmp_path, Clock()))
+
+    body, _ = exposition(registry, accept)
+
+    assert b"mcp_gateway_series_overflow" in body
+    assert b"# TYPE mcp_gateway_tool_calls" not in body
+
+
 PROMTOOL = shutil.which("promtool")
 
 
