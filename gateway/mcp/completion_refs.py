@@ -13,10 +13,6 @@ from gateway.mcp import jsonrpc
 from gateway.mcp.jsonrpc import DECODE_ERRORS, InvalidParamsError, Params
 
 
-class InvalidCompletionRefError(InvalidParamsError):
-    """A `completion/complete` does not say of what: -32602."""
-
-
 class PromptRef(Struct, frozen=True, tag_field="type", tag="ref/prompt"):
     """A prompt, by the name that the gateway lists it under."""
 
@@ -36,12 +32,12 @@ def read(params: Params) -> PromptRef | ResourceRef:
     """What the request is about.
 
     Raises:
-        InvalidCompletionRefError: it does not say, or something that is neither.
+        InvalidParamsError: it does not say, or something that is neither.
     """
     try:
         return _decode(params.get("ref", Raw(b"null")))
     except DECODE_ERRORS as error:
-        raise InvalidCompletionRefError(f"'params.ref' names neither a prompt nor a resource: {error}") from error
+        raise InvalidParamsError(f"'params.ref' names neither a prompt nor a resource: {error}") from error
 
 
 def renamed(params: Params, prompt: str) -> Params:

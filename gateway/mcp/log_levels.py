@@ -17,15 +17,11 @@ LEVELS: Final[tuple[str, ...]] = get_args(LoggingLevel)
 """From the least to the most severe."""
 
 
-class InvalidLogLevelError(InvalidParamsError):
-    """An unknown log level: -32602."""
-
-
 def level_of_request(meta: Params) -> str | None:
     """The level that a modern request asks for; None: it wants no message.
 
     Raises:
-        InvalidLogLevelError: the level is unknown.
+        InvalidParamsError: the level is unknown.
     """
     return _level(meta, LOG_LEVEL_META_KEY) if LOG_LEVEL_META_KEY in meta else None
 
@@ -34,7 +30,7 @@ def level_to_set(params: Params) -> str:
     """The level of a legacy client's `logging/setLevel`.
 
     Raises:
-        InvalidLogLevelError: there is no level, or an unknown one.
+        InvalidParamsError: there is no level, or an unknown one.
     """
     return _level(params, "level")
 
@@ -48,12 +44,12 @@ def passes(params: Params, minimum: str | None) -> bool:
     """Whether a message is passed on to a client that wants those from `minimum` on; one without a level is not."""
     try:
         return minimum is not None and LEVELS.index(_level(params, "level")) >= LEVELS.index(minimum)
-    except InvalidLogLevelError:
+    except InvalidParamsError:
         return False
 
 
 def _level(members: Params, name: str) -> str:
     level = jsonrpc.decode_or(jsonrpc.decode_string, members.get(name), "")
     if level not in LEVELS:
-        raise InvalidLogLevelError(f"{name!r} must be one of {', '.join(LEVELS)}")
+        raise InvalidParamsError(f"{name!r} must be one of {', '.join(LEVELS)}")
     return level

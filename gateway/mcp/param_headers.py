@@ -44,38 +44,34 @@ class ParamHeaderError(CallscopeError):
 class ParamHeaders:
     """The arguments of one tool that are sent as headers too."""
 
-    __slots__ = ("_map", "_names", "_schema")
+    __slots__ = ("_map", "_schema", "names")
 
     def __init__(self, schema: Any) -> None:
         self._schema = schema
         self._map = x_mcp_header_map(schema)
-        self._names = frozenset(_PREFIX + token.lower().encode() for token in self._map.values())
+        self.names = frozenset(_PREFIX + token.lower().encode() for token in self._map.values())
 
-    def lines(self, arguments: Raw | None) -> bytes:
+    def lines(self, arguments: Raw | None, received: Lines, client_era: Era) -> bytes:
         """The header lines of a call to a modern upstream; `null` and an absent argument have none.
 
+        `received` are the client's headers as they came, names in lower case.
+
         Raises:
-            ParamHeaderError: the arguments cannot be decoded.
+            ParamHeaderError: a modern client's headers contradict its arguments, or the arguments cannot be decoded.
         """
-        headers = mcp_param_headers(self._map, _arguments(arguments))
+        decoded = _decode_arguments(arguments)
+        if client_era is Era.MODERN:
+            mine: dict[str, str] = {}
+            for name, value in received:
+                if name in self.names and name.decode() in mine:
+                    raise ParamHeaderError(f"the header {name.decode()} is sent more than once", HEADER_MISMATCH)
+                if name in self.names:
+                    mine[name.decode()] = value.decode("latin-1")
+            rejection = validate_mcp_param_headers(self._schema, decoded, mine)
+            if rejection is not None:
+                raise ParamHeaderError(rejection.message, HEADER_MISMATCH)
+        headers = mcp_param_headers(self._map, decoded)
         return b"".join(f"{name.lower()}: {value}\r\n".encode() for name, value in headers.items())
-
-    def mismatch(self, arguments: Raw | None, lines: Lines) -> str | None:
-        """Why a modern client's headers disagree with its arguments, which is -32020; None if they agree.
-
-        `lines` are the headers as they came, names in lower case. Others than this tool's count for nothing.
-
-        Raises:
-            ParamHeaderError: the arguments cannot be decoded.
-        """
-        mine: dict[str, str] = {}
-        for name, value in lines:
-            if name in self._names:
-                if name.decode() in mine:
-                    return f"the header {name.decode()} is sent more than once"
-                mine[name.decode()] = value.decode("latin-1")
-        rejection = validate_mcp_param_headers(self._schema, _arguments(arguments), mine)
-        return rejection.message if rejection is not None else None
 
 
 def compile_schema(input_schema: Raw) -> ParamHeaders | None:
@@ -108,21 +104,13 @@ def upstream_lines(mirrored: ParamHeaders | None, headers: Headers, arguments: R
     if mirrored is None and _PREFIX not in b"\n".join(headers):  # one search instead of one for each header
         return b""
     received = list(headers.items())
-    if mirrored is None:
-        return forwarded(received, None)
-    mismatch = mirrored.mismatch(arguments, received) if client_era is Era.MODERN else None
-    if mismatch is not None:
-        raise ParamHeaderError(mismatch, HEADER_MISMATCH)
-    return mirrored.lines(arguments) + forwarded(received, mirrored)
+    own = mirrored.lines(arguments, received, client_era) if mirrored is not None else b""
+    names = mirrored.names if mirrored is not None else ()
+    others = (line for line in received if line[0].startswith(_PREFIX) and line[0] not in names)
+    return own + b"".join(b"%b: %b\r\n" % line for line in others)
 
 
-def forwarded(lines: Lines, known: ParamHeaders | None) -> bytes:
-    """A client's `Mcp-Param-*` lines that its tool does not name: ignored here, yet an intermediary sends them on."""
-    names = known._names if known is not None else frozenset()  # noqa: SLF001 - the class of this module
-    return b"".join(b"%b: %b\r\n" % line for line in lines if line[0].startswith(_PREFIX) and line[0] not in names)
-
-
-def _arguments(arguments: Raw | None) -> dict[str, Any]:
+def _decode_arguments(arguments: Raw | None) -> dict[str, Any]:
     """The decoded arguments; empty if they are not an object."""
     if arguments is None:
         return {}

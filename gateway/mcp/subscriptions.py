@@ -30,10 +30,6 @@ _LISTS: Final = {
 }
 
 
-class InvalidSubscriptionFilterError(InvalidParamsError):
-    """A `subscriptions/listen` does not say what to listen for: -32602."""
-
-
 class SubscriptionFilter(Struct, frozen=True, rename="camel", omit_defaults=True):
     """`SubscriptionFilter` of MCP: only what it names is sent."""
 
@@ -74,16 +70,16 @@ def read(params: Params) -> SubscriptionFilter:
     """The filter of a request's params.
 
     Raises:
-        InvalidSubscriptionFilterError: it is missing or malformed.
+        InvalidParamsError: it is missing or malformed.
     """
     if "notifications" not in params:
-        raise InvalidSubscriptionFilterError("'params.notifications' is missing: it names what to listen for")
+        raise InvalidParamsError("'params.notifications' is missing: it names what to listen for")
     try:
         found = _decode_filter(params["notifications"])
     except DECODE_ERRORS as error:
-        raise InvalidSubscriptionFilterError(f"'params.notifications' is not a valid filter: {error}") from error
+        raise InvalidParamsError(f"'params.notifications' is not a valid filter: {error}") from error
     if found.resource_subscriptions is not None and len(found.resource_subscriptions) > MAX_RESOURCES:
-        raise InvalidSubscriptionFilterError(f"'resourceSubscriptions' names more than {MAX_RESOURCES} resources")
+        raise InvalidParamsError(f"'resourceSubscriptions' names more than {MAX_RESOURCES} resources")
     return found
 
 
@@ -138,7 +134,7 @@ def read_acknowledged(params: Params) -> SubscriptionFilter:
     """The part of the gateway's filter that an upstream honors; nothing if it does not say."""
     try:
         return read(params)
-    except InvalidSubscriptionFilterError:
+    except InvalidParamsError:
         return NOTHING
 
 

@@ -22,7 +22,7 @@ class NotificationFilter:
     The level of a legacy client is the one of its session; a modern client names it in each request.
 
     Raises:
-        InvalidLogLevelError: a modern request names an unknown log level.
+        InvalidParamsError: a modern request names an unknown log level.
     """
 
     __slots__ = ("_era", "_level", "_steps", "_stream", "_token")

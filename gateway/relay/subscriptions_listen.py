@@ -13,7 +13,8 @@ from collections import Counter
 from collections.abc import Callable
 
 from gateway.mcp import capabilities, jsonrpc, sse, subscriptions
-from gateway.mcp.subscriptions import InvalidSubscriptionFilterError, SubscriptionFilter
+from gateway.mcp.jsonrpc import InvalidParamsError
+from gateway.mcp.subscriptions import SubscriptionFilter
 from gateway.relay.active_call import Call
 from gateway.relay.forwarding import server_info
 from gateway.relay.heartbeat import HeartbeatWriter
@@ -54,7 +55,7 @@ class SubscriptionStreams:
         owner = (call.view.slug, call.principal.token_id)
         try:
             requested = subscriptions.read(call.request.params)
-        except InvalidSubscriptionFilterError as error:
+        except InvalidParamsError as error:
             await self._reject(call, JsonRpcError(jsonrpc.INVALID_PARAMS, str(error)))
             return
         if self._open[owner] >= self._max_streams:

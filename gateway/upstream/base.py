@@ -147,7 +147,7 @@ class UpstreamRequest(Struct, eq=False):
             return self.client.log_level
         try:
             return log_levels.level_of_request(dict(self.meta))
-        except log_levels.InvalidLogLevelError:
+        except jsonrpc.InvalidParamsError:
             return None
 
     def wants_notification(self, method: str, params: Params) -> bool:

@@ -7,7 +7,8 @@ import pytest
 from msgspec import Raw
 
 from gateway.mcp import completion_refs, jsonrpc
-from gateway.mcp.completion_refs import InvalidCompletionRefError, PromptRef, ResourceRef
+from gateway.mcp.completion_refs import PromptRef, ResourceRef
+from gateway.mcp.jsonrpc import InvalidParamsError
 
 
 @pytest.mark.parametrize(
@@ -34,9 +35,9 @@ def test_a_completion_is_about_a_prompt_or_a_resource(ref: Any, found: PromptRef
     ],
 )
 def test_a_completion_of_nothing_is_refused(ref: bytes) -> None:
-    with pytest.raises(InvalidCompletionRefError):
+    with pytest.raises(InvalidParamsError):
         completion_refs.read({"ref": Raw(ref)})
-    with pytest.raises(InvalidCompletionRefError):
+    with pytest.raises(InvalidParamsError):
         completion_refs.read({})
 
 

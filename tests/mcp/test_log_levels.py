@@ -6,7 +6,8 @@ import pytest
 from msgspec import Raw
 
 from gateway.mcp import jsonrpc, log_levels
-from gateway.mcp.log_levels import LEVELS, InvalidLogLevelError
+from gateway.mcp.jsonrpc import InvalidParamsError
+from gateway.mcp.log_levels import LEVELS
 
 LEVEL = "io.modelcontextprotocol/logLevel"
 
@@ -26,11 +27,11 @@ def test_a_request_that_names_no_level_wants_no_message() -> None:
 
 @pytest.mark.parametrize("value", ["loud", "Error", "", 3, None])
 def test_a_level_that_is_none_is_refused(value: Any) -> None:
-    with pytest.raises(InvalidLogLevelError, match="debug, info"):
+    with pytest.raises(InvalidParamsError, match="debug, info"):
         log_levels.level_of_request({LEVEL: jsonrpc.raw(value)})
-    with pytest.raises(InvalidLogLevelError, match="'level'"):
+    with pytest.raises(InvalidParamsError, match="'level'"):
         log_levels.level_to_set({"level": jsonrpc.raw(value)})
-    with pytest.raises(InvalidLogLevelError):
+    with pytest.raises(InvalidParamsError):
         log_levels.level_to_set({})
 
 

@@ -6,10 +6,12 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from mcp_types.jsonrpc import HEADER_MISMATCH
 from msgspec import Raw
 
 from gateway.mcp import jsonrpc, param_headers
 from gateway.mcp.param_headers import InvalidParamHeaderError, ParamHeaderError, ParamHeaders
+from gateway.mcp.revisions import Era
 
 
 def schema(**properties: Any) -> Raw:
@@ -57,7 +59,7 @@ def test_a_tool_without_mirrored_arguments_compiles_to_nothing(input_schema: Raw
 
 def test_a_header_is_found_however_its_key_is_written() -> None:
     written = Raw(rb'{"properties":{"a":{"type":"string","x\u002dmcp-header":"A"}}}')
-    assert compiled(written).lines(Raw(b'{"a":"x"}')) == b"mcp-param-a: x\r\n"
+    assert compiled(written).lines(Raw(b'{"a":"x"}'), [], Era.LEGACY) == b"mcp-param-a: x\r\n"
 
 
 @pytest.mark.parametrize(
@@ -110,7 +112,7 @@ def test_1_3_a_tool_with_an_invalid_header_is_to_be_dropped_and_says_why(input_s
     ],
 )
 def test_a_call_upstream_has_the_headers_that_its_arguments_ask_for(arguments: bytes | None, lines: bytes) -> None:
-    assert CITY.lines(Raw(arguments) if arguments is not None else None) == lines
+    assert CITY.lines(Raw(arguments) if arguments is not None else None, [], Era.LEGACY) == lines
 
 
 @pytest.mark.parametrize(
@@ -128,7 +130,7 @@ def test_a_call_upstream_has_the_headers_that_its_arguments_ask_for(arguments: b
     ],
 )
 def test_headers_that_agree_with_the_arguments_are_accepted(arguments: bytes, lines: list[tuple[bytes, bytes]]) -> None:
-    assert CITY.mismatch(Raw(arguments), lines) is None
+    CITY.lines(Raw(arguments), lines, Era.MODERN)
 
 
 @pytest.mark.parametrize(
@@ -153,31 +155,35 @@ def test_headers_that_agree_with_the_arguments_are_accepted(arguments: bytes, li
     ],
 )
 def test_headers_that_disagree_are_told_apart(arguments: bytes, lines: list[tuple[bytes, bytes]], told: str) -> None:
-    mismatch = CITY.mismatch(Raw(arguments), lines)
-    assert mismatch is not None
-    assert told in mismatch
+    with pytest.raises(ParamHeaderError, match=told) as caught:
+        CITY.lines(Raw(arguments), lines, Era.MODERN)
+    assert caught.value.code == HEADER_MISMATCH
 
 
 @pytest.mark.parametrize("arguments", [rb'{"region":"\ud800"}', b'{"region":"\xff"}', b'{"count":1e999}', b'{"region"'])
 def test_arguments_that_cannot_be_decoded_are_refused_not_sent_without_their_headers(arguments: bytes) -> None:
-    with pytest.raises(ParamHeaderError):
-        CITY.lines(Raw(arguments))
-    with pytest.raises(ParamHeaderError):
-        CITY.mismatch(Raw(arguments), [])
+    for era in Era:
+        with pytest.raises(ParamHeaderError) as caught:
+            CITY.lines(Raw(arguments), [], era)
+        assert caught.value.code == jsonrpc.INVALID_PARAMS
 
 
 @given(st.text(), st.integers(-(10**30), 10**30), st.booleans())
 def test_what_the_gateway_sends_is_what_it_would_accept(region: str, count: int, dry: bool) -> None:  # noqa: FBT001 - drawn by hypothesis
     arguments = jsonrpc.raw({"region": region, "dry": dry})
     arguments = Raw(bytes(arguments)[:-1] + b',"count":%d}' % count)
-    sent = CITY.lines(arguments)
+    sent = CITY.lines(arguments, [], Era.LEGACY)
     assert sent.isascii()
     lines = [(name, value) for name, _, value in (line.partition(b": ") for line in sent.split(b"\r\n")[:-1])]
     assert len(lines) == 3
-    assert CITY.mismatch(arguments, lines) is None
+    assert CITY.lines(arguments, lines, Era.MODERN) == sent
 
 
 def test_what_the_tool_does_not_name_goes_on_as_it_came() -> None:
-    lines = [(b"mcp-param-region", b"eu"), (b"mcp-param-x", b"1"), (b"authorization", b"secret"), (b"mcp-name", b"n")]
-    assert param_headers.forwarded(lines, CITY) == b"mcp-param-x: 1\r\n"
-    assert param_headers.forwarded(lines, None) == b"mcp-param-region: eu\r\nmcp-param-x: 1\r\n"
+    headers = {b"mcp-param-region": b"eu", b"mcp-param-x": b"1", b"authorization": b"secret", b"mcp-name": b"n"}
+    arguments = Raw(b'{"region":"eu"}')
+    for mirrored_by in (CITY, None):
+        lines = param_headers.upstream_lines(mirrored_by, headers, arguments, Era.MODERN)
+        assert lines == b"mcp-param-region: eu\r\nmcp-param-x: 1\r\n"
+    assert param_headers.upstream_lines(CITY, headers, Raw(b"{}"), Era.LEGACY) == b"mcp-param-x: 1\r\n"
+    assert param_headers.upstream_lines(None, {b"authorization": b"secret"}, arguments, Era.MODERN) == b""

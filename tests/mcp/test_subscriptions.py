@@ -8,7 +8,8 @@ from mcp_types.methods import parse_server_notification, validate_server_result
 from msgspec import Raw
 
 from gateway.mcp import jsonrpc, subscriptions
-from gateway.mcp.subscriptions import NOTHING, InvalidSubscriptionFilterError, SubscriptionFilter
+from gateway.mcp.jsonrpc import InvalidParamsError
+from gateway.mcp.subscriptions import NOTHING, SubscriptionFilter
 
 SUBSCRIPTION = "io.modelcontextprotocol/subscriptionId"
 TOOLS = "notifications/tools/list_changed"
@@ -58,12 +59,12 @@ def test_a_client_says_what_it_listens_for(asked: dict[str, Any], found: Subscri
     ],
 )
 def test_a_filter_that_is_none_is_refused(asked: Any) -> None:
-    with pytest.raises(InvalidSubscriptionFilterError):
+    with pytest.raises(InvalidParamsError):
         subscriptions.read({"notifications": jsonrpc.raw(asked)})
 
 
 def test_a_request_without_a_filter_is_refused_but_an_upstreams_silence_is_no_promise() -> None:
-    with pytest.raises(InvalidSubscriptionFilterError, match="missing"):
+    with pytest.raises(InvalidParamsError, match="missing"):
         subscriptions.read({})
     assert subscriptions.read_acknowledged({}).is_empty
     assert subscriptions.read_acknowledged(subscriptions.listen_params(EVERYTHING)) == EVERYTHING
