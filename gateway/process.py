@@ -144,12 +144,12 @@ async def serve(
     keep_alive_seconds: int = 75,
     http: type[asyncio.Protocol] | Literal["httptools"] = "httptools",
 ) -> None:
-    """Serve `app` over HTTP/1.1 on `sock`, which listens already, until `stop` is set.
+    """Serve `app` over HTTP/1.1 on `sock`, which already listens, until `stop` is set.
 
-    Then no connection is accepted any more, and answers in the making have `grace_seconds` to end before they are
-    cancelled; what streams without end must watch `stop` itself. The ASGI lifespan is not run: open what the
-    application needs around this call. `run_file` holds the pid from the first accepted connection to the clean end.
-    `http` makes requests of bytes: uvicorn's own protocol, or a class that stands in for it.
+    After that no connection is accepted, and running responses have `grace_seconds` to end before they are cancelled.
+    An endless stream must watch `stop` itself. The ASGI lifespan is not run: open what the application needs around
+    this call. `run_file` holds the pid from the first accepted connection to a clean end. `http` is uvicorn's own
+    protocol, or a class in its place.
     """
     config = uvicorn.Config(
         app,
@@ -181,7 +181,7 @@ async def serve(
 
 
 class _Server(uvicorn.Server):
-    """Leaves signals to `stop_requested` (uvicorn would raise them again at the end), and says when it serves."""
+    """Leaves signals to `stop_requested` (uvicorn would raise them again at the end), and writes the run file."""
 
     def __init__(self, config: uvicorn.Config, run_file: Path | None) -> None:
         super().__init__(config)
@@ -194,12 +194,8 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self._run_file is not None:
-            _write_run_file(self._run_file)
-
-
-def _write_run_file(path: Path) -> None:
-    with atomic_file.replacing(path) as file:
-        file.write(b"%d\n" % os.getpid())
+            with atomic_file.replacing(self._run_file) as file:
+                file.write(b"%d\n" % os.getpid())
 
 
 def _remove_run_file(path: Path) -> None:
