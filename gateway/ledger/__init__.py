@@ -17,7 +17,7 @@ def open_ledger(url: str | None, data_dir: Path) -> Ledger:
     """Open the PostgreSQL database at `url`, or, without one, the DuckDB file in `data_dir`.
 
     Raises:
-        StartError: another process has the file, the server refuses, or a newer Callscope has written the ledger.
+        StartError: another process has the file, the server rejects us, or a newer Callscope has written the ledger.
     """
     # A database's library takes a while to import, and commands that only need the queries do without.
     if url is None:

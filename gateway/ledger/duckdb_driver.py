@@ -1,4 +1,4 @@
-"""The ledger in DuckDB: one file, one process, many reading threads. All that is DuckDB's own is here."""
+"""The ledger in DuckDB: one file, one process, many reading threads."""
 
 import contextlib
 import threading
@@ -21,7 +21,7 @@ QUERY_SECONDS: Final = 30.0
 """A snapshot that is open for longer is interrupted."""
 CHECKPOINTS: Final = 10
 CHECKPOINT_PAUSE_S: Final = 0.05
-"""A writer is at work for some hundredths of a second."""
+"""A writer takes some hundredths of a second."""
 
 
 def _json_type(annotation: object) -> str:
@@ -38,7 +38,7 @@ def _json_structure() -> str:
 def _insert_statement() -> str:
     """Rows travel as JSON, as the journal writes them: a third of the cost of one list for each column.
 
-    A field that stands at its default is not in the JSON.
+    A field that has its default value is not in the JSON.
     """
     fields = [
         f"coalesce(c.{field.name}, {_literal(field.default)})"
@@ -66,7 +66,7 @@ _OUTAGES: Final = (
     duckdb.InterruptException,
     duckdb.PermissionException,
 )
-"""What the file, the disk or the memory does; every other error of DuckDB's is a mistake of ours, and says so."""
+"""Errors of the file, the disk or the memory; any other error of DuckDB is a defect of ours, and is raised."""
 
 
 class DuckSnapshot(Snapshot):

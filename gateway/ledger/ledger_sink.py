@@ -11,7 +11,14 @@ from gateway.ledger.driver import Ledger
 from gateway.ledger.queries import Query
 
 IDLE_COMMIT_NS: Final = 10 * 10**9
-"""Positions move without a call too (heartbeats); then they are committed this seldom."""
+"""Positions also move without a call, by heartbeats; then they are committed at this interval."""
+_POSITIONS: Final = "select writer, next_offset, as_of_ns from positions where journal = $journal"
+_DELETE_POSITIONS: Final = "delete from positions where journal = $journal and writer = any($writers)"
+_MOVE_POSITIONS: Final = """
+    insert into positions (journal, writer, next_offset, as_of_ns)
+    select $journal, unnest(cast($writers as text[])), unnest(cast($offsets as bigint[])), $as_of_ns
+    on conflict (journal, writer) do update set next_offset = excluded.next_offset, as_of_ns = excluded.as_of_ns
+    """
 
 
 class LedgerSink:
@@ -20,12 +27,10 @@ class LedgerSink:
     name = "ledger"
 
     def __init__(self, ledger: Ledger, *, journal_id: str = "", clock: Callable[[], int] = time.time_ns) -> None:
-        """`journal_id` tells the journals apart that share a ledger; one beside its own ledger needs none."""
+        """`journal_id` distinguishes the journals that share a ledger; a journal with its own ledger needs none."""
         self._ledger = ledger
         self._journal_id = journal_id
-        self._positions = Query(
-            "select writer, next_offset, as_of_ns from positions where journal = $journal", {"journal": journal_id}
-        )
+        self._positions = Query(_POSITIONS, {"journal": journal_id})
         self._clock = clock
         self._pass_began_ns = clock()
         self._committed: Mapping[str, int] | None = None
@@ -65,17 +70,19 @@ class LedgerSink:
         self, calls: list[ToolCall], committed: Mapping[str, int], positions: Mapping[str, int], *, as_of_ns: int
     ) -> None:
         gone = committed.keys() - positions.keys()
-        self._committed = None  # whether a commit that fails took place all the same, only the file knows
+        self._committed = None  # a commit that fails may have happened all the same: then only the ledger knows
         with self._ledger.transaction() as transaction:
             transaction.claim(self._journal_id)
             if {writer: offset for writer, offset, _ in transaction.rows(self._positions)} != committed:
                 raise LedgerUnavailableError("another commit was still under way: the batch is taken again behind it")
             transaction.insert(calls)
+            journal: dict[str, object] = {"journal": self._journal_id}
             if gone:
-                transaction.execute(_forgotten(self._journal_id, list(gone)))
+                transaction.execute(Query(_DELETE_POSITIONS, {**journal, "writers": list(gone)}))
             moved = {writer: offset for writer, offset in positions.items() if committed.get(writer) != offset}
             if moved:
-                transaction.execute(_moved(self._journal_id, moved, as_of_ns))
+                to = {"writers": list(moved), "offsets": list(moved.values()), "as_of_ns": as_of_ns}
+                transaction.execute(Query(_MOVE_POSITIONS, {**journal, **to}))
         self._committed = dict(positions)
         self._committed_at_ns = self._clock()
 
@@ -86,26 +93,3 @@ class LedgerSink:
         if self._ledger.fresh_as_of_ns is None:
             self._ledger.fresh_as_of_ns = max((as_of for _, _, as_of in rows), default=0) or None
         return self._committed
-
-
-def _forgotten(journal_id: str, writers: list[str]) -> Query:
-    return Query(
-        "delete from positions where journal = $journal and writer = any($writers)",
-        {"journal": journal_id, "writers": writers},
-    )
-
-
-def _moved(journal_id: str, positions: Mapping[str, int], as_of_ns: int) -> Query:
-    return Query(
-        """
-        insert into positions (journal, writer, next_offset, as_of_ns)
-        select $journal, unnest(cast($writers as text[])), unnest(cast($offsets as bigint[])), $as_of_ns
-        on conflict (journal, writer) do update set next_offset = excluded.next_offset, as_of_ns = excluded.as_of_ns
-        """,
-        {
-            "journal": journal_id,
-            "writers": list(positions),
-            "offsets": list(positions.values()),
-            "as_of_ns": as_of_ns,
-        },
-    )

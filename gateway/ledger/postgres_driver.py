@@ -26,24 +26,24 @@ from gateway.months import DAY_NS, Month, month_of
 QUERY_SECONDS: Final = 30.0
 """A snapshot that is open for longer is cut off."""
 WRITE_SECONDS: Final = 20.0
-"""So is a transaction. A server that was cut off without a word is noticed within this time."""
+"""A transaction, too. A server that does not answer any more is noticed within this time."""
 
 LOCK_MS: Final = 500
-"""Milliseconds that dropping a partition waits for readers, for others wait behind it."""
+"""Milliseconds that dropping a partition waits for readers: new readers wait behind it."""
 GRACE_SECONDS: Final = 2.0
-"""Given to the server, which interrupts a statement itself."""
+"""The server interrupts a statement itself; only after this is the connection cut."""
 
 _READ: Final = "begin isolation level repeatable read read only"
 _WRITE: Final = "begin"
-_LOCK: Final = 0x43414C4C  # of the schema: one replica at a time migrates, or makes a partition
-_CLAIM: Final = 0x4A52  # of one journal; two numbers are another lock than one
+_LOCK: Final = 0x43414C4C  # the schema: one replica at a time migrates, or creates a partition
+_CLAIM: Final = 0x4A52  # one journal; a lock of two numbers differs from any lock of one
 _COPY: Final = f"copy calls ({', '.join(COLUMNS)}) from stdin"
 _PARTITIONS: Final = Query("select inhrelid::regclass::text from pg_inherits where inhparent = 'calls'::regclass", {})
 _PARAMETER: Final = re.compile(r"\$([a-z_][a-z0-9_]*)")
 
 
 def _sql(text: str) -> str:
-    """The text as psycopg takes it. What is not constant in it are names of columns: values are parameters."""
+    """The text with psycopg's placeholders."""
     return _PARAMETER.sub(r"%(\1)s", text)
 
 
@@ -76,7 +76,7 @@ class PostgresTransaction(PostgresSnapshot, Transaction):
                 copy.write_row(to_row(call))
 
     def _make_partition(self, month: Month) -> None:
-        """A table that is made apart and attached: readers of the other months are not held up by it."""
+        """Create a table, and attach it: readers of the other months do not wait for that."""
         name = partition_of(month)
         if self._has(name):
             return
@@ -87,7 +87,7 @@ class PostgresTransaction(PostgresSnapshot, Transaction):
             self.execute(Query(f"alter table calls attach partition {name} for values {bounds}", {}))
 
     def _has(self, table: str) -> bool:
-        """Asked of the catalog's rows: `to_regclass` remembers for a while what was not there."""
+        """Reads the catalog's rows: `to_regclass` caches for a while that a table was missing."""
         query = "select 1 from pg_tables where schemaname = current_schema() and tablename = $table"
         return bool(self.rows(Query(query, {"table": table})))
 
@@ -134,10 +134,10 @@ class PostgresLedger:
 
     @classmethod
     def open(cls, url: str, **seconds: Any) -> "PostgresLedger":
-        """The ledger, also while the server cannot be reached: then it is tried again with each query.
+        """The ledger, also while the server cannot be reached: then each query tries again.
 
         Raises:
-            StartError: the server refuses (password, name of the database), or a newer Callscope has written it.
+            StartError: the server rejects us (password, database), or a newer Callscope has written the ledger.
         """
         ledger = cls(url, **seconds)
         ledger._pool.try_once()
@@ -158,15 +158,15 @@ class PostgresLedger:
     def reclaim(self, now_ns: int) -> bool:
         """Drop the partitions of months that were over a day ago and that retention has emptied.
 
-        The server uses again by itself what deleted rows took in the others. False if one could not be locked at once.
+        In the others, the server reuses the space of deleted rows by itself. False if one could not be locked at once.
         """
         with self.snapshot() as snapshot:
             over = [name for (name,) in snapshot.rows(_PARTITIONS) if _is_over(name, now_ns)]
             empty = [name for name in over if _is_empty(snapshot, name)]
-        return all([self._drop(name) for name in empty])  # noqa: C419 - each of them, whatever became of the others
+        return all([self._drop(name) for name in empty])  # noqa: C419 - try each of them
 
     def _drop(self, name: str) -> bool:
-        """Nobody waits for it for long: whoever reads goes before it."""
+        """Drop it if no reader holds the lock: readers have priority."""
         with self.transaction() as transaction:
             transaction.execute(Query("select pg_advisory_xact_lock($lock)", {"lock": _LOCK}))
             transaction.execute(Query(f"set local lock_timeout = {LOCK_MS}", {}))
@@ -193,7 +193,7 @@ class PostgresLedger:
                         connection.execute("rollback")
 
     def _prepare(self, connection: psycopg.Connection) -> None:
-        """Bring the schema to the newest version, once in this process's life."""
+        """Migrate the schema, once in the life of this process."""
         with self._lock:
             if self._ready:
                 return

@@ -91,7 +91,7 @@ def filter_condition(filters: Filters) -> Query:
     conditions, parameters = "", dict[str, object]()
     for dimension, values in filters.items():
         if values:
-            named = {f"only_{dimension}_{place}": value for place, value in enumerate(values)}
+            named = {f"only_{dimension}_{i}": value for i, value in enumerate(values)}
             conditions += f" and {COLUMN_OF[dimension]} in ({', '.join(f'${name}' for name in named)})"
             parameters |= named
     return Query(conditions, parameters)
@@ -142,7 +142,7 @@ def timeline(
 
 
 class PagePosition(NamedTuple):
-    """A call's place in the order of pages: by timestamp, then by call id."""
+    """A call's position in the order of pages: by timestamp, then by call id."""
 
     timestamp_ns: int
     call_id: str
@@ -152,7 +152,7 @@ def page(scope: Scope, *, after: PagePosition | None, limit: int) -> Query:
     """The newest calls of the scope, or those that come after `after` in that order; rows as `COLUMNS`."""
     condition, parameters = where(scope)
     if after is not None:
-        # The first part is in the second; an index by time needs it said apart.
+        # The first condition follows from the second, but lets an index by time be used.
         condition += " and timestamp_ns <= $after_ns and (timestamp_ns < $after_ns or call_id < $after_id)"
         parameters = {**parameters, "after_ns": after.timestamp_ns, "after_id": after.call_id}
     return Query(
@@ -182,9 +182,9 @@ def call(scope: Scope, call_id: str) -> Query:
 
 
 def used_by_day(scope: Scope) -> Query:
-    """A row for each UTC day that has any: when it began, and its calls that count against the limit; in order.
+    """A row for each UTC day with calls that count against the limit: when it began, and how many; in order.
 
-    Those that retention has deleted are among them. The scope begins with a day, and only its tokens are filtered.
+    Deleted calls are included. The scope begins with a day, and only its tokens are filtered.
     """
     condition, parameters = where(replace(scope, filters={"token": scope.filters.get("token", ())}))
     deleted = condition.replace("timestamp_ns", "day_ns")
@@ -203,7 +203,7 @@ def used_by_day(scope: Scope) -> Query:
 
 
 def used_by_every_workspace(from_ns: int, to_ns: int) -> Query:
-    """A row for each workspace that has any: its id, and its calls that count against the limit, deleted ones too."""
+    """A row for each workspace with calls that count against the limit: its id, and how many, deleted ones included."""
     return Query(
         f"""
         select workspace_id, cast(sum(calls) as bigint) from (
@@ -246,7 +246,7 @@ def totals(
     `used` begins at `month_ns`, the plans' month, and the other three at `since_ns`. With `token` all of them are its
     calls alone; `filters` are for the three.
     """
-    among = {f"workspace_{place}": workspace_id for place, workspace_id in enumerate(workspace_ids)}
+    among = {f"workspace_{i}": workspace_id for i, workspace_id in enumerate(workspace_ids)}
     since = dict(zip(("today", "week", "month"), since_ns, strict=True))
     chosen, values = filter_condition(filters or {})
     counts = ", ".join(f"count(*) filter (where timestamp_ns >= ${name}_ns {chosen})" for name in since)
@@ -284,7 +284,7 @@ def tools_ever_called(scope: Scope) -> Query:
 
 
 def ever_called(scope: Scope, dimension: NamedDimension, values: Sequence[str]) -> Query:
-    """Those of `values` that a call before the scope's end had, of one of its tokens."""
+    """Those of `values` that a call had, before the scope's end and by one of its tokens."""
     where, parameters = _seen(scope)
     column = COLUMN_OF[dimension]
     return Query(
@@ -304,12 +304,12 @@ def _seen(scope: Scope) -> Query:
 
 
 def record_first_seen(calls: Iterable[ToolCall]) -> Query:
-    """Write down the names of calls, as they are stored, where they are new or a call is older than all before it."""
+    """Insert the names of stored calls that are new, or whose call is older than all before it."""
     first: dict[tuple[str, str, str, str], int] = {}
     for call in calls:
         names = (call.workspace_id, call.token_id, call.server_slug, call.tool_name)
         first[names] = min(call.timestamp_ns, first.get(names, call.timestamp_ns))
-    # In one order, or two writers would wait for each other.
+    # In one order, or two writers could deadlock.
     rows = sorted((*names, first_ns) for names, first_ns in first.items())
     workspaces, tokens, servers, tools, times = (list(column) for column in zip(*rows, strict=True))
     return Query(
