@@ -134,6 +134,18 @@ async def wait_at_most(event: asyncio.Event, seconds: float) -> None:
             await event.wait()
 
 
+async def wait_or_kill(process: asyncio.subprocess.Process, seconds: float) -> bool:
+    """Wait until a process ends, and kill it after `seconds`: whether it ended by itself."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await process.wait()
+            return True
+    with contextlib.suppress(ProcessLookupError):
+        process.kill()
+    await process.wait()
+    return False
+
+
 async def serve(
     app: ASGIApp,
     sock: socket.socket,

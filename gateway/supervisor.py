@@ -22,7 +22,7 @@ from typing import Final
 from gateway.backoff import Backoff
 from gateway.config import Address, Config
 from gateway.errors import StartError
-from gateway.process import Launch, log_to_stderr, stop_requested, wait_at_most
+from gateway.process import Launch, log_to_stderr, stop_requested, wait_at_most, wait_or_kill
 
 logger = logging.getLogger(__name__)
 
@@ -92,14 +92,8 @@ class SupervisedProcess:
             return
         with contextlib.suppress(ProcessLookupError):
             process.terminate()
-        try:
-            async with asyncio.timeout(seconds):
-                await process.wait()
-        except TimeoutError:
-            logger.error("%s did not stop within %.0f s and is killed", self.name, seconds)  # noqa: TRY400 - it says all
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-            await process.wait()
+        if not await wait_or_kill(process, seconds):
+            logger.error("%s did not stop within %.0f s and was killed", self.name, seconds)
 
 
 def bind(address: Address) -> socket.socket:

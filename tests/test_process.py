@@ -1,5 +1,6 @@
 """A process as the supervisor starts it: inherited socket, run file, parent_pipe, signals."""
 
+import asyncio
 import os
 import signal
 import socket
@@ -15,7 +16,7 @@ import httpx
 import pytest
 
 from gateway.errors import StartError
-from gateway.process import Launch
+from gateway.process import Launch, wait_at_most, wait_or_kill
 
 PROGRAM = """
 import asyncio
@@ -154,3 +155,21 @@ def test_a_descriptor_that_is_no_socket_is_named(tmp_path: Path) -> None:
 
         with pytest.raises(StartError, match=f"--fd {file.fileno()} is not an inherited socket"):
             launch.socket()
+
+
+async def test_a_process_that_does_not_end_in_time_is_killed() -> None:
+    stubborn = await asyncio.create_subprocess_exec("sleep", "3600")
+    quick = await asyncio.create_subprocess_exec("true")
+
+    assert not await wait_or_kill(stubborn, 0.01)
+    assert stubborn.returncode == -signal.SIGKILL
+    assert await wait_or_kill(quick, 60)
+    assert quick.returncode == 0
+
+
+async def test_a_wait_ends_with_its_event_or_after_its_time() -> None:
+    event = asyncio.Event()
+    await wait_at_most(event, 0.01)
+    event.set()
+
+    await asyncio.wait_for(wait_at_most(event, 3600), 60)

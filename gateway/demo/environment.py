@@ -19,6 +19,7 @@ from gateway.analytics import bearer
 from gateway.config import Jwt
 from gateway.demo.fixtures import GUEST, MEMBERS, WORKSPACES, Member
 from gateway.errors import StartError
+from gateway.process import wait_or_kill
 
 HOST: Final = "127.0.0.1"
 RELAY_PORT: Final = 8080
@@ -169,12 +170,7 @@ async def _process(
         yield process
     finally:
         _close_stdin(process)
-        try:
-            async with asyncio.timeout(END_TIMEOUT_S):
-                await process.wait()
-        except TimeoutError:
-            process.kill()
-            await process.wait()
+        await wait_or_kill(process, END_TIMEOUT_S)
 
 
 def _close_stdin(*processes: asyncio.subprocess.Process) -> None:
