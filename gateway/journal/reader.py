@@ -13,10 +13,10 @@ from gateway.journal.segments import Segment, list_segments, list_writers
 Positions = dict[str, int]
 """The offset of the next byte to read, by writer id."""
 
-Kind = type[CallStart] | type[ToolCall] | type[Operation] | type[Heartbeat]
+EventType = type[CallStart] | type[ToolCall] | type[Operation] | type[Heartbeat]
 
-_PREFIX: Final[Mapping[Kind, bytes]] = {
-    kind: f'{{"event":"{kind.__struct_config__.tag}"'.encode() for kind in (CallStart, ToolCall, Operation, Heartbeat)
+_PREFIX: Final[Mapping[EventType, bytes]] = {
+    each: f'{{"event":"{each.__struct_config__.tag}"'.encode() for each in (CallStart, ToolCall, Operation, Heartbeat)
 }
 _decode: Final = msgspec.json.Decoder(Event).decode
 
@@ -47,19 +47,12 @@ class Batch(NamedTuple):
         return [entry.event for entry in self.entries]
 
 
-class _Part(NamedTuple):
-    position: int
-    size: int
-    corrupt: int
-    lag: int
-
-
 class Reader:
     """Reads events of the given types. From a position in a deleted segment it continues at the oldest one left."""
 
-    def __init__(self, root: Path, *kinds: Kind) -> None:
+    def __init__(self, root: Path, *types: EventType) -> None:
         self._root = root
-        self._prefixes = tuple(_PREFIX[kind] for kind in kinds or _PREFIX)
+        self._prefixes = tuple(_PREFIX[event_type] for event_type in types or _PREFIX)
 
     def read(self, positions: Mapping[str, int], max_bytes: int = 2**20) -> Batch:
         """Read at most about `max_bytes` of whole lines, the oldest writer first.
@@ -67,22 +60,22 @@ class Reader:
         Writers that are gone are not in the new positions.
         """
         entries: list[Entry] = []
-        behind: Positions = {}
+        reached: Positions = {}
         size = corrupt = lag = 0
         for folder in list_writers(self._root):
             segments = list_segments(folder)
             if segments:
                 begin = max(positions.get(folder.name, 0), segments[0].base)
-                part = self._read_writer(entries, folder.name, segments, begin, max_bytes - size)
-                behind[folder.name] = part.position
+                part = self._read_writer(folder.name, segments, begin, max_bytes - size)
+                entries += part.entries
+                reached |= part.positions
                 corrupt += part.corrupt
-                lag += part.lag
+                lag += part.lag_bytes
                 size += part.size
-        return Batch(entries, behind, corrupt, lag, size)
+        return Batch(entries, reached, corrupt, lag, size)
 
-    def _read_writer(
-        self, entries: list[Entry], writer: str, segments: Sequence[Segment], position: int, max_bytes: int
-    ) -> _Part:
+    def _read_writer(self, writer: str, segments: Sequence[Segment], position: int, max_bytes: int) -> Batch:
+        entries: list[Entry] = []
         size = corrupt = 0
         for segment in segments:
             if position >= segment.end:
@@ -97,11 +90,11 @@ class Reader:
                 if position < segment.end:
                     break
             elif segment is segments[-1]:  # no whole line: not yet, or, of a writer that died, never
-                return _Part(position, size, corrupt, 0)
+                return Batch(entries, {writer: position}, corrupt, 0, size)
             else:
                 corrupt += data is not None  # the segment ends in the middle of a line
                 position = segment.end
-        return _Part(position, size, corrupt, max(segments[-1].end - position, 0))
+        return Batch(entries, {writer: position}, corrupt, max(segments[-1].end - position, 0), size)
 
     def _decode_into(self, entries: list[Entry], data: bytes, writer: str, offset: int) -> int:
         corrupt, prefixes = 0, self._prefixes
