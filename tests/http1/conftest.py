@@ -9,7 +9,7 @@ import pytest
 import uvloop
 
 from gateway.http1.server import HttpProtocol
-from tests.http1.http_rig import (
+from tests.http1.server_rig import (
     HANG_S,
     App,
     Serve,

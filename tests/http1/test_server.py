@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from gateway.http1.server import MAX_HEAD_BYTES, HttpProtocol
-from tests.http1.http_rig import (
+from tests.http1.server_rig import (
     CHUNKED_POST,
     HANG_S,
     HOST,

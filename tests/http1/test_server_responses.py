@@ -4,7 +4,7 @@ from typing import Final
 
 import pytest
 
-from tests.http1.http_rig import Hasty, Serve, get, post, stands_still, until
+from tests.http1.server_rig import Hasty, Serve, get, post, stands_still, until
 
 # -- bodies
 

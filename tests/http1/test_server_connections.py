@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from tests.http1.http_rig import (
+from tests.http1.server_rig import (
     CHUNKED_POST,
     Hasty,
     Serve,
