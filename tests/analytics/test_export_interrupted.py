@@ -102,7 +102,7 @@ async def test_an_export_whose_client_has_gone_reads_no_further_and_leaves_nothi
         "query_string": f"format={kind}&period=30d".encode(),
         "headers": [(b"authorization", f"Bearer {bearer_of_all()}".encode())],
     }
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         serving = asyncio.create_task(ledger.app(scope, receive, send))
         await began.wait()
         gone.set()
@@ -131,7 +131,7 @@ async def test_exports_whose_clients_go_before_the_first_byte_is_asked_for_hold_
         "query_string": b"format=jsonl&period=30d",
         "headers": [(b"authorization", f"Bearer {bearer_of_all()}".encode())],
     }
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         for _ in range(export.CONCURRENT):
             await ledger.app(scope, receive, send)
     assert ledger.asked > 0
@@ -148,7 +148,7 @@ async def served(app: Starlette) -> AsyncIterator[httpx.AsyncClient]:
     listening = socket.create_server(("127.0.0.1", 0))
     stop = asyncio.Event()
     url = "http://{}:{}".format(*listening.getsockname())
-    async with asyncio.TaskGroup() as tasks, httpx.AsyncClient(base_url=url, timeout=20) as client:
+    async with asyncio.TaskGroup() as tasks, httpx.AsyncClient(base_url=url, timeout=60) as client:
         tasks.create_task(serve(app, listening, stop=stop, grace_seconds=5))
         try:
             yield client

@@ -24,8 +24,8 @@ def collector() -> Iterator[Collector]:
         yield collector
 
 
-PATIENCE_S = 0.4
-TIMEOUT_S = 1.0
+PATIENCE_S = 1.0
+TIMEOUT_S = 2.0
 
 
 class Ended(NamedTuple):

@@ -165,7 +165,7 @@ def serving(module: str, *arguments: str) -> Iterator[str]:
         try:
             yield url
         finally:
-            process.communicate(timeout=20)
+            process.communicate(timeout=60)
 
 
 @contextlib.contextmanager

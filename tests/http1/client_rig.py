@@ -12,7 +12,7 @@ from tests.http1.raw import Raw, Steps, whole
 
 ASK: Final = b"POST /mcp HTTP/1.1\r\nhost: upstream\r\ncontent-length: 2\r\n\r\n{}"
 OK: Final = whole(b"fine")
-HANG_S: Final = 5.0
+HANG_S: Final = 60.0
 """A test that waits longer than this hangs."""
 
 

@@ -286,7 +286,7 @@ def legacy(
     return behave
 
 
-async def eventually(condition: Callable[[], bool], seconds: float = 5.0) -> bool:
+async def eventually(condition: Callable[[], bool], seconds: float = 60.0) -> bool:
     """Wait until `condition` holds; False if it does not come to that."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(seconds):

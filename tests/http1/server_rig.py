@@ -15,7 +15,7 @@ from starlette.types import Message, Receive, Scope, Send
 from gateway.http1.server import HttpProtocol
 from gateway.process import serve
 
-HANG_S: Final = 10.0
+HANG_S: Final = 60.0
 HOST: Final = b"Host: relay\r\n"
 
 

@@ -66,7 +66,7 @@ class Client:
     async def block(self) -> Block | None:
         """The next one; None at the end of the stream."""
         fields: dict[str, str] = {}
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             async for line in self._lines:
                 if line:
                     name, _, value = line.partition(": ")
@@ -160,6 +160,6 @@ async def serving(
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not condition():  # noqa: ASYNC110 - the condition is another process's or thread's
             await asyncio.sleep(0.005)

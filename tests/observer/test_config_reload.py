@@ -34,7 +34,7 @@ async def following(path: Path, subscriber: Callable[[Config], None]) -> AsyncIt
     reloader = ConfigReloader(load(path), [subscriber])
     task = asyncio.ensure_future(reloader.follow(path))
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             yield reloader
     finally:
         task.cancel()

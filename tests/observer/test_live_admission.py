@@ -61,7 +61,7 @@ async def test_a_bearer_without_an_end_has_none(root: Path, writer: Writer) -> N
 async def test_a_stream_ends_when_the_configuration_lets_its_bearer_in_no_more(
     root: Path, change: Callable[[], Config]
 ) -> None:
-    async with asyncio.timeout(10), serving(root, ATTENTIVE) as server, server.connect() as client:
+    async with asyncio.timeout(60), serving(root, ATTENTIVE) as server, server.connect() as client:
         await client.ready()
         assert (await client.block()) is not None, "a comment: it is looked at again, and is good"
         server.config = change()
@@ -71,7 +71,7 @@ async def test_a_stream_ends_when_the_configuration_lets_its_bearer_in_no_more(
 
 async def test_a_busy_stream_is_looked_at_as_often(root: Path, writer: Writer) -> None:
     settings = LiveSettings(poll=0.001, keep_alive=0.05)
-    async with asyncio.timeout(10), serving(root, settings) as server, server.connect() as client:
+    async with asyncio.timeout(60), serving(root, settings) as server, server.connect() as client:
         await client.ready()
         server.config = without_engineering()
         number = 0

@@ -42,7 +42,7 @@ def lines(root: Path) -> int:
 
 
 async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not condition():  # noqa: ASYNC110 - the condition is a thread's work
             await asyncio.sleep(0.005)
 

@@ -79,7 +79,7 @@ def bench(tmp_path: Path, collector: Collector) -> Iterator[Bench]:
     bench.close()
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 10.0) -> None:
+def wait_for(condition: Callable[[], bool], seconds: float = 60.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "the condition did not come true"

@@ -70,7 +70,7 @@ def written(folder: Path) -> QuotaSnapshot:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not condition():  # noqa: ASYNC110 - what a condition looks at sets no event
             await asyncio.sleep(0.005)
 

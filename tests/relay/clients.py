@@ -88,7 +88,7 @@ async def connected(
     """A client of the relay, with a session unless that is not wanted."""
     async with (
         listening(rig) as port,
-        httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=5, verify=False) as http,  # noqa: S501 - no TLS
+        httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=60, verify=False) as http,  # noqa: S501 - no TLS
     ):
         client = LegacyClient(http, {**bearer(token), **legacy("ping")[0]})
         if session:
@@ -96,7 +96,7 @@ async def connected(
         yield client
 
 
-async def until(condition: Any, seconds: float = 5.0) -> None:
+async def until(condition: Any, seconds: float = 60.0) -> None:
     """Wait until something holds."""
     async with asyncio.timeout(seconds):
         while not condition():  # noqa: ASYNC110 - what a condition looks at sets no event

@@ -276,7 +276,7 @@ class ModernClient:
 async def modern_client(rig: Rig) -> AsyncIterator[ModernClient]:
     async with (
         listening(rig) as port,
-        httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=8, verify=False) as http,  # noqa: S501 - no TLS
+        httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=60, verify=False) as http,  # noqa: S501 - no TLS
     ):
         yield ModernClient(http)
 

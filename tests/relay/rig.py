@@ -28,7 +28,7 @@ SECRETS: Final = {name: f"mwt_{name}_{'x' * 32}" for name in ("alice", "bot", "s
 PATH: Final = "/ws/team"
 ALICE: Final = "alice"
 QUICK: Final = UpstreamTimings(reconnect_s=0.01)
-HANG_S: Final = 10.0
+HANG_S: Final = 60.0
 """A test that waits longer than this hangs."""
 MODERN_META: Final = {
     "io.modelcontextprotocol/protocolVersion": "2026-07-28",

@@ -44,12 +44,12 @@ async def test_a_stop_of_the_relay_ends_a_stream_with_its_result(tmp_path: Path)
     try:
         async with notifying_server() as server:
             relay = Relay(configuration(servers(server)), writer)
-            async with asyncio.timeout(10), relay.running(stop=stop):
+            async with asyncio.timeout(60), relay.running(stop=stop):
                 sock = socket.create_server(("127.0.0.1", 0))
                 url = f"http://127.0.0.1:{sock.getsockname()[1]}"
                 serving = asyncio.create_task(serve(relay, sock, stop=stop, grace_seconds=30, http=HttpProtocol))
                 async with (
-                    httpx.AsyncClient(base_url=url, timeout=8, verify=False) as http,  # noqa: S501 - no TLS
+                    httpx.AsyncClient(base_url=url, timeout=60, verify=False) as http,  # noqa: S501 - no TLS
                     ModernClient(http).subscribed(id_="mine", **TOOLS) as stream,
                 ):
                     stop.set()
@@ -157,7 +157,7 @@ async def test_a_quiet_stream_is_kept_alive(tmp_path: Path) -> None:
         client.listen(**TOOLS) as stream,
     ):
         received = b""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             async for chunk in stream.response.aiter_bytes():
                 received += chunk
                 if received.count(b":\r\n\r\n") >= 3:

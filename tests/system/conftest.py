@@ -19,7 +19,7 @@ def servers() -> Iterator[dict[str, dict[str, Any]]]:
             "local": STDIO,
             "broken": {"url": urls["misbehaving"]},
             "dead": {"url": "http://127.0.0.1:1/mcp"},
-            "hasty": {"url": urls["modern"], "timeout": 0.5},
+            "hasty": {"url": urls["modern"], "timeout": 1.0},
         }
 
 

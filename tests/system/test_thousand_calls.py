@@ -45,7 +45,7 @@ def plan() -> list[Planned]:
     calls: list[Planned] = []
     for targets in WAYS.values():
         calls += [Planned(list(MODES)[i % 5], *targets[i % len(targets)]) for i in range(EACH)]
-    calls += [Planned(MODERN[i % 2], HONEST[i % 3], "hang", patience_s=0.5) for i in range(EACH)]
+    calls += [Planned(MODERN[i % 2], HONEST[i % 3], "hang", patience_s=1.0) for i in range(EACH)]
     for token_id in MODES:
         missing = 200 - sum(planned.token_id == token_id for planned in calls)
         calls += [Planned(token_id, HONEST[i % 3], "echo") for i in range(missing)]

@@ -20,7 +20,7 @@ from tests.http1.raw import Raw
 
 NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 QUICK: Final = {"reconnect_s": 0.01}
-HANG_S: Final = 5.0
+HANG_S: Final = 60.0
 """A test that waits longer than this hangs."""
 
 

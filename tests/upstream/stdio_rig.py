@@ -66,7 +66,7 @@ def result(reply: UpstreamResponse) -> Any:
     return json.loads(bytes(reply.result))
 
 
-async def until(condition: Callable[[], object], seconds: float = 10.0) -> None:
+async def until(condition: Callable[[], object], seconds: float = 60.0) -> None:
     """Wait for a condition, and fail if it does not come true."""
     deadline = time.monotonic() + seconds
     while not condition():

@@ -23,7 +23,7 @@ from tests.upstream.stdio_rig import result, until
 
 pytestmark = pytest.mark.filterwarnings("ignore::mcp.shared.exceptions.MCPDeprecationWarning")  # the server's own use
 
-HANG_S = 20.0
+HANG_S = 60.0
 CAN: dict[str, Any] = {"elicitation": {}, "sampling": {}, "roots": {}}
 
 
