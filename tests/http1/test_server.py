@@ -157,6 +157,15 @@ async def test_a_request_is_understood_and_the_next_one_too(served: Serve, shape
             assert "connection" not in answered.headers
 
 
+async def test_of_two_upgrades_at_once_the_first_is_answered(served: Serve) -> None:
+    async with served() as http:
+        client = await http.connect()
+        client.writer.write(post(b"abc", "/", "Connection: Upgrade", "Upgrade: h2c") * 2)
+
+        assert (await client.answer()).body == b"POST  3 abc"
+        assert await client.rest() == b""
+
+
 async def test_trailers_are_no_headers(served: Serve) -> None:
     async with served() as http:
         await (await http.connect()).ask(CHUNKED_POST)
@@ -238,6 +247,20 @@ async def test_a_mistake_in_a_later_chunk_ends_the_request(served: Serve) -> Non
         answered = await client.ask(b"what is this?\r\n")
 
         assert answered.status == 400
+        assert await client.rest() == b""
+        await until(lambda: http.app.events["disconnected in the body"])
+
+
+@pytest.mark.parametrize("begun", [b"1;", b"0\r\nX: "], ids=["a chunk's extension", "trailers"])
+async def test_what_is_no_body_and_does_not_end_is_refused(served: Serve, begun: bytes) -> None:
+    async with served() as http:
+        client = await http.connect()
+        client.writer.write(refused(b"Transfer-Encoding: chunked\r\n", begun))
+        for _ in range(20):
+            client.writer.write(b"a" * 4096)
+            await asyncio.sleep(0)
+
+        assert (await client.answer()).status == 431
         assert await client.rest() == b""
         await until(lambda: http.app.events["disconnected in the body"])
 
