@@ -1,6 +1,7 @@
 """Records, a clock and a reader of expositions for the tests of the metrics."""
 
-from collections.abc import Iterable
+import asyncio
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -146,3 +147,10 @@ def configuration(**token: str) -> Config:
 
 def sink_at(path: Path, clock: Clock, settings: Metrics = AT_ONCE, **changes: Any) -> MetricsSink:
     return MetricsSink(path / "metrics.state", settings, clock=clock, **changes)
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Wait for what a thread or another process does: it sets no event."""
+    async with asyncio.timeout(60):
+        while not condition():  # noqa: ASYNC110 - there is no event
+            await asyncio.sleep(0.005)

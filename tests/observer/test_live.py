@@ -14,7 +14,8 @@ from gateway.journal import Janitor, Writer
 from gateway.journal.segments import list_writers
 from gateway.ledger import open_ledger
 from gateway.observer.live import LiveSettings, LiveStream
-from tests.observer.live_client import CONFIG, FAILED, PATH, authorization, call, serving, until
+from tests.observer.events import until
+from tests.observer.live_client import CONFIG, FAILED, PATH, authorization, call, serving
 
 
 async def test_calls_come_as_they_happen_in_order_and_with_the_apis_shape(root: Path, writer: Writer) -> None:

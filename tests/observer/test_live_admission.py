@@ -12,7 +12,8 @@ from gateway.calls import UNKNOWN
 from gateway.config import Config
 from gateway.journal import Writer
 from gateway.observer.live import LiveSettings
-from tests.observer.live_client import CONFIG, JWT, PATH, Client, authorization, call, serving, until
+from tests.observer.events import until
+from tests.observer.live_client import CONFIG, JWT, PATH, Client, authorization, call, serving
 
 ATTENTIVE = LiveSettings(poll=0.01, keep_alive=0.02)
 

@@ -8,7 +8,7 @@ from gateway.calls import CallStart, ToolCall
 from gateway.journal import Batch, Janitor, Reader, Writer
 from gateway.observer.maintenance import JournalMaintenance
 from gateway.observer.sinks import SinkWorker
-from tests.observer.events import call
+from tests.observer.events import call, until
 
 
 class Stubborn:
@@ -39,12 +39,6 @@ def writer(root: Path) -> Iterator[Writer]:
 
 def lines(root: Path) -> int:
     return sum(path.read_bytes().count(b"\n") for path in root.rglob("*.jsonl"))
-
-
-async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(60):
-        while not condition():  # noqa: ASYNC110 - the condition is a thread's work
-            await asyncio.sleep(0.005)
 
 
 async def keep(maintenance: JournalMaintenance, worker: SinkWorker, condition: Callable[[], object]) -> asyncio.Event:

@@ -1,7 +1,7 @@
 """Retention while the observer runs: by the plan that holds now, counted, and without holding up anybody."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from gateway.ledger.queries import Query
 from gateway.months import DAY_NS
 from gateway.observer import signals
 from gateway.observer.maintenance import RetentionTask
-from tests.observer.events import AT_ONCE, Clock, call, sink_at, value
+from tests.observer.events import AT_ONCE, Clock, call, sink_at, until, value
 
 NOW_NS = Clock().ns
 DELETED = signals.LEDGER_ROWS_DELETED.name
@@ -59,12 +59,6 @@ def kept(ledger: Ledger, workspace_id: str) -> int:
     with ledger.snapshot() as snapshot:
         [(calls,)] = snapshot.rows(query)
     return int(calls)
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(60):
-        while not condition():  # noqa: ASYNC110 - what a condition looks at sets no event
-            await asyncio.sleep(0.01)
 
 
 @asynccontextmanager
