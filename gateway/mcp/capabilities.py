@@ -39,19 +39,6 @@ class ServerCapabilities(Struct, frozen=True):
     logging: _Object | None = None
 
 
-class GatewayCapabilities(Struct, frozen=True, kw_only=True):
-    """What the gateway itself serves to a client of one era, whatever its servers declare."""
-
-    prompts: bool = True
-    resources: bool = True
-    completions: bool = True
-    logging: bool = False
-    changes: bool = False
-    """`listChanged`: the client has a stream, and the gateway subscribes to its servers."""
-    subscriptions: bool = False
-    """`resources.subscribe`."""
-
-
 class _Elicitation(Struct, frozen=True):
     form: _Object | None = None
     url: _Object | None = None
@@ -100,31 +87,25 @@ def read_client(declared: Raw | None) -> ClientCapabilities:
     return jsonrpc.decode_or(_decode_client, declared, NO_CLIENT)
 
 
-def union(declared: Iterable[ServerCapabilities], serves: GatewayCapabilities) -> dict[str, Any]:
+def union(declared: Iterable[ServerCapabilities], *, notifies: bool, logging: bool) -> dict[str, Any]:
     """What the gateway declares to a client: what at least one server offers, and the gateway passes on.
 
     `tools` is always declared: a server that starts later must not be lost to a client that initialized before.
+    `notifies`: the client has a stream on which it gets changes of lists and resources.
     """
     servers = list(declared)
-    found: dict[str, Any] = {"tools": _list_changed(servers, "tools", serves)}
-    for name in ("prompts", "resources"):
-        if getattr(serves, name) and _declare(servers, name):
-            found[name] = _list_changed(servers, name, serves)
-    if "resources" in found and serves.subscriptions and any(one.subscribe for one in _declare(servers, "resources")):
-        found["resources"]["subscribe"] = True
-    for name in ("completions", "logging"):
-        if getattr(serves, name) and _declare(servers, name):
-            found[name] = {}
+    found: dict[str, Any] = {"tools": {}}
+    for name in ("tools", "prompts", "resources"):
+        offers: list[_Feature] = [offer for server in servers if (offer := getattr(server, name)) is not None]
+        if offers:
+            found[name] = {"listChanged": True} if notifies and any(offer.list_changed for offer in offers) else {}
+        if name == "resources" and notifies and any(offer.subscribe for offer in offers):
+            found[name]["subscribe"] = True
+    if any(server.completions is not None for server in servers):
+        found["completions"] = {}
+    if logging and any(server.logging is not None for server in servers):
+        found["logging"] = {}
     return found
-
-
-def _declare(servers: list[ServerCapabilities], name: str) -> list[Any]:
-    return [feature for server in servers if (feature := getattr(server, name)) is not None]
-
-
-def _list_changed(servers: list[ServerCapabilities], name: str, serves: GatewayCapabilities) -> dict[str, Any]:
-    changes = serves.changes and any(feature.list_changed for feature in _declare(servers, name))
-    return {"listChanged": True} if changes else {}
 
 
 def for_upstream(declared: Raw | None) -> Raw:

@@ -15,7 +15,6 @@ from msgspec import Raw
 
 from gateway.calls import UNKNOWN, ErrorType
 from gateway.mcp import capabilities, completion_refs, era_bridge, jsonrpc, log_levels, tool_names
-from gateway.mcp.capabilities import GatewayCapabilities
 from gateway.mcp.completion_refs import PromptRef
 from gateway.mcp.jsonrpc import InvalidParamsError
 from gateway.mcp.revisions import LATEST_HANDSHAKE_VERSION, Era, negotiate
@@ -226,10 +225,8 @@ async def _capabilities(call: Call) -> dict[str, Any]:
     """What the servers declare, together. A server without contact so far is contacted first, unless it is down."""
     await list_unmet_servers(call.view)
     legacy, sessions = call.request.era is Era.LEGACY, call.state.sessions
-    has_stream = sessions or not legacy
-    serves = GatewayCapabilities(logging=legacy and sessions, changes=has_stream, subscriptions=has_stream)
-    servers = call.view.servers.values()
-    return capabilities.union((capabilities.read_server(server.upstream.declared) for server in servers), serves)
+    declared = (capabilities.read_server(server.upstream.declared) for server in call.view.servers.values())
+    return capabilities.union(declared, notifies=sessions or not legacy, logging=legacy and sessions)
 
 
 # -- lists

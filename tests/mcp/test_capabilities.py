@@ -7,9 +7,8 @@ import pytest
 from msgspec import Raw
 
 from gateway.mcp import capabilities, jsonrpc
-from gateway.mcp.capabilities import GatewayCapabilities, InvalidInputRequestError
+from gateway.mcp.capabilities import InvalidInputRequestError
 
-EVERYTHING = GatewayCapabilities(logging=True, changes=True, subscriptions=True)
 ALL_OF_A_CLIENT = {
     "elicitation": {"form": {}, "url": {}},
     "sampling": {"tools": {}, "context": {}},
@@ -20,8 +19,9 @@ ALL_OF_A_CLIENT = {
 }
 
 
-def declared(*servers: Any, serves: GatewayCapabilities = EVERYTHING) -> dict[str, Any]:
-    return capabilities.union((capabilities.read_server(jsonrpc.raw(one)) for one in servers), serves)
+def declared(*servers: Any, notifies: bool = True, logging: bool = True) -> dict[str, Any]:
+    found = (capabilities.read_server(jsonrpc.raw(one)) for one in servers)
+    return capabilities.union(found, notifies=notifies, logging=logging)
 
 
 @pytest.mark.parametrize(
@@ -52,29 +52,7 @@ def test_what_one_server_offers_the_gateway_offers(servers: list[Any], found: di
     assert declared(*servers) == found
 
 
-@pytest.mark.parametrize(
-    ("serves", "found"),
-    [
-        pytest.param(
-            GatewayCapabilities(),
-            {"tools": {}, "prompts": {}, "resources": {}, "completions": {}},
-            id="union without streams",
-        ),
-        pytest.param(
-            GatewayCapabilities(prompts=False, resources=False, completions=False, changes=True, subscriptions=True),
-            {"tools": {"listChanged": True}},
-            id="union tools only",
-        ),
-        pytest.param(
-            GatewayCapabilities(completions=False, logging=True, subscriptions=True),
-            {"tools": {}, "prompts": {}, "resources": {"subscribe": True}, "logging": {}},
-            id="union updates but no lists",
-        ),
-    ],
-)
-def test_what_the_gateway_does_not_serve_it_does_not_declare(
-    serves: GatewayCapabilities, found: dict[str, Any]
-) -> None:
+def test_changes_and_logging_are_declared_only_where_the_client_can_get_them() -> None:
     offers = {
         "tools": {"listChanged": True},
         "prompts": {"listChanged": True},
@@ -82,7 +60,9 @@ def test_what_the_gateway_does_not_serve_it_does_not_declare(
         "completions": {},
         "logging": {},
     }
-    assert declared(offers, serves=serves) == found
+    assert declared(offers) == offers
+    assert declared(offers, notifies=False) == {name: {} for name in offers}
+    assert declared(offers, logging=False) == {name: offers[name] for name in offers if name != "logging"}
 
 
 @pytest.mark.parametrize(
