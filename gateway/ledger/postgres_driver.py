@@ -38,7 +38,7 @@ _WRITE: Final = "begin"
 _LOCK: Final = 0x43414C4C  # the schema: one replica at a time migrates, or creates a partition
 _CLAIM: Final = 0x4A52  # one journal; a lock of two numbers differs from any lock of one
 _COPY: Final = f"copy calls ({', '.join(COLUMNS)}) from stdin"
-_PARTITIONS: Final = Query("select inhrelid::regclass::text from pg_inherits where inhparent = 'calls'::regclass", {})
+_PARTITIONS: Final = Query("select inhrelid::regclass::text from pg_inherits where inhparent = 'calls'::regclass")
 _PARAMETER: Final = re.compile(r"\$([a-z_][a-z0-9_]*)")
 
 
@@ -82,9 +82,9 @@ class PostgresTransaction(PostgresSnapshot, Transaction):
             return
         self.execute(Query("select pg_advisory_xact_lock($lock)", {"lock": _LOCK}))
         if not self._has(name):
-            self.execute(Query(f"create table {name} (like calls)", {}))
+            self.execute(Query(f"create table {name} (like calls)"))
             bounds = f"from ({month.start_ns}) to ({month.end_ns})"
-            self.execute(Query(f"alter table calls attach partition {name} for values {bounds}", {}))
+            self.execute(Query(f"alter table calls attach partition {name} for values {bounds}"))
 
     def _has(self, table: str) -> bool:
         """Reads the catalog's rows: `to_regclass` caches for a while that a table was missing."""
@@ -106,7 +106,7 @@ def _is_over(name: str, now_ns: int) -> bool:
 
 
 def _is_empty(snapshot: PostgresSnapshot, table: str) -> bool:
-    return not snapshot.rows(Query(f"select 1 from {table} limit 1", {}))
+    return not snapshot.rows(Query(f"select 1 from {table} limit 1"))
 
 
 class PostgresLedger:
@@ -169,15 +169,15 @@ class PostgresLedger:
         """Drop it if no reader holds the lock: readers have priority."""
         with self.transaction() as transaction:
             transaction.execute(Query("select pg_advisory_xact_lock($lock)", {"lock": _LOCK}))
-            transaction.execute(Query(f"set local lock_timeout = {LOCK_MS}", {}))
+            transaction.execute(Query(f"set local lock_timeout = {LOCK_MS}"))
             try:
-                transaction.execute(Query("lock table calls in access exclusive mode", {}))
+                transaction.execute(Query("lock table calls in access exclusive mode"))
             except LedgerUnavailableError as error:
                 if isinstance(error.__cause__, errors.LockNotAvailable):
                     return False
                 raise
             if _is_empty(transaction, name):
-                transaction.execute(Query(f"drop table {name}", {}))
+                transaction.execute(Query(f"drop table {name}"))
         return True
 
     @contextlib.contextmanager

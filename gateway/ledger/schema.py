@@ -19,13 +19,12 @@ _BY_TIME: Final[Mapping[Dialect, str]] = {"duckdb": "", "postgresql": "partition
 
 
 class Statement(NamedTuple):
-    """One step of a migration; `varchar` and `{by_time}` in it are what they have to be in the database."""
+    """One step of a migration; `varchar` and `{by_time}` in it are replaced by what the database calls them."""
 
     sql: str
     only: Dialect | None = None
 
     def of(self, dialect: Dialect) -> str:
-        """The statement as this database takes it."""
         return self.sql.replace("varchar", _TEXT[dialect]).replace("{by_time}", _BY_TIME[dialect])
 
 
@@ -135,19 +134,15 @@ def migrate(
     dialect: Dialect = "duckdb",
     migrations: tuple[tuple[Statement, ...], ...] = MIGRATIONS,
 ) -> int:
-    """Bring the schema to the newest version, inside `transaction`. The number of migrations that it took.
+    """Bring the schema to the newest version, inside `transaction`; return how many migrations that took.
 
     Raises:
         StartError: a newer Callscope has written the ledger.
     """
-    no_parameters: Mapping[str, object] = {}
     transaction.execute(
-        Query(
-            "create table if not exists schema_version (version bigint not null, applied_at_ns bigint not null)",
-            no_parameters,
-        )
+        Query("create table if not exists schema_version (version bigint not null, applied_at_ns bigint not null)")
     )
-    [(found,)] = transaction.rows(Query("select coalesce(max(version), 0) from schema_version", no_parameters))
+    [(found,)] = transaction.rows(Query("select coalesce(max(version), 0) from schema_version"))
     if found > len(migrations):
         raise StartError(
             f"the ledger has schema version {found}, and this Callscope knows {len(migrations)} at most: "
@@ -156,7 +151,7 @@ def migrate(
     for version, statements in enumerate(migrations[found:], start=found + 1):
         for statement in statements:
             if statement.only in (None, dialect):
-                transaction.execute(Query(statement.of(dialect), no_parameters))
+                transaction.execute(Query(statement.of(dialect)))
         transaction.execute(
             Query("insert into schema_version values ($version, $now_ns)", {"version": version, "now_ns": now_ns})
         )
