@@ -268,7 +268,7 @@ def test_keys_rotate_while_the_service_runs(key_set: KeyServer) -> None:
 
 
 @pytest.mark.parametrize("body", [b"<html>", b"[]", b'{"keys": []}'])
-def test_a_key_set_that_is_none_lets_nobody_in(key_set: KeyServer, body: bytes) -> None:
+def test_an_answer_that_is_no_key_set_lets_nobody_in(key_set: KeyServer, body: bytes) -> None:
     key_set.body = body
     assert status(bearer(RSA_KEY, "RS256", {"kid": "r"}), used=settings(jwks_url=key_set.url)) in (401, 503)
 

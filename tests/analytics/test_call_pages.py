@@ -55,7 +55,7 @@ def test_a_page_that_ends_with_the_last_call_has_no_cursor() -> None:
         assert service.get("/calls", {"limit": "1"})["next_cursor"] is not None
 
 
-def test_a_page_is_fifty_calls_long_unless_asked() -> None:
+def test_a_page_has_fifty_calls_by_default() -> None:
     with Service([call(timestamp_ns=NOW_NS - 1) for _ in range(60)]) as service:
         assert len(service.get("/calls")["calls"]) == 50
         assert len(service.get("/calls", {"limit": "60"})["calls"]) == 60

@@ -113,7 +113,7 @@ async def test_an_export_whose_client_has_gone_reads_no_further_and_leaves_nothi
     assert list(tmp_path.iterdir()) == []
 
 
-async def test_exports_whose_clients_go_before_the_first_byte_is_asked_for_hold_up_no_other(service: Service) -> None:
+async def test_exports_whose_clients_leave_before_the_first_byte_block_no_other(service: Service) -> None:
     """The server has no room for the answer's head while it still sends the one before it to a slow client."""
     ledger = SlowLedger(service)
 

@@ -159,7 +159,7 @@ READS: dict[str, Sequence[str]] = {
 }
 
 
-def test_every_path_is_asked() -> None:
+def test_every_path_is_requested() -> None:
     with Service() as service:
         paths = {getattr(route, "path", "").removeprefix(PREFIX) for route in service.app.routes}
     assert {path.rstrip("/") for path in paths} == {*READS, "/{rest:path}", "/api/openapi.json"} - {"/nothing"}

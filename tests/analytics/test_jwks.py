@@ -73,7 +73,7 @@ async def test_a_key_with_a_new_name_is_fetched_at_once(server: KeyServer, key_s
     assert server.requests == 2
 
 
-async def test_names_that_strangers_make_up_ask_the_address_once_in_a_cooldown(
+async def test_unknown_key_names_cause_one_fetch_in_a_cooldown(
     server: KeyServer, key_set: KeySet, clock: Clock
 ) -> None:
     server.keys = [public(RSA_KEY, "r")]

@@ -131,9 +131,7 @@ CLAIMS: list[dict[str, Any] | None] = [
 @pytest.mark.slow
 @pytest.mark.parametrize("claims", CLAIMS, ids=["all", "member", "nobody"])
 @pytest.mark.parametrize("path", [*(PREFIX + path for path in VIEWS), f"{PREFIX}/export", live.PATH, openapi.PATH])
-def test_whatever_is_asked_the_answer_is_as_it_is_described(
-    described: Any, path: str, claims: dict[str, Any] | None
-) -> None:
+def test_every_answer_is_as_it_is_described(described: Any, path: str, claims: dict[str, Any] | None) -> None:
     """Requests are as the description makes them up, but for names: those are of this workspace, or odd, or made up.
 
     With made-up names alone every answer would be that there is no such workspace, and nothing would be tested.

@@ -87,7 +87,7 @@ def test_a_mistake_is_400_and_named_on_every_path(asked: list[tuple[str, str]], 
         ("/tools", {"tz": "CEST"}, "tz", "Europe/Berlin"),
     ],
 )
-def test_what_would_have_been_right_is_told(path: str, asked: dict[str, str], parameter: str, allowed: str) -> None:
+def test_an_error_names_the_allowed_values(path: str, asked: dict[str, str], parameter: str, allowed: str) -> None:
     with Service(catalog=lambda _: [("github", "merge")]) as service:
         response = service.request(path, asked)
     assert response.status_code == 400
@@ -95,7 +95,7 @@ def test_what_would_have_been_right_is_told(path: str, asked: dict[str, str], pa
     assert allowed in response.json()["allowed"]
 
 
-def test_what_was_called_once_may_be_asked_for_though_it_is_configured_no_more() -> None:
+def test_a_filter_may_name_what_was_called_before_it_left_the_configuration() -> None:
     old = call(server_slug="gone", token_id="revoked", tool_name="forgotten", timestamp_ns=1)
     with Service([old], catalog=lambda _: [("github", "merge")]) as service:
         for name, value in (("server", "gone"), ("token", "revoked"), ("tool", "forgotten")):

@@ -64,7 +64,7 @@ def test_a_period_longer_than_the_epoch_begins_with_it() -> None:
 @pytest.mark.parametrize(
     "period", ["", "0h", "01h", "h", "1", "1y", "-1h", "1.5h", "yesterday", "1h ", "٣h", "1" * 40 + "h"]
 )
-def test_what_is_no_period_is_none(period: str) -> None:
+def test_a_wrong_period_has_no_start(period: str) -> None:
     assert period_start(period, 10**18, ZoneInfo("UTC")) is None
 
 
@@ -104,7 +104,7 @@ def test_times_are_read_to_the_nanosecond(text: str, expected: int) -> None:
         "1e9",
     ],
 )
-def test_what_is_no_time_or_out_of_range_is_none(text: str) -> None:
+def test_a_wrong_time_or_one_out_of_range_is_not_read(text: str) -> None:
     assert moment_ns(text) is None
 
 

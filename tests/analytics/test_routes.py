@@ -126,7 +126,7 @@ def test_why_the_ledger_is_away_is_for_the_log_and_not_for_bearers(caplog: pytes
             assert reason in caplog.text
 
 
-def test_a_question_that_takes_too_long_is_told_so() -> None:
+def test_a_query_that_takes_too_long_gets_an_error_that_says_so() -> None:
     with away(QueryTimeoutError()) as service:
         response = service.request("/tools")
     assert (response.status_code, response.headers["retry-after"]) == (503, "2")
@@ -141,7 +141,7 @@ def test_a_mistake_of_ours_is_not_called_an_outage() -> None:
             service.request()
 
 
-async def test_the_event_loop_is_free_while_the_ledger_is_asked() -> None:
+async def test_the_event_loop_is_free_during_a_query() -> None:
     loop_went_on = threading.Event()
 
     def catalog(_: str) -> Iterable[tuple[str, str]]:

@@ -36,7 +36,7 @@ def test_a_tool_is_400_also_while_no_catalog_is_known() -> None:
     assert (response.status_code, response.json()["parameter"], response.json()["allowed"]) == (400, "tool", [])
 
 
-def test_who_is_bound_to_a_member_is_told_of_no_other() -> None:
+def test_a_bearer_of_one_member_sees_no_other_member_in_an_error() -> None:
     with Service([call(token_id="bob", timestamp_ns=NOW_NS - 1)]) as service:
         response = service.request("/tools", {"token": "bob\0"}, bearer=bearer(token="alice"))
     assert (response.status_code, response.json()["allowed"]) == (400, ["alice"])

@@ -52,7 +52,7 @@ def test_usage_counts_the_calendar_month_and_goes_on_as_it_went() -> None:
         }
 
 
-def test_the_day_on_which_the_pace_will_reach_the_limit_is_told() -> None:
+def test_usage_has_the_day_on_which_the_pace_reaches_the_limit() -> None:
     with Service(november(1, 2, 3, 4, 5, 6), now_ns=HALF_TIME, config=limited(8)) as service:
         usage = proxy_calls(service)
     assert (usage["projected"], usage["exhausted_on"]) == (12, "2026-11-21")

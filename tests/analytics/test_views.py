@@ -129,7 +129,7 @@ KNOWN = [
 @pytest.mark.slow
 @given(st.data())
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_every_view_is_the_fold_of_the_calls_that_it_covers(data: st.DataObject) -> None:
+def test_every_view_equals_the_reference_over_the_calls_that_it_covers(data: st.DataObject) -> None:
     now_ns = data.draw(st.sampled_from(MOMENTS))
     calls = [*KNOWN, *data.draw(drawn_calls(now_ns))]
     tz = data.draw(st.sampled_from(ZONES))
@@ -163,7 +163,7 @@ def test_every_view_is_the_fold_of_the_calls_that_it_covers(data: st.DataObject)
         assert [json.loads(line)["call_id"] for line in exported] == [c.call_id for c in reversed(newest_first)]
 
 
-def test_an_average_is_the_same_number_whichever_question_it_answers() -> None:
+def test_an_average_is_the_same_number_in_every_view() -> None:
     durations = [1.2080589549150318, 992945.8481883797, 55631.0]  # their sum depends on the order, in the last digit
     calls = [
         call(timestamp_ns=NOW_NS - 1, token_id=token_id, duration_ms=duration_ms)
@@ -250,7 +250,7 @@ def test_percentiles_are_those_of_percentile_cont(values: list[float]) -> None:
 
 @given(st.data())
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_whatever_is_asked_another_workspace_and_another_member_change_nothing(data: st.DataObject) -> None:
+def test_another_workspace_and_another_member_change_no_answer(data: st.DataObject) -> None:
 
     ours = [c for c in data.draw(drawn_calls(NOW_NS)) if c.workspace_id == "engineering"]
     others: Sequence[ToolCall] = [c for c in data.draw(drawn_calls(NOW_NS)) if c.workspace_id == "sales"]
@@ -266,7 +266,7 @@ def test_whatever_is_asked_another_workspace_and_another_member_change_nothing(d
     assert (found.status_code, found.json()) == (expected.status_code, expected.json())
 
 
-def test_what_is_configured_or_in_the_catalog_is_listed_with_0_and_not_left_out() -> None:
+def test_configured_and_cataloged_names_are_listed_with_0() -> None:
     catalog = {"engineering": [("github", "merge"), ("jira", "close")]}
     with Service(catalog=lambda workspace: catalog[workspace]) as service:
         whole = service.get()

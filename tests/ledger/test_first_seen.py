@@ -60,7 +60,7 @@ def test_tools_are_those_of_one_workspace_and_of_one_token_if_one_is_named(ledge
     assert tools(ledger, before(2**62, "carol")) == []
 
 
-def test_those_names_that_were_called_are_told_from_those_that_were_not(ledger: Ledger) -> None:
+def test_names_that_were_called_are_distinguished_from_others(ledger: Ledger) -> None:
     keep(ledger, call(timestamp_ns=5, server_slug="jira", token_id="bob"), call(timestamp_ns=9))
     with ledger.snapshot() as snapshot:
         asked = ["jira", "github", "crm"]

@@ -130,7 +130,7 @@ def test_a_snapshot_sees_one_state_while_another_thread_writes(ledger: Ledger) -
         assert snapshot.rows(groups(EVERYTHING, []))[0][0] == before == 0
 
 
-def test_a_question_that_takes_too_long_is_interrupted_and_the_next_one_is_answered() -> None:
+def test_a_query_that_takes_too_long_is_interrupted_and_the_next_one_is_answered() -> None:
     ledger = DuckLedger.open(IN_MEMORY, query_seconds=0.05)
     endless = Query("select count(*) from range(1000000) a, range(1000000) b where (a.range * b.range) % 7 = 3", {})
     with pytest.raises(QueryTimeoutError, match="shorter range"), ledger.snapshot() as snapshot:
@@ -156,7 +156,7 @@ def test_calls_are_still_there_after_closing_and_opening(tmp_path: Path) -> None
     again.close()
 
 
-def test_a_second_process_is_told_that_the_file_is_taken(tmp_path: Path) -> None:
+def test_a_second_process_gets_an_error_that_the_file_is_in_use(tmp_path: Path) -> None:
     path = tmp_path / "ledger.duckdb"
     ledger = DuckLedger.open(path)
     script = (

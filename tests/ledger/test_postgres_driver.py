@@ -256,7 +256,7 @@ def test_a_database_that_there_is_not_is_a_mistake_and_shows_no_password(postgre
     assert "hidden" not in str(caught.value)
 
 
-def test_a_question_that_takes_too_long_is_interrupted_and_the_next_one_is_answered(
+def test_a_query_that_takes_too_long_is_interrupted_and_the_next_one_is_answered(
     postgresql: Cluster, tmp_path: Path
 ) -> None:
     ledger = open_ledger(postgresql.database(), tmp_path)
