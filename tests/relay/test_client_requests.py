@@ -180,7 +180,7 @@ async def test_the_timeout_of_a_prompt_pauses_while_its_client_is_asked(tmp_path
 
     async with (
         raw(behave) as server,
-        rig(tmp_path, {"files": {"url": server.url, "timeout": 0.5}}) as relay,
+        rig(tmp_path, {"files": {"url": server.url, "timeout": 1.0}}) as relay,
         connected(relay) as client,
     ):
         body = legacy("prompts/get", {"name": "files__hello"})[1]
@@ -188,7 +188,7 @@ async def test_the_timeout_of_a_prompt_pauses_while_its_client_is_asked(tmp_path
             stream = Stream(response)
             request = await stream.next()
             assert request["params"] == ELICIT["params"]
-            await asyncio.sleep(0.6)
+            await asyncio.sleep(1.1)
             await client.answer(request, ANSWER)
             assert "resultType" not in (await stream.next())["result"]
     (operation,) = [one for one in relay.operations("server") if one.method == "prompts/get"]
@@ -211,7 +211,7 @@ async def test_a_response_from_another_session_is_ignored(tmp_path: Path) -> Non
 
 
 async def test_the_timeout_of_a_call_pauses_while_its_client_is_asked(tmp_path: Path) -> None:
-    settings = {"url": "", "timeout": 0.5}
+    settings = {"url": "", "timeout": 1.0}
     async with (
         raw(modern_server(in_rounds(asks(user=ELICIT), DONE))) as server,
         rig(tmp_path, {"files": {**settings, "url": server.url}}) as relay,
@@ -219,7 +219,7 @@ async def test_the_timeout_of_a_call_pauses_while_its_client_is_asked(tmp_path: 
         client.call() as stream,
     ):
         request = await stream.next()
-        await asyncio.sleep(0.6)
+        await asyncio.sleep(1.1)
         await client.answer(request, ANSWER)
         assert (await stream.next())["result"] == TEXT
     assert relay.end.status == "success"
