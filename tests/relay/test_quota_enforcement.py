@@ -213,6 +213,23 @@ async def test_a_relay_that_would_refuse_waits_for_the_first_snapshot_before_it_
         assert quota.admit("team", time.time_ns()) is not None
 
 
+async def test_a_snapshot_that_was_read_while_enforcement_was_switched_off_and_on_is_read_again(tmp_path: Path) -> None:
+    on = configuration({}, **limited(tmp_path, 5))
+    off = configuration({}, **{**limited(tmp_path, 5), "usage": {"enforce": False}})
+    snapshot(tmp_path, used=5)
+    with contextlib.closing(Writer(tmp_path / "journal", "relay")) as journal:
+        enforcement = QuotaEnforcement(tmp_path, journal, lambda *_: None)
+        enforcement.quota_of(on)
+        polling = asyncio.create_task(enforcement.poll())
+        await asyncio.sleep(0)  # the file is being read
+        enforcement.quota_of(off)
+        quota = enforcement.quota_of(on)
+        assert quota is not None
+        await polling
+        await enforcement.poll()
+        assert quota.admit("team", time.time_ns()) is not None
+
+
 @pytest.mark.parametrize("damage", [b"", b"{", b"[]", b'{"used":{}}'])
 async def test_a_damaged_snapshot_is_none(tmp_path: Path, damage: bytes) -> None:
     path = snapshot_path(tmp_path)

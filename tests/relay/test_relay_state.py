@@ -38,8 +38,8 @@ class SlowRequest:
         self.headers: dict[bytes, bytes] = {}
         self.answer = b""
         self.waiting = asyncio.Event()
-        self._body = asyncio.get_running_loop().create_future()
-        self._content = body
+        self._body: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._parts = [body[:100], body[100:]]
         scope = {
             "type": "http",
             "method": "POST",
@@ -49,13 +49,15 @@ class SlowRequest:
         self.task = asyncio.ensure_future(relay(scope, self._receive, self._send))
 
     def send_body(self) -> None:
-        self._body.set_result({"type": "http.request", "body": self._content, "more_body": False})
+        self._body.set_result(None)
 
     async def _receive(self) -> Any:
+        """The body in two parts, then nothing more."""
         self.waiting.set()
-        if self._body.done() and self.answer:
+        await asyncio.shield(self._body)
+        if not self._parts:
             await asyncio.Event().wait()
-        return await asyncio.shield(self._body)
+        return {"type": "http.request", "body": self._parts.pop(0), "more_body": bool(self._parts)}
 
     async def _send(self, message: Any) -> None:
         self.status = message.get("status", self.status)
