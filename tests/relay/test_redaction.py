@@ -134,11 +134,12 @@ def test_the_name_of_a_secret_stays() -> None:
 
 def test_a_secret_that_the_cut_goes_through_is_not_in_what_is_left() -> None:
     """Of a long text four times `max_bytes` are read; what is redacted before makes room for what stands at the cut."""
-    for shown in range(1, len(GITHUB)):
-        filler = "y" * (400 - shown - len('password="" '))
-        redacted = redactor(max_bytes=100).text(f'password="{filler}" {GITHUB}' + "z" * 1000)
+    for shown in range(4, len(GITHUB)):
+        before = " " + "x" * 900 + " "
+        filler = "y" * (4000 - shown - len('password=""') - len(before))
+        redacted = redactor(max_bytes=1000).text(f'password="{filler}"{before}{GITHUB}' + "z" * 1000)
         assert GITHUB[:4] not in redacted
-        assert redacted.startswith('password="[redacted]')
+        assert redacted.startswith('password="[redacted]" xxx')
 
 
 def test_what_is_no_text_and_what_no_ledger_can_store_is_replaced() -> None:
