@@ -176,6 +176,50 @@ async def test_a_subscription_that_the_server_does_not_take_fails(turn: Any, err
         assert caught.value.error_type is error_type
 
 
+async def test_a_refused_subscription_leaves_the_one_before() -> None:
+    end = asyncio.Event()
+    behave = listened(
+        lambda r: [SSE_HEAD, acknowledged(r), end, Do.CLOSE],
+        lambda r: [whole(json.dumps(error(r, -32602, "no such resource")).encode(), 400)],
+        [Do.HOLD],
+    )
+    async with raw(behave) as server, upstream_of(server) as upstream:
+        await upstream.subscribe(frozenset({"file:///a"}))
+        upstream.listen(ChangeRecorder())
+        with pytest.raises(UpstreamError, match="no such resource"):
+            await upstream.subscribe(frozenset({"file:///b"}))
+        end.set()
+
+        assert await eventually(lambda: len(listens(server)) == 3)
+        assert [one["resourceSubscriptions"] for one in listens(server)] == [
+            ["file:///a"],
+            ["file:///b"],
+            ["file:///a"],
+        ]
+
+
+async def test_a_stream_that_opens_while_the_upstream_is_closed_is_closed_too() -> None:
+    go = asyncio.Event()
+    behave = listened(lambda r: [SSE_HEAD, go, acknowledged(r), Do.HOLD])
+    async with raw(behave) as server, upstream_of(server) as upstream:
+        subscribing = asyncio.create_task(upstream.subscribe(frozenset({"file:///a"})))
+        assert await eventually(lambda: len(listens(server)) == 1)
+        await upstream.close()
+        go.set()
+        await subscribing
+
+        assert await eventually(lambda: server.open == 0)
+
+
+async def test_a_stream_that_is_not_acknowledged_is_closed() -> None:
+    behave = listened(lambda _: [SSE_HEAD, Do.HOLD])
+    async with raw(behave) as server, upstream_of(server, timings={"acknowledge_s": 0.05}) as upstream:
+        with pytest.raises(UpstreamError, match="did not acknowledge"):
+            await upstream.subscribe(frozenset({"file:///a"}))
+
+        assert await eventually(lambda: server.open == 0)
+
+
 async def test_a_server_whose_lists_never_change_is_not_listened_to() -> None:
     async with raw(listened([Do.HOLD], capabilities={"tools": {}})) as server, upstream_of(server) as upstream:
         upstream.listen(ChangeRecorder())

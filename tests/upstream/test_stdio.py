@@ -276,7 +276,7 @@ async def test_a_modern_process_that_runs_is_subscribed_to_and_its_changes_repor
     start: Start, tmp_path: Path
 ) -> None:
     heard = ChangeRecorder()
-    upstream = start(script(LISTENED, str(tmp_path / "log")))
+    upstream = start(script(LISTENED, str(tmp_path / "log")), reconnect_s=1000.0)
     upstream.listen(heard)
     assert upstream.era is None  # nothing is started for a listener
     await upstream.request(call())
