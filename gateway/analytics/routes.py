@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import cache, partial
 from itertools import chain
 from typing import Final, TypeVar
 
@@ -105,17 +105,11 @@ class AnalyticsRoutes:
 
     def routes(self) -> list[BaseRoute]:
         """Every path below `/api/community/mcp/workspaces/{workspace_id}/analytics`, and the OpenAPI description."""
-        description = msgspec.json.encode(openapi.document(VIEWS))
-
-        async def describe(request: Request) -> Response:
-            negotiate(request, JSON)
-            return Response(description, media_type=JSON)
-
         views = (routes_at(PREFIX + path, partial(self.view, view=view)) for path, view in VIEWS.items())
         return [
             *chain.from_iterable(views),
             *routes_at(PREFIX + "/export", self.export),
-            *routes_at(openapi.PATH, describe),
+            *routes_at(openapi.PATH, _describe),
             Route(PREFIX + "/{rest:path}", ApiEndpoint(self.not_found)),
         ]
 
@@ -188,3 +182,14 @@ class AnalyticsRoutes:
         self._check(query)
         with ledger_errors(), self._ledger.snapshot() as snapshot:
             return msgspec.json.encode(view.answer(snapshot, query))
+
+
+async def _describe(request: Request) -> Response:
+    """It names no workspace, so it needs no token."""
+    negotiate(request, JSON)
+    return Response(_description(), media_type=JSON)
+
+
+@cache
+def _description() -> bytes:
+    return msgspec.json.encode(openapi.document(VIEWS))
