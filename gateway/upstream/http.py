@@ -18,14 +18,7 @@ from gateway.http1.client import HttpResponse
 from gateway.mcp.jsonrpc import INTERNAL_ERROR, INVALID_PARAMS, METHOD_NOT_FOUND, PARSE_ERROR, code_of
 from gateway.mcp.revisions import Era
 from gateway.upstream import discovery
-from gateway.upstream.base import (
-    DEFAULT_TIMINGS,
-    OnChange,
-    UpstreamError,
-    UpstreamRequest,
-    UpstreamResponse,
-    UpstreamTimings,
-)
+from gateway.upstream.base import OnChange, UpstreamError, UpstreamRequest, UpstreamResponse, UpstreamTimings
 from gateway.upstream.http_response import BAD_REQUEST, METHOD_NOT_ALLOWED, NOT_FOUND
 from gateway.upstream.http_session import HttpSession, LegacyHttpSession
 from gateway.upstream.http_transport import HttpTransport, PoolFactory
@@ -54,7 +47,7 @@ class HttpUpstream:
         slug: str,
         server: HttpServer,
         pool_for: PoolFactory,
-        timings: UpstreamTimings = DEFAULT_TIMINGS,
+        timings: UpstreamTimings,
         *,
         max_sessions: int = MAX_SESSIONS,
     ) -> None:

@@ -25,14 +25,7 @@ from gateway.config import StdioServer
 from gateway.mcp import jsonrpc, outbound
 from gateway.mcp.revisions import Era
 from gateway.upstream import discovery
-from gateway.upstream.base import (
-    DEFAULT_TIMINGS,
-    OnChange,
-    UpstreamError,
-    UpstreamRequest,
-    UpstreamResponse,
-    UpstreamTimings,
-)
+from gateway.upstream.base import OnChange, UpstreamError, UpstreamRequest, UpstreamResponse, UpstreamTimings
 from gateway.upstream.server_subscriptions import ChangeNotifier, ServerSubscriptions
 from gateway.upstream.session_pool import GATEWAY_KEY, SessionKey, SessionPool
 from gateway.upstream.stdio_session import PendingRequest, StdioSession
@@ -255,7 +248,7 @@ class StdioUpstream:
         self,
         slug: str,
         server: StdioServer,
-        timings: UpstreamTimings = DEFAULT_TIMINGS,
+        timings: UpstreamTimings,
         *,
         max_processes: int = MAX_PROCESSES,
     ) -> None:

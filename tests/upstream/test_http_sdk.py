@@ -16,7 +16,7 @@ from gateway.http1.pool import Pool
 from gateway.mcp import jsonrpc
 from gateway.mcp.revisions import Era
 from gateway.process import serve
-from gateway.upstream.base import Client, UpstreamRequest, UpstreamResponse
+from gateway.upstream.base import DEFAULT_TIMINGS, Client, UpstreamRequest, UpstreamResponse
 from gateway.upstream.http import HttpUpstream
 from tests.conformance.fixture import application
 from tests.upstream.stdio_rig import result, until
@@ -36,7 +36,7 @@ async def served(era: Era) -> AsyncIterator[HttpUpstream]:
         port = sock.getsockname()[1]
         pool = Pool("127.0.0.1", port, None)
         url = f"http://127.0.0.1:{port}/mcp"
-        upstream = HttpUpstream("fixture", HttpServer(url=url), lambda *_: pool)
+        upstream = HttpUpstream("fixture", HttpServer(url=url), lambda *_: pool, DEFAULT_TIMINGS)
         try:
             yield upstream
         finally:

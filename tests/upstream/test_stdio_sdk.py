@@ -11,7 +11,7 @@ from msgspec import Raw
 
 from gateway.config import StdioServer
 from gateway.mcp.revisions import Era
-from gateway.upstream.base import UpstreamRequest
+from gateway.upstream.base import DEFAULT_TIMINGS, UpstreamRequest
 from gateway.upstream.stdio import StdioUpstream
 from tests.upstream.stdio_rig import lines, result, until
 
@@ -79,7 +79,9 @@ async def legacy_only(server, read, write):
 async def sdk(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[tuple[Era, StdioUpstream]]:
     era: Era = request.param
     program = LEGACY_ONLY + SERVER.replace("{serve}", SERVES[era])
-    upstream = StdioUpstream("sdk", StdioServer(command=sys.executable, args=["-c", program, str(tmp_path / "log")]))
+    upstream = StdioUpstream(
+        "sdk", StdioServer(command=sys.executable, args=["-c", program, str(tmp_path / "log")]), DEFAULT_TIMINGS
+    )
     yield era, upstream
     await upstream.close()
 

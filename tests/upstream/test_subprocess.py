@@ -410,11 +410,12 @@ RELAY = """
 import asyncio, sys
 import uvloop
 from gateway.config import StdioServer
-from gateway.upstream.base import UpstreamRequest
+from gateway.upstream.base import DEFAULT_TIMINGS, UpstreamRequest
 from gateway.upstream.stdio import StdioUpstream
 
 async def main():
-    upstream = StdioUpstream("files", StdioServer(command=sys.executable, args=["-I", "-S", "-c", sys.argv[1]]))
+    server = StdioServer(command=sys.executable, args=["-I", "-S", "-c", sys.argv[1]])
+    upstream = StdioUpstream("files", server, DEFAULT_TIMINGS)
     reply = await upstream.request(UpstreamRequest("tools/call", {}))
     print(bytes(reply.result).decode(), flush=True)
     await asyncio.Event().wait()
