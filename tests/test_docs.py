@@ -1,5 +1,6 @@
 """What the documentation says is there, and what is there the documentation says."""
 
+import ast
 import re
 from pathlib import Path
 
@@ -85,3 +86,20 @@ def test_every_link_between_pages_leads_somewhere() -> None:
         for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text()):
             if "://" not in target:
                 assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_the_architecture_page_has_every_module_of_the_call_path_with_the_job_that_its_docstring_gives_it() -> None:
+    expected = []
+    for package in ("http1", "relay", "upstream", "journal"):
+        for path in sorted((ROOT / "gateway" / package).glob("[!_]*.py")):
+            docstring = ast.get_docstring(ast.parse(path.read_text())) or ""
+            job = docstring.partition("\n\n")[0].replace("\n", " ")
+            expected.append(f"| `{package}/{path.stem}` | {job} |")
+    table = [line for line in PAGES["architecture.md"].splitlines() if re.match(r"\| `\w+/\w+` \|", line)]
+    assert table == expected
+
+
+def test_every_file_that_the_guides_for_developers_name_exists() -> None:
+    for page in (ROOT / "CONTRIBUTING.md", ROOT / "docs" / "architecture.md"):
+        for name in re.findall(r"`((?:\w+/)+\w+\.py)`", page.read_text()):
+            assert (ROOT / name).exists() or (ROOT / "gateway" / name).exists(), f"{page.name} names {name}"
