@@ -25,6 +25,16 @@ def replacing(path: Path, *, mode: int = 0o644, sync: bool = False) -> Iterator[
         _sync_folder(path.parent)
 
 
+def remove_drafts(path: Path) -> None:
+    """Remove what writers of `path` left that were killed. For the only process that writes it.
+
+    Raises:
+        OSError: the folder cannot be read, or a draft not removed.
+    """
+    for draft in path.parent.glob(f".{path.name}.*.draft"):
+        draft.unlink()
+
+
 def create(path: Path, content: bytes, *, mode: int = 0o644, sync: bool = False) -> bool:
     """Write `path` unless it exists: of several processes the first wins. False: it was there already.
 

@@ -32,3 +32,12 @@ def test_the_first_creator_wins(tmp_path: Path) -> None:
     assert path.read_bytes() == b"first"
     assert path.stat().st_mode & 0o777 == 0o600
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_drafts_of_killed_writers_are_removed_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "state"
+    path.write_bytes(b"kept")
+    (tmp_path / ".state.0123.draft").write_bytes(b"half")
+    (tmp_path / ".other.0123.draft").write_bytes(b"of another file")
+    atomic_file.remove_drafts(path)
+    assert sorted(found.name for found in tmp_path.iterdir()) == [".other.0123.draft", "state"]

@@ -11,8 +11,8 @@ at all: readers stop at the last newline. Each segment begins with the start lin
 that the last segment alone tells what a dead writer left open.
 """
 
-from gateway.journal.identity import journal_id
 from gateway.journal.janitor import Janitor
+from gateway.journal.journal_id import journal_id
 from gateway.journal.reader import Batch, Entry, Reader
 from gateway.journal.writer import Writer
 

@@ -27,7 +27,7 @@ from gateway.ledger.queries import Query
 from gateway.observer import signals
 from gateway.observer.config_reload import ConfigReloader
 from gateway.observer.exposition import Labels, MetricsEndpoint
-from gateway.observer.live import LiveStream
+from gateway.observer.live_stream import LiveStream
 from gateway.observer.maintenance import JournalMaintenance, RetentionTask
 from gateway.observer.metrics import MetricsSink
 from gateway.observer.otlp import OtlpSink

@@ -1,5 +1,6 @@
 """Sinks: each reads the journal in a thread of its own, at its own speed, from its own committed position."""
 
+import contextlib
 import logging
 import threading
 import time
@@ -7,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, Protocol
 
-from gateway.atomic_file import replacing
+from gateway.atomic_file import remove_drafts, replacing
 from gateway.backoff import Backoff
 from gateway.errors import CallscopeError
 from gateway.journal import Batch, Reader
@@ -47,6 +48,8 @@ class StateFile:
         self._content = content
         """What the file holds, for the log."""
         self._failing = False
+        with contextlib.suppress(OSError):  # what is wrong with the folder, the first write will show
+            remove_drafts(path)
 
     def write(self, data: bytes, *, sync: bool) -> bool:
         """Replace the file as a whole. False: it is as it was."""

@@ -27,8 +27,8 @@ from gateway.mcp.jsonrpc import InvalidParamsError
 from gateway.mcp.revisions import Era
 from gateway.relay import input_required
 from gateway.relay.active_call import Call
-from gateway.relay.client_requests import MissingCapabilityError, client_on_stream, send_until_complete
 from gateway.relay.deadlines import upstream_timeout
+from gateway.relay.elicitation import MissingCapabilityError, client_on_stream, send_until_complete
 from gateway.relay.input_required import PendingCalls
 from gateway.relay.notifications import NotificationFilter
 from gateway.relay.registry import Server, WorkspaceView

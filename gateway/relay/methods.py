@@ -22,8 +22,8 @@ from gateway.relay import input_required, resources
 from gateway.relay.active_call import Call
 from gateway.relay.aggregation import Capability, Part, may_have, merged, parts
 from gateway.relay.catalog import LISTS
-from gateway.relay.client_requests import client_on_stream
 from gateway.relay.deadlines import CancelScopes
+from gateway.relay.elicitation import client_on_stream
 from gateway.relay.forwarding import Caller, forward, server_info
 from gateway.relay.heartbeat import HeartbeatWriter
 from gateway.relay.input_required import PendingCalls

@@ -27,9 +27,9 @@ from gateway.journal import Writer
 from gateway.journal.reader import Positions
 from gateway.ledger.queries import PagePosition
 from gateway.ledger.retention import delete_batch
-from gateway.observer import live
+from gateway.observer import live_stream
 from gateway.observer.journal_tail import JournalTail
-from gateway.observer.live import LiveSettings, LiveStream
+from gateway.observer.live_stream import LiveSettings, LiveStream
 from tests.analytics.service import CONFIG, NOW_NS, Service, bearer
 from tests.ledger.records import call
 
@@ -226,7 +226,7 @@ async def _stream(
             transport=httpx.ASGITransport(Starlette(routes=stream.routes())), base_url="http://callscope"
         ) as client:
             response = await client.get(
-                live.PATH.format(workspace_id=reader.workspace),
+                live_stream.PATH.format(workspace_id=reader.workspace),
                 params=httpx.QueryParams(list(asked.parameters)),
                 headers={"Authorization": f"Bearer {bearer(**{'exp': 4 * 10**9, **reader.claims})}", **place},
             )

@@ -35,13 +35,13 @@ from gateway.analytics.views import encode_cursor
 from gateway.calls import COLUMN_OF, ErrorType
 from gateway.journal import Writer
 from gateway.ledger.queries import PagePosition
-from gateway.observer import live
+from gateway.observer import live_stream
 from gateway.observer.live import LiveStream
 from tests.analytics import reference_views
 from tests.analytics.service import CONFIG, NOW_NS, Service, bearer
 from tests.ledger.records import call
 
-LIVE = live.PATH.replace("workspace_id", "")
+LIVE = live_stream.PATH.replace("workspace_id", "")
 CHECKS = [
     not_a_server_error,
     status_code_conformance,
@@ -130,7 +130,9 @@ CLAIMS: list[dict[str, Any] | None] = [
 
 @pytest.mark.slow
 @pytest.mark.parametrize("claims", CLAIMS, ids=["all", "member", "nobody"])
-@pytest.mark.parametrize("path", [*(PREFIX + path for path in VIEWS), f"{PREFIX}/export", live.PATH, openapi.PATH])
+@pytest.mark.parametrize(
+    "path", [*(PREFIX + path for path in VIEWS), f"{PREFIX}/export", live_stream.PATH, openapi.PATH]
+)
 def test_every_answer_is_as_it_is_described(described: Any, path: str, claims: dict[str, Any] | None) -> None:
     """Requests are as the description makes them up, but for names: those are of this workspace, or odd, or made up.
 
@@ -203,7 +205,7 @@ def test_every_path_and_every_parameter_is_described(document: Any) -> None:
     taken = {
         **{PREFIX + path: view.parameters for path, view in VIEWS.items()},
         f"{PREFIX}/export": (*COMMON, "format"),
-        live.PATH: (*COLUMN_OF, "last"),
+        live_stream.PATH: (*COLUMN_OF, "last"),
         openapi.PATH: (),
     }
     assert set(document["paths"]) == set(taken)
@@ -247,7 +249,7 @@ def test_the_description_is_one_that_openapi_allows(document: Any) -> None:
     assert references <= {(kind, name) for kind, named in document["components"].items() for name in named}
 
 
-@pytest.mark.parametrize("path", [PREFIX, f"{PREFIX}/export", f"{PREFIX}/calls/call-1", live.PATH, openapi.PATH])
+@pytest.mark.parametrize("path", [PREFIX, f"{PREFIX}/export", f"{PREFIX}/calls/call-1", live_stream.PATH, openapi.PATH])
 def test_other_methods_and_other_types_are_refused_as_described(service: Service, document: Any, path: str) -> None:
     key = path.replace("call-1", "{call_id}")
     asked = {"format": "csv"} if path.endswith("export") else {}

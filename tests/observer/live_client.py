@@ -19,7 +19,7 @@ from gateway.journal import journal_id
 from gateway.ledger import Ledger
 from gateway.ledger.duckdb_driver import DuckLedger
 from gateway.observer.journal_tail import decode_cursor
-from gateway.observer.live import LiveSettings, LiveStream
+from gateway.observer.live_stream import LiveSettings, LiveStream
 from gateway.process import serve
 from tests.observer.events import BEGIN, traced_call
 

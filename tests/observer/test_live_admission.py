@@ -11,7 +11,7 @@ from gateway.analytics.bearer import hmac_key
 from gateway.calls import UNKNOWN
 from gateway.config import Config
 from gateway.journal import Writer
-from gateway.observer.live import LiveSettings
+from gateway.observer.live_stream import LiveSettings
 from tests.observer.events import until
 from tests.observer.live_client import CONFIG, JWT, PATH, Client, authorization, call, serving
 

@@ -13,7 +13,7 @@ from gateway.calls import ErrorType
 from gateway.journal import Janitor, Writer
 from gateway.journal.segments import list_writers
 from gateway.ledger import open_ledger
-from gateway.observer.live import LiveSettings, LiveStream
+from gateway.observer.live_stream import LiveSettings, LiveStream
 from tests.observer.events import until
 from tests.observer.live_client import CONFIG, FAILED, PATH, authorization, call, serving
 
