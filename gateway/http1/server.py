@@ -37,6 +37,14 @@ class OneWriteCycle(RequestResponseCycle):
     task: asyncio.Task[None]
     _start: Message | None = None
 
+    async def receive(self) -> Any:
+        """Hand over a body that has arrived as a whole. Any other body, and the end of the client, is left to uvicorn."""
+        if self.more_body or not self.body or self.disconnected or self.response_complete:
+            return await super().receive()
+        self.message_event.clear()
+        body, self.body = bytes(self.body), bytearray()
+        return {"type": "http.request", "body": body, "more_body": False}
+
     async def send(self, message: Any) -> None:
         """Write a plain response at once. Any other response, and any mistake in one, is left to uvicorn."""
         if message["type"] == "http.response.start" and not self.response_started:

@@ -1,5 +1,7 @@
 """The relay's process: `python -m gateway.relay`, started by the supervisor."""
 
+import gc
+
 from gateway.config import load
 from gateway.http1.server import HttpProtocol
 from gateway.journal import Writer
@@ -22,6 +24,10 @@ async def main(launch: Launch) -> None:
         relay = Relay(config, journal, load_key(config.data_dir / "relay.key"))
         async with stop_requested(launch.parent_pipe) as stop, relay.running(launch.config, stop):
             sock = launch.socket()
+            # Calls make few cycles. What has been loaded is never garbage: looking through it again would pause them all.
+            gc.collect()
+            gc.freeze()
+            gc.set_threshold(10_000, 20, 20)
             await serve(relay, sock, stop=stop, run_file=launch.run_file, grace_seconds=30, http=HttpProtocol)
     finally:
         journal.close()
