@@ -38,7 +38,7 @@ class OneWriteCycle(RequestResponseCycle):
     _start: Message | None = None
 
     async def receive(self) -> Any:
-        """Hand over a body that has arrived as a whole. Any other body, and the end of the client, is left to uvicorn."""
+        """Hand over a body that has arrived as a whole; uvicorn does all else."""
         if self.more_body or not self.body or self.disconnected or self.response_complete:
             return await super().receive()
         self.message_event.clear()
