@@ -24,7 +24,7 @@ async def main(launch: Launch) -> None:
         relay = Relay(config, journal, load_key(config.data_dir / "relay.key"))
         async with stop_requested(launch.parent_pipe) as stop, relay.running(launch.config, stop):
             sock = launch.socket()
-            # Calls make few cycles, and what is loaded by now stays: scanning it again and again would pause every call.
+            # Calls make few cycles, and what is loaded by now stays: scanning it again would pause every call.
             gc.collect()
             gc.freeze()
             gc.set_threshold(10_000, 20, 20)

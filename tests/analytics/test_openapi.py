@@ -11,7 +11,6 @@ from typing import Any
 import jsonschema_rs
 import pytest
 import schemathesis
-from gateway.observer.live import LiveStream
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from schemathesis.checks import not_a_server_error
@@ -37,6 +36,7 @@ from gateway.calls import COLUMN_OF, ErrorType
 from gateway.journal import Writer
 from gateway.ledger.queries import PagePosition
 from gateway.observer import live_stream
+from gateway.observer.live_stream import LiveStream
 from tests.analytics import reference_views
 from tests.analytics.service import CONFIG, NOW_NS, Service, bearer
 from tests.ledger.records import call
