@@ -12,7 +12,9 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+import httpx
 import jwt
+import msgspec
 
 ALGORITHMS: Final = ("RS256", "ES256")
 
@@ -43,9 +45,10 @@ class KeySet:
         timeout_s: float = 5.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        # PyJWT's own cache holds one lock over the whole fetch: requests with a known key would wait for it.
-        headers = {"Accept": "application/jwk-set+json, application/json"}
-        self._client = jwt.PyJWKClient(url, cache_jwk_set=False, headers=headers, timeout=timeout_s)
+        # Not PyJWT's PyJWKClient: it blocks a thread, without a limit for a server that answers byte by byte, and its
+        # cache holds a lock during the fetch, so that requests with a known key would wait.
+        self._url = url
+        self._tls = httpx.create_ssl_context()  # made once, because it takes 40 ms of CPU
         self._refresh_s = refresh_s
         self._lifetime_s = lifetime_s
         self._cooldown_s = cooldown_s
@@ -88,19 +91,28 @@ class KeySet:
             return
         self._failed = True
         try:
-            async with asyncio.timeout(self._timeout_s):
-                answer = await asyncio.to_thread(self._client.fetch_data)
-            self._keys, self._fetched, self._failed = _signing_keys(answer), self._clock(), False
-        except (jwt.PyJWTError, OSError, TimeoutError, ValueError) as error:
-            # without the address, which may have a secret in it
+            limit = self._timeout_s
+            async with asyncio.timeout(limit), httpx.AsyncClient(verify=self._tls, timeout=limit) as client:
+                response = await client.get(self._url, headers={"Accept": "application/jwk-set+json, application/json"})
+            self._keys, self._fetched, self._failed = _signing_keys(response), self._clock(), False
+        except (httpx.HTTPError, TimeoutError, msgspec.MsgspecError, ValueError) as error:
             logger.warning("api.jwt.jwks_url: the key set cannot be fetched: %s", str(error) or type(error).__name__)
+        except httpx.InvalidURL as error:  # its message quotes the address, which may have a secret in it
+            logger.warning("api.jwt.jwks_url: the key set cannot be fetched: %s", type(error).__name__)
         finally:
             self._tried = self._clock()
 
 
-def _signing_keys(answer: Mapping[str, Any]) -> dict[str, jwt.PyJWK]:
-    """The keys that a token can name and that verify signatures; others may be in the set, and are skipped."""
-    described = answer.get("keys")
+def _signing_keys(response: httpx.Response) -> dict[str, jwt.PyJWK]:
+    """The keys that a token can name and that verify signatures; others may be in the set, and are skipped.
+
+    Raises:
+        ValueError: the response is not a key set.
+        msgspec.MsgspecError: it is not a JSON object.
+    """
+    if response.status_code != httpx.codes.OK:
+        raise ValueError(f"the answer's status is {response.status_code}")
+    described = msgspec.json.decode(response.content, type=dict[str, Any]).get("keys")
     if not isinstance(described, list):
         raise ValueError('the answer has no list "keys"')  # noqa: TRY004 - a wrong answer, not a wrong argument
     keys: dict[str, jwt.PyJWK] = {}

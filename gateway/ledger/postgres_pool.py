@@ -147,7 +147,9 @@ class PostgresPool:
                 if self._failure is not None and self._failed_at >= began:
                     raise unavailable(self._failure) from self._failure
                 if time.monotonic() - began > WAIT_S:
-                    raise LedgerUnavailableError("the ledger does not answer: no connection is free") from None
+                    busy = self._pool.get_stats().get("pool_size", 0) >= MAX_CONNECTIONS
+                    why = f"all {MAX_CONNECTIONS} connections are in use" if busy else "it is still connecting"
+                    raise LedgerUnavailableError(f"the ledger does not answer: {why}") from None
             except PoolClosed:
                 raise LedgerUnavailableError("the ledger is closed") from None
 
@@ -161,7 +163,11 @@ class PostgresPool:
 
     def _configure(self, connection: psycopg.Connection) -> None:
         with self._noting_failure():
-            self._prepare(connection)
+            try:
+                self._prepare(connection)
+            except BaseException:
+                connection.close()  # psycopg's pool does not
+                raise
 
     def _check(self, connection: psycopg.Connection) -> None:
         try:

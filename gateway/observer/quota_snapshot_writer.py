@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
+from gateway.atomic_file import remove_drafts
 from gateway.config import Config
 from gateway.errors import LedgerUnavailableError
 from gateway.ledger import Ledger, queries
@@ -44,6 +45,8 @@ class QuotaSnapshotWriter:
     ) -> None:
         self._ledger = ledger
         self._path = snapshot_path(data_dir)
+        with contextlib.suppress(OSError):  # what is wrong with the folder, the first write will show
+            remove_drafts(self._path)
         self._journal_id = journal_id
         self._interval_s = interval_s
         self._clock = clock

@@ -39,11 +39,13 @@ def export(format_: str, output: str, workspace: str | None, **options: Any) -> 
         raise CallscopeError("--output: is missing: a terminal cannot show Parquet, so name a file")
     parameters = [("format", format_), *span(options, "7d"), *filters(options)]
     counter = RowCounter(format_)
-    with connected(options) as api, _opened(output) as (file, path):
-        with api.stream(api.one(workspace), "/analytics/export", parameters, timeout_s=TIMEOUT_S) as response:
-            written = _copy(response, file, counter)
-        file.flush()
-        rows = counter.total(path)
+    with connected(options) as api:
+        slug = api.one(workspace)  # a mistake in it is reported before the output is opened
+        with _opened(output) as (file, path):
+            with api.stream(slug, "/analytics/export", parameters, timeout_s=TIMEOUT_S) as response:
+                written = _copy(response, file, counter)
+            file.flush()
+            rows = counter.total(path)
     summary = [] if rows is None else [plural(rows, "call")]
     summary.append(decimal(written))
     click.echo(", ".join(summary) + ("" if output == STDOUT else f" in {output}"), err=True)

@@ -1,7 +1,9 @@
 """Key sets that change, are slow, or away: keys by their names, out of a real HTTP server, with a clock that is set."""
 
 import asyncio
+import contextlib
 import logging
+import threading
 from collections.abc import Iterator
 
 import jwt
@@ -225,3 +227,35 @@ async def _until(condition: object) -> None:
     async with asyncio.timeout(60):
         while not condition():  # noqa: ASYNC110 - the condition is the server's thread's
             await asyncio.sleep(0.005)
+
+
+async def test_a_server_that_answers_byte_by_byte_keeps_no_thread(clock: Clock) -> None:
+    async def drip(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 100000\r\n\r\n")
+            while True:
+                writer.write(b" ")
+                await writer.drain()
+                await asyncio.sleep(0.01)
+
+    dripping = await asyncio.start_server(drip, "127.0.0.1", 0)
+    port = dripping.sockets[0].getsockname()[1]
+    key_set = KeySet(f"http://127.0.0.1:{port}/", clock=clock, timeout_s=0.2)
+    before = threading.active_count()
+    with pytest.raises(KeySetUnavailableError):
+        await key_set.key("any")
+    assert threading.active_count() == before
+    dripping.close()
+
+
+async def test_a_password_in_the_address_is_sent_and_never_logged(
+    server: KeyServer, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.keys = [public(RSA_KEY, "r")]
+    address = server.url.removeprefix("http://")
+    assert await KeySet(f"http://user:s3cret@{address}", clock=clock).key("r")
+    for wrong in (f"http://user:s3cret@{nobodys_url().removeprefix('http://')}", "http://user:s3cret@127.0.0.1:none/"):
+        with pytest.raises(KeySetUnavailableError):
+            await KeySet(wrong, clock=clock).key("r")
+    assert "cannot be fetched" in caplog.text
+    assert "s3cret" not in caplog.text
