@@ -33,7 +33,7 @@ def read_snapshot(path: Path) -> QuotaSnapshot | None:
     """The last snapshot. None if the file is missing, unreadable or damaged."""
     try:
         return msgspec.json.decode(path.read_bytes(), type=QuotaSnapshot)
-    except (OSError, msgspec.MsgspecError):
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
         return None
 
 

@@ -36,6 +36,7 @@ class OneWriteCycle(RequestResponseCycle):
 
     task: asyncio.Task[None]
     _start: Message | None = None
+    _until_close = False
 
     async def receive(self) -> Any:
         """Hand over a body that has arrived as a whole; uvicorn does all else."""
@@ -61,7 +62,11 @@ class OneWriteCycle(RequestResponseCycle):
                 self.message_event.set()
                 self.on_response()
                 return
+            if self.scope["http_version"] == "1.0" and b"content-length" not in dict(start.get("headers", ())):
+                self.chunked_encoding, self._until_close = False, True  # HTTP/1.0 has no chunks (RFC 9112, section 6.1)
             await super().send(start)  # type: ignore[arg-type]  # uvicorn's own names for messages
+        if self._until_close:
+            self.expected_content_length = len(message.get("body", b""))
         await super().send(message)
 
     def _plain(self, start: Message, message: Message) -> bytes | None:
@@ -112,6 +117,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._quiet = 0.0  # seconds without progress, counted by the sweep
         self._overhead = 0  # bytes that were no body, since the last piece of one
         self._in_head = self._upgrading = self._rejected = False
+        self._refused = False  # this connection has got its last response, which is not the application's
 
     # -- asyncio.Protocol
 
@@ -248,6 +254,12 @@ class HttpProtocol(HttpToolsProtocol):
         finally:
             self.tasks.discard(cycle.task)  # a callback of the task, as uvicorn has it, costs a turn of the loop
 
+    def shutdown(self) -> None:
+        if self._refused:
+            self.transport.close()
+        else:
+            super().shutdown()
+
     def on_response_complete(self) -> None:
         self._quiet = 0.0
         self.server_state.total_requests += 1
@@ -264,15 +276,19 @@ class HttpProtocol(HttpToolsProtocol):
         """Respond to what cannot be served, and close; what was right before it is answered first."""
         self._rejected, self._quiet = True, 0.0
         cycle = self.cycle
+        if self._running is not None and cycle is not self._running and cycle.more_body:
+            self.pipeline.remove((cycle, self.app))  # it waits behind requests that are right
+            self.cycle = cycle = self.pipeline[0][0] if self.pipeline else self._running
         if cycle is not None and not cycle.response_complete:
             if not cycle.more_body:
                 cycle.keep_alive = False
                 return
             cycle.disconnected = True
             cycle.message_event.set()
-            if cycle.response_started or cycle is not self._running:
+            if cycle.response_started:
                 self.transport.abort()
                 return
+        self._refused = True
         lines = [STATUS_LINE[status], *(b"%b: %b\r\n" % header for header in self.server_state.default_headers)]
         text = f"{reason}\n".encode()
         lines.append(b"content-type: text/plain; charset=utf-8\r\ncontent-length: %d\r\n" % len(text))
@@ -289,7 +305,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._quiet += self.sweep_seconds
         cycle = self.cycle
         idle = cycle is None or cycle.response_complete
-        if self.transport.is_closing() or (self._rejected and idle):
+        if self.transport.is_closing() or self._refused or (self._rejected and idle):
             limit, end = self.linger_seconds, self.transport.abort
         elif self.flow.write_paused:
             limit, end = self.body_seconds, self.transport.abort

@@ -147,6 +147,9 @@ def _check(request: Request, headers: Headers, lines: Lines) -> Request | Reject
     """Every check of the modern era: the envelope, the mirrored headers, the version."""
     texts = {name.decode("latin-1"): value.decode("latin-1") for name, value in headers.items()}
     repeated = find_duplicated_routing_header((n.decode("latin-1"), v.decode("latin-1")) for n, v in lines)
+    if repeated is None and len(headers) != len(lines):
+        names = [name.decode("latin-1") for name, _ in lines if name.startswith(b"mcp-param-")]
+        repeated = next((name for name in names if names.count(name) > 1), None)
     if repeated is not None:
         return Rejection(400, request.id, HEADER_MISMATCH, f"the header {repeated} is sent more than once")
     seen: dict[str, Any] = {}

@@ -89,6 +89,7 @@ async def send_until_complete(send: SendRequest, upstream_request: UpstreamReque
         answers = await _ask_all(required, client)
         params = input_requests.retry_params(upstream_request.params, answers, required.request_state)
         current = msgspec.structs.replace(upstream_request, params=params)
+        current.reset_phases()
         reply = await send(current)
     raise UpstreamError(ErrorType.UPSTREAM_PROTOCOL_ERROR, f"asked for input in more than {MAX_ROUNDS} rounds")
 

@@ -17,6 +17,7 @@ from gateway.mcp.revisions import Era
 from gateway.media_types import accepts
 from gateway.relay.rate_limit import RateLimitExceeded
 
+NO_CONTENT: Final = 204
 INTERNAL: Final = "internal error: the gateway's log has the reason"
 _PROTOCOL_CODES: Final = frozenset({*ERROR_CODE_HTTP_STATUS, jsonrpc.INTERNAL_ERROR, RESOURCE_NOT_FOUND})
 """Any other error code is a server's own, and must not become the value of a label."""
@@ -64,7 +65,8 @@ async def send_json(send: Send, status: int, body: bytes, headers: Headers | Non
 
 
 async def send_empty(send: Send, status: int) -> None:
-    await send({"type": "http.response.start", "status": status, "headers": [(b"content-length", b"0")]})
+    headers = [] if status == NO_CONTENT else [(b"content-length", b"0")]  # RFC 9110, section 8.6
+    await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": b""})
 
 

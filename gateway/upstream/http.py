@@ -105,7 +105,7 @@ class HttpUpstream:
         endings = [self._transport.end(session) for session in self._sessions.clear() if session.session_id is not None]
         with contextlib.suppress(TimeoutError):  # a server that does not answer is not waited for
             async with asyncio.timeout(self._timings.close_s):
-                await asyncio.gather(*endings)
+                await asyncio.gather(*endings, return_exceptions=True)
         await self._transport.close()
 
     # -- for ServerSubscriptions

@@ -40,6 +40,7 @@ async def test_a_connection_that_is_to_end_ends_after_the_answer(
 
         assert answered.status == 200
         assert answered.headers["connection"] == connection
+        assert ("transfer-encoding" in answered.headers) is (b"HTTP/1.1" in request_ and b"/closes" in request_)
         assert answered.body in {b"GET  0 ", b"bye", b"one,two,three"}
         assert await client.rest() == b""
 
@@ -90,11 +91,19 @@ async def test_time_for_a_head_does_not_begin_anew_with_each_byte(served: Serve)
         assert (await reading).status == 408
 
 
-async def test_a_client_that_never_closes_is_cut_off(served: Serve) -> None:
+@pytest.mark.parametrize(
+    ("begun", "status"),
+    [
+        (b"nonsense\r\n\r\n", 400),
+        (post(b"abc")[:-1], 408),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nZZ\r\n", 400),
+    ],
+    ids=["no request", "a body that does not end", "a bad chunk"],
+)
+async def test_a_client_that_never_closes_is_cut_off(served: Serve, begun: bytes, status: int) -> None:
     async with served(Hasty) as http:
         client = await http.connect()
-        answered = await client.ask(b"nonsense\r\n\r\n")
-        assert answered.status == 400
+        assert (await client.ask(begun)).status == status
         with contextlib.suppress(ConnectionError):  # until the relay does not take any more
             while True:
                 client.writer.write(bytes(1024))
@@ -201,3 +210,15 @@ async def test_a_stop_cuts_what_does_not_end(served: Serve, caplog: pytest.LogCa
             assert (await client.answer()).status == 500
             assert await client.rest() == b""
             await asyncio.to_thread(http.server.join)
+
+
+async def test_a_mistake_in_a_later_body_does_not_take_the_response_of_the_request_before_it(served: Serve) -> None:
+    async with served() as http:
+        client = await http.connect()
+        client.writer.write(post(b"ab", "/wait"))
+        client.writer.write(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nZZ\r\n")
+        await until(lambda: http.app.events["waiting"])
+        http.server.let_go()
+
+        assert (await client.answer()).body == b"waited"
+        assert await client.rest() == b""

@@ -85,11 +85,14 @@ async def test_an_invalid_message_is_rejected_counted_and_not_recorded(
     assert relay.rejected == {"bad_request": 1}
 
 
-@pytest.mark.parametrize("name", ["mcp-protocol-version", "mcp-method", "mcp-name"])
+@pytest.mark.parametrize("name", ["mcp-protocol-version", "mcp-method", "mcp-name", "mcp-param-city"])
 async def test_a_repeated_routing_header_is_rejected(tmp_path: Path, name: str) -> None:
     headers, body = tool_call()
     async with rig(tmp_path) as relay:
-        twice = [*{**headers, **bearer("alice")}.items(), (name, headers[name])]
+        twice = [
+            *{**headers, name: headers.get(name, "Oslo"), **bearer("alice")}.items(),
+            (name, headers.get(name, "Rome")),
+        ]
         response = await relay.http.post("/ws/team", content=json.dumps(body), headers=twice)
 
         assert (response.status_code, response.json()["error"]["code"]) == (400, -32020)

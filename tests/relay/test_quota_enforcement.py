@@ -230,7 +230,7 @@ async def test_a_snapshot_that_was_read_while_enforcement_was_switched_off_and_o
         assert quota.admit("team", time.time_ns()) is not None
 
 
-@pytest.mark.parametrize("damage", [b"", b"{", b"[]", b'{"used":{}}'])
+@pytest.mark.parametrize("damage", [b"", b"{", b"[]", b'{"used":{}}', b'{"used":{"\xff":1}}'])
 async def test_a_damaged_snapshot_is_none(tmp_path: Path, damage: bytes) -> None:
     path = snapshot_path(tmp_path)
     path.parent.mkdir()
