@@ -4,7 +4,7 @@ import random
 import time
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Final, NamedTuple
+from typing import Final
 
 import msgspec
 from starlette.types import Receive, Send
@@ -28,7 +28,8 @@ _SHOWN_ID: Final = 128
 _VARIANT: Final = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
 
 
-class HttpRequest(NamedTuple):
+@dataclass(slots=True, eq=False)
+class HttpRequest:
     """An authenticated HTTP request, or one message of its batch."""
 
     state: RelayState
@@ -40,15 +41,9 @@ class HttpRequest(NamedTuple):
 
 
 @dataclass(slots=True, eq=False)
-class Call:
+class Call(HttpRequest):
     """A client's request in progress. Times are `perf_counter_ns`; 0 is a phase that was not reached."""
 
-    state: RelayState
-    view: WorkspaceView
-    principal: Principal
-    headers: Headers
-    receive: Receive
-    send: Send
     request: Request
     stream: EventStream
     began_ns: int

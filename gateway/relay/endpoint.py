@@ -4,6 +4,7 @@
 """
 
 import asyncio
+import dataclasses
 import logging
 import time
 from collections.abc import Awaitable
@@ -96,7 +97,8 @@ class Endpoint:
         if principal.rate is not None:
             exceeded = self._limits.take(principal.rate, principal.workspace_id, principal.token_id)
         stream = EventStream(http.send, http.headers)
-        call = Call(*http, request, stream, began, timestamp_ns, size)
+        received = (state, http.view, principal, http.headers, http.receive, http.send)
+        call = Call(*received, request, stream, began, timestamp_ns, size)
         if request.era is Era.LEGACY:
             self._legacy.join(call)
         if request.method == "tools/call":
@@ -145,7 +147,7 @@ class Endpoint:
             await self._other(http, messages if spoken in (None, batch.REVISION) else rejection)
             return
         # A response in a batch is plain JSON: there is no stream for notifications and the server's requests.
-        http = http._replace(headers={**http.headers, b"accept": b"application/json"})
+        http = dataclasses.replace(http, headers={**http.headers, b"accept": b"application/json"})
         joined = batch.join(await asyncio.gather(*(self._batched(http, message) for message in messages)))
         if joined is None:
             await send_empty(http.send, 202)
@@ -161,7 +163,7 @@ class Endpoint:
             nonlocal response
             response += message.get("body", b"")
 
-        http = http._replace(send=capture)
+        http = dataclasses.replace(http, send=capture)
         message = inbound.read(body, http.headers, list(http.headers.items()))
         if not isinstance(message, inbound.Request):
             await self._other(http, message)

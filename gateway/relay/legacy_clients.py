@@ -26,7 +26,7 @@ class LegacyClients:
         self._cancel_scopes = cancel_scopes
         self._session_subscriptions = session_subscriptions
 
-    def session(self, request: HttpRequest | Call) -> LegacySession | None:
+    def session(self, request: HttpRequest) -> LegacySession | None:
         """The session that a request names; None if it names none."""
         header = request.headers.get(HEADER)
         if header is None or not request.state.sessions:
