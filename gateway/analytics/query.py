@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from gateway.analytics.bearer import Access
+from gateway.analytics.authorization import Access
 from gateway.analytics.http_errors import ParameterError
 from gateway.analytics.parameters import Fields, Parameters
 from gateway.analytics.periods import Range, clamp

@@ -13,7 +13,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from gateway.analytics import openapi, views
-from gateway.analytics.bearer import Access, Authorizer
+from gateway.analytics.authorization import Access, Authorizer
 from gateway.analytics.export import BATCH_ROWS, FORMATS, MAX_ROWS, SECONDS, Exports, file_name, parse_format
 from gateway.analytics.http_errors import (
     NO_STORE,

@@ -21,7 +21,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from gateway.analytics.bearer import Access, Authorizer
+from gateway.analytics.authorization import Access, Authorizer
 from gateway.analytics.http_errors import (
     ApiError,
     ParameterError,

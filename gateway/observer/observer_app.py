@@ -16,7 +16,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from gateway import __version__
-from gateway.analytics.bearer import Authorizer
+from gateway.analytics.authorization import Authorizer
 from gateway.analytics.routes import AnalyticsRoutes
 from gateway.calls import Event, Heartbeat, Operation, ToolCall
 from gateway.config import Config

@@ -10,7 +10,7 @@ import httpx
 import jwt
 from starlette.applications import Starlette
 
-from gateway.analytics.bearer import Authorizer
+from gateway.analytics.authorization import Authorizer
 from gateway.analytics.jwks import KeySet
 from gateway.analytics.routes import AnalyticsRoutes
 from gateway.calls import ToolCall

@@ -14,7 +14,7 @@ import pytest
 from starlette.applications import Starlette
 
 from gateway.analytics import export
-from gateway.analytics.bearer import Authorizer
+from gateway.analytics.authorization import Authorizer
 from gateway.analytics.routes import AnalyticsRoutes
 from gateway.errors import LedgerUnavailableError
 from gateway.ledger.queries import Query

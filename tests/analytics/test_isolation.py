@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from starlette.applications import Starlette
 
-from gateway.analytics.bearer import Authorizer
+from gateway.analytics.authorization import Authorizer
 from gateway.analytics.routes import PREFIX, VIEWS
 from gateway.analytics.views import encode_cursor
 from gateway.calls import COLUMN_OF, ErrorType, ToolCall

@@ -231,13 +231,15 @@ async def _until(condition: object) -> None:
 
 async def test_a_server_that_answers_byte_by_byte_keeps_no_thread(clock: Clock) -> None:
     async def drip(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 100000\r\n\r\n")
+        while not writer.is_closing():
+            writer.write(b" ")
+            await asyncio.sleep(0.01)
         with contextlib.suppress(ConnectionError):
-            writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 100000\r\n\r\n")
-            while True:
-                writer.write(b" ")
-                await writer.drain()
-                await asyncio.sleep(0.01)
+            await writer.wait_closed()
+        ended.release()
 
+    ended = asyncio.Semaphore(0)
     dripping = await asyncio.start_server(drip, "127.0.0.1", 0)
     port = dripping.sockets[0].getsockname()[1]
     key_set = KeySet(f"http://127.0.0.1:{port}/", clock=clock, timeout_s=0.2)
@@ -248,7 +250,10 @@ async def test_a_server_that_answers_byte_by_byte_keeps_no_thread(clock: Clock) 
         threads.append(threading.active_count())
         clock.go_on(COOLDOWN_S)
     assert threads[0] == threads[-1], "only the first fetch may start a thread, to look up the address"
+    for _ in threads:
+        await ended.acquire()
     dripping.close()
+    await dripping.wait_closed()
 
 
 async def test_a_password_in_the_address_is_sent_and_never_logged(

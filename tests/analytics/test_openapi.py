@@ -26,7 +26,7 @@ from schemathesis.specs.openapi.checks import (
 from schemathesis.specs.openapi.definitions import OPENAPI_31_VALIDATOR
 
 from gateway.analytics import openapi
-from gateway.analytics.bearer import Authorizer
+from gateway.analytics.authorization import Authorizer
 from gateway.analytics.http_errors import ParameterError
 from gateway.analytics.parameters import COMMON, MAX_STEP_S, Fields, parse_step
 from gateway.analytics.periods import period_start

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 import httpx
 from starlette.applications import Starlette
 
-from gateway.analytics.bearer import Authorizer, issue
+from gateway.analytics.authorization import Authorizer
+from gateway.analytics.bearer import issue
 from gateway.calls import ErrorType, ToolCall
 from gateway.config import Config, Jwt
 from gateway.journal import journal_id

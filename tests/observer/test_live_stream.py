@@ -8,7 +8,7 @@ import pytest
 from starlette.applications import Starlette
 from starlette.types import Message
 
-from gateway.analytics.bearer import Authorizer
+from gateway.analytics.authorization import Authorizer
 from gateway.calls import ErrorType
 from gateway.journal import Janitor, Writer
 from gateway.journal.segments import list_writers
