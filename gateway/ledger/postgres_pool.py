@@ -83,7 +83,7 @@ class PostgresPool:
         settings = {**_SETTINGS, "connect_timeout": connect_s}
         pool = self
 
-        class Connection(psycopg.Connection[Any]):
+        class ReportingConnection(psycopg.Connection[Any]):
             """Tells our pool why a connection failed: psycopg's pool connects in a thread, and only logs it."""
 
             @classmethod
@@ -93,7 +93,7 @@ class PostgresPool:
 
         self._pool: ConnectionPool[psycopg.Connection] = ConnectionPool(
             conninfo.make_conninfo(url, **{name: value for name, value in settings.items() if name not in given}),
-            connection_class=Connection,
+            connection_class=ReportingConnection,
             kwargs={"autocommit": True, "prepare_threshold": None},
             min_size=0,
             max_size=MAX_CONNECTIONS,
